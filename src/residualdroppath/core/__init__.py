@@ -1,0 +1,1 @@
+"""The method itself: needs torch alone."""

@@ -1,0 +1,61 @@
+"""Random draws that are a pure function of (seed, iteration).
+
+SHAKE-256 is the generator: the same numbers on every rank, platform and torch version, no state
+to checkpoint, and the first rows of a long draw are the rows of a short one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def uniform(seed: int, iteration: int, stream: str, rows: int, columns: int) -> Tensor:
+    """Uniform numbers in [0, 1), float64[rows, columns]; row i does not depend on `rows`."""
+    if rows * columns == 0:
+        return torch.zeros(rows, columns, dtype=torch.float64)
+    key = f"residualdroppath/{seed}/{iteration}/{stream}".encode()
+    digest = bytearray(hashlib.shake_256(key).digest(8 * rows * columns))
+    bits = torch.frombuffer(digest, dtype=torch.int64)
+    return ((bits >> 11) & (2**53 - 1)).double().mul_(2.0**-53).view(rows, columns)
+
+
+def effective_rates(drop_rates: Sequence[float]) -> tuple[float, ...]:
+    """Drop probabilities given that at least one branch is dropped: r_i / (1 - prod_j(1 - r_j))."""
+    none_dropped = 1.0
+    for rate in drop_rates:
+        none_dropped *= 1.0 - rate
+    if none_dropped == 1.0:
+        return tuple(0.0 for _ in drop_rates)
+    return tuple(min(1.0, rate / (1.0 - none_dropped)) for rate in drop_rates)
+
+
+def draw_dropped(
+    drop_rates: Sequence[float], *, seed: int, iteration: int, rows: int = 1, nonempty: bool = False
+) -> Tensor:
+    """Which branches each row drops, bool[rows, branches]; branch i with probability `drop_rates[i]`.
+
+    With `nonempty`, a row that dropped nothing is drawn again given that it drops something. The
+    second draw takes the first dropped branch from its exact distribution, so it ends at any rate,
+    and a row whose first draw dropped something stays what it is without `nonempty`.
+    """
+    rates = torch.tensor(drop_rates, dtype=torch.float64)
+    dropped = uniform(seed, iteration, "drop", rows, len(drop_rates)) < rates
+    if not nonempty or not bool((rates > 0).any()):
+        return dropped
+
+    empty = ~dropped.any(dim=1)
+    if bool(empty.any()):
+        again = uniform(seed, iteration, "drop-again", rows, len(drop_rates) + 1)
+        # P(the first dropped branch is i) = r_i * prod_{j<i}(1 - r_j); after it all is independent.
+        none_before = torch.cumprod(torch.cat([torch.ones(1, dtype=torch.float64), 1 - rates]), dim=0)
+        first_dropped = torch.cumsum(rates * none_before[:-1], dim=0)
+        target = again[:, :1] * first_dropped[-1]
+        first = (first_dropped <= target).sum(dim=1, keepdim=True)
+        branch = torch.arange(len(drop_rates))
+        redrawn = (branch == first) | ((branch > first) & (again[:, 1:] < rates))
+        dropped = torch.where(empty[:, None], redrawn, dropped)
+    return dropped

@@ -1,0 +1,135 @@
+"""What learns and what is frozen: flags, gradients and the modes of norms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from torch import nn
+
+from .instance_forward import InstanceForward
+from .ownership import Ownership, Slot
+
+FrozenNorm = Literal["update", "batch", "running"]
+RUNNING_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+class ParameterFlags:
+    """Switches `requires_grad` off while an owner is frozen, and back to what the user had set."""
+
+    def __init__(self, ownership: Ownership):
+        self.ownership = ownership
+        self._frozen: set[int] = set()
+        self._users: dict[int, list[tuple[Slot, bool]]] = {}
+
+    def freeze(self, frozen: Iterable[int]) -> None:
+        """Freeze exactly the owners named; flags of those released become the user's again."""
+        frozen = set(frozen)
+        for owner in frozen - self._frozen:
+            parameters = list(self._parameters(owner))
+            self._users[owner] = [(slot, parameter.requires_grad) for slot, parameter in parameters]
+            for _, parameter in parameters:
+                parameter.requires_grad_(False)
+        for owner in self._frozen - frozen:
+            for slot, flag in self._users.pop(owner):
+                if (parameter := slot.parameter) is not None and flag:
+                    parameter.requires_grad_(True)
+        self._frozen = frozen
+
+    def clear_gradients(self, owners: Iterable[int]) -> None:
+        """Set gradients to None: a zero gradient would still move a weight by momentum and decay."""
+        for owner in owners:
+            for _, parameter in self._parameters(owner):
+                parameter.grad = None
+
+    def _parameters(self, owner: int) -> Iterator[tuple[Slot, nn.Parameter]]:
+        seen: set[int] = set()  # tied weights hang in several slots
+        for slot in self.ownership.slots[owner]:
+            parameter = slot.parameter
+            if parameter is not None and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield slot, parameter
+
+
+def has_running_statistics(module: nn.Module) -> bool:
+    """Whether the module normalises by statistics of the batch and keeps running ones."""
+    return any(module._buffers.get(name) is not None for name in RUNNING_STATISTICS[:2])
+
+
+def has_batch_statistics(modules: Iterable[nn.Module]) -> bool:
+    """Whether the output for one row depends on the other rows."""
+    return any(has_running_statistics(m) or isinstance(m, nn.modules.batchnorm._BatchNorm) for m in modules)
+
+
+@contextmanager
+def scratch_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Let modules update copies of their running statistics, and drop the copies.
+
+    The buffers themselves are not written to: autograd may hold them for a backward.
+    """
+    kept = [(module, dict(module._buffers)) for module in modules if has_running_statistics(module)]
+    try:
+        for module, buffers in kept:
+            for name, buffer in buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = buffer.clone()
+        yield
+    finally:
+        for module, buffers in kept:
+            module._buffers.update(buffers)
+
+
+@contextmanager
+def norm_mode(module: nn.Module, mode: FrozenNorm) -> Iterator[None]:
+    """How a norm with running statistics behaves while frozen.
+
+    `update`: as in training. `batch`: batch statistics, no buffer changes. `running`: as in evaluation.
+    """
+    if mode == "batch":
+        with scratch_buffers([module]):
+            yield
+    elif mode == "running":
+        training, module.training = module.training, False
+        try:
+            yield
+        finally:
+            module.training = training
+    else:
+        yield
+
+
+class FrozenNorms:
+    """Puts `norm_mode` around the forwards of norms for one `dropped_part` iteration."""
+
+    def __init__(self, mode: FrozenNorm):
+        self.mode: FrozenNorm = mode
+        self._installed: list[_NormForward] = []
+
+    def install(self, roots: Iterable[nn.Module], is_frozen: Callable[[], bool] = lambda: True) -> None:
+        """Norms among `roots`, while `is_frozen()` says so when they run."""
+        if self.mode == "update":
+            return
+        for module in roots:
+            if has_running_statistics(module):
+                forward = _NormForward(module, self.mode, is_frozen)
+                forward.install()
+                self._installed.append(forward)
+
+    def uninstall(self) -> None:
+        for forward in self._installed:
+            forward.uninstall()
+        self._installed.clear()
+
+
+class _NormForward(InstanceForward):
+    def __init__(self, norm: nn.Module, mode: FrozenNorm, is_frozen: Callable[[], bool]):
+        super().__init__(norm)
+        self.mode: FrozenNorm = mode
+        self.is_frozen = is_frozen
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.module.training and self.is_frozen():
+            with norm_mode(self.module, self.mode):
+                return self.original(*args, **kwargs)
+        return self.original(*args, **kwargs)

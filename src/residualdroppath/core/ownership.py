@@ -1,0 +1,117 @@
+"""Who owns a module and a parameter: one branch, or the trunk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from .discovery import FoundBranch
+
+TRUNK = -1
+Edge = tuple[int, str]  # (id of a module, name of its child or parameter)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a parameter hangs. Its object may be replaced there (`load_state_dict(assign=True)`)."""
+
+    module: nn.Module
+    name: str
+
+    @property
+    def parameter(self) -> nn.Parameter | None:
+        return self.module._parameters.get(self.name)
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """Slots and modules by owner: the index of a branch, or `TRUNK`.
+
+    What two branches use, or a branch and the trunk, belongs to the trunk; `shared` names it.
+    """
+
+    slots: dict[int, list[Slot]]
+    modules: dict[int, list[nn.Module]]
+    shared: tuple[str, ...]
+
+
+def assign_owners(model: nn.Module, branches: Sequence[FoundBranch]) -> Ownership:
+    """Each module and parameter to the only branch from whose roots it is reached, else to the trunk."""
+    cuts = {_edge(branch.block, root) for branch in branches for root in branch.roots}
+    reached = {TRUNK: _reach([model], [], cuts)}
+    for index, branch in enumerate(branches):
+        modules, slots = _resolve(branch)
+        reached[index] = _reach(modules, slots, set())
+
+    owner_of: dict[int, int] = {}
+    shared: dict[int, None] = {}
+    for owner, (modules, slots) in reached.items():
+        for key in {*modules, *(id(slot.parameter) for slot in slots)}:
+            if key in owner_of and owner_of[key] != owner:
+                shared.setdefault(key)
+            owner_of[key] = owner if key not in shared else TRUNK
+
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    result = Ownership(
+        slots={owner: [] for owner in reached},
+        modules={owner: [] for owner in reached},
+        shared=tuple(names[key] for key in names if key in shared),
+    )
+    placed: set[int | Edge] = set()
+    for modules, slots in reached.values():
+        for key, module in modules.items():
+            if key not in placed:
+                placed.add(key)
+                result.modules[owner_of[key]].append(module)
+        for slot in slots:
+            if (edge := (id(slot.module), slot.name)) not in placed:
+                placed.add(edge)
+                result.slots[owner_of[id(slot.parameter)]].append(slot)
+    return result
+
+
+def _resolve(branch: FoundBranch) -> tuple[list[nn.Module], list[Slot]]:
+    """The roots of a branch as modules and as single parameters."""
+    modules: list[nn.Module] = []
+    slots: list[Slot] = []
+    for root in branch.roots:
+        parent_path, _, name = root.rpartition(".")
+        parent = branch.block.get_submodule(parent_path)
+        child = parent._modules.get(name)
+        if child is not None:
+            modules.append(child)
+        elif parent._parameters.get(name) is not None:
+            slots.append(Slot(parent, name))
+    return modules, slots
+
+
+def _edge(block: nn.Module, root: str) -> Edge:
+    parent_path, _, name = root.rpartition(".")
+    return id(block.get_submodule(parent_path)), name
+
+
+def _reach(
+    roots: Sequence[nn.Module], slots: Sequence[Slot], cuts: set[Edge]
+) -> tuple[dict[int, nn.Module], list[Slot]]:
+    """Modules and parameter slots below `roots`, not passing through the edges in `cuts`."""
+    modules: dict[int, nn.Module] = {}
+    found = list(slots)
+    stack = list(reversed(roots))
+    while stack:
+        module = stack.pop()
+        if id(module) in modules:
+            continue
+        modules[id(module)] = module
+        found += [
+            Slot(module, name)
+            for name, parameter in module._parameters.items()
+            if parameter is not None and (id(module), name) not in cuts
+        ]
+        stack += [
+            child
+            for name, child in reversed(module._modules.items())
+            if child is not None and (id(module), name) not in cuts
+        ]
+    return modules, found
