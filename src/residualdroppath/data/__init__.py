@@ -1,0 +1,1 @@
+"""Images by name or folder: loaded, cut into parts, batched and augmented."""

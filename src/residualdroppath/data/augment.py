@@ -1,0 +1,52 @@
+"""Batches of images made ready for a network, on the device they lie on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .images import ImageSource, InMemory
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+    """Shift each image by up to `padding` pixels in each direction, zeros moving in; same shape and dtype."""
+    batch, _, height, width = images.shape
+    padded = F.pad(images, [padding] * 4)
+    offsets = torch.randint(0, 2 * padding + 1, (2, batch, 1), generator=generator)
+    offsets = offsets.to(images.device, non_blocking=True)
+    rows = (offsets[0] + torch.arange(height, device=images.device))[:, None, :, None]
+    columns = (offsets[1] + torch.arange(width, device=images.device))[:, None, None, :]
+    image = torch.arange(batch, device=images.device)[:, None, None, None]
+    channel = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
+    return padded[image, channel, rows, columns]
+
+
+def random_mirror(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image left to right with probability 1/2."""
+    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    mirrored = mirrored.to(images.device, non_blocking=True)
+    return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+
+
+def channel_statistics(source: ImageSource) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel, in units of 1/255; ImageNet's where images are not in memory."""
+    if not isinstance(source, InMemory):
+        return [255 * value for value in IMAGENET_MEAN], [255 * value for value in IMAGENET_STD]
+    # Exact, from a histogram: a float copy of all images would take several times their memory.
+    means, deviations = [], []
+    values = torch.arange(256, dtype=torch.float64)
+    for channel in source.images.unbind(1):
+        share = torch.bincount(channel.flatten().cpu(), minlength=256).double()
+        share /= share.sum()
+        mean = float((share * values).sum())
+        means.append(mean)
+        deviations.append(max(float((share * (values - mean) ** 2).sum()) ** 0.5, 1e-3))
+    return means, deviations
+
+
+def normalise(images: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """uint8[batch, channels, height, width] as float32 with the statistics of the training images."""
+    return (images.float() - mean.view(1, -1, 1, 1)) / deviation.view(1, -1, 1, 1)

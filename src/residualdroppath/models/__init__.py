@@ -1,0 +1,1 @@
+"""Networks by name: any of timm's, and small residual ones for small images."""

@@ -1,0 +1,1 @@
+"""One run: a recipe, a loop, and a folder that keeps what came of it."""

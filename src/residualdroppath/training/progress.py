@@ -1,0 +1,59 @@
+"""Progress that people can look at: a bar in a terminal, a line per epoch elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from .trainer import Trainer
+
+console = Console(stderr=True)
+
+
+class TrainingProgress:
+    """Loss, accuracy, images/s, kind of iteration and time left; `title` tells runs apart."""
+
+    def __init__(self, title: str, total_iterations: int, done: int = 0):
+        self.title = title
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%  {task.fields[numbers]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.progress.add_task(title, total=total_iterations, completed=done, numbers="")
+        self.epoch_started = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.progress.stop()
+
+    def start_epoch(self) -> None:
+        self.epoch_started = time.perf_counter()
+
+    def __call__(self, trainer: Trainer, loss: Tensor, accuracy: Tensor, done: int) -> None:
+        if self.progress.disable:
+            return
+        speed = done * trainer.config.batch_size / (time.perf_counter() - self.epoch_started)
+        numbers = f"loss {loss:.4f}  acc {100 * accuracy:5.2f} %  {speed:,.0f} img/s  {trainer.kind:<12}"
+        self.progress.update(self.task, completed=trainer.iteration, numbers=numbers)
+
+    def epoch_line(self, row: dict[str, Any], epochs: int) -> None:
+        self.progress.console.print(
+            f"{self.title}  epoch {row['epoch']:>3}/{epochs}  loss {row['train_loss']:.4f}  "
+            f"train {100 * row['train_accuracy']:5.2f} %  validation {100 * row['validation_accuracy']:5.2f} %  "
+            f"{row['images_per_second']:,.0f} img/s",
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -1,0 +1,88 @@
+"""`train`: a recipe and a folder in, a trained network and its record out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..data.images import ImageData
+from ..data.load import load_data
+from ..data.sources import Request
+from .config import TrainConfig
+from .environment import environment
+from .page import write_run_page
+from .progress import TrainingProgress
+from .run_folder import RunFolder, write_json
+from .trainer import Trainer
+
+
+def load_config_data(config: TrainConfig) -> ImageData:
+    """The data that a recipe asks for."""
+    request = Request(
+        data=config.data,
+        data_dir=config.data_dir,
+        download=config.download,
+        image_size=config.image_size,
+        label_column=config.label_column,
+        image_column=config.image_column,
+    )
+    return load_data(
+        request,
+        validation_fraction=config.validation_fraction,
+        train_size=config.train_size,
+        split_seed=config.split_seed,
+    )
+
+
+def train(
+    config: TrainConfig, out: Path, *, resume: bool = False, title: str = "train", data: ImageData | None = None
+) -> dict[str, Any]:
+    """Train as `config` says, keep everything in `out`, and return the result.
+
+    With `resume` the run in `out` goes on after its last whole epoch, and ends with the weights that
+    it would have had uninterrupted (on CPU bit for bit). `data` spares reading it again.
+    """
+    folder = RunFolder(out)
+    data = load_config_data(config) if data is None else data
+    trainer = Trainer(config, data)  # before the folder is claimed: a mistake leaves none behind
+    with folder.opened(config, resume=resume):
+        if folder.result is not None:
+            return folder.result
+        folder.note_environment(environment(trainer.device))
+        checkpoint = folder.load_checkpoint()
+        epoch = 0
+        if checkpoint is not None:
+            trainer.load_state_dict(*checkpoint)
+            epoch = int(checkpoint[1]["epoch"])
+        rows = folder.metrics()[:epoch]
+
+        with TrainingProgress(title, trainer.total_iterations, trainer.iteration) as progress:
+            while epoch < config.epochs:
+                epoch += 1
+                progress.start_epoch()
+                row = {"epoch": epoch, **trainer.train_epoch(epoch, progress), "iteration": trainer.iteration}
+                row["validation_loss"], row["validation_accuracy"] = trainer.evaluate(data.validation)
+                rows.append(row)
+                folder.save_checkpoint(epoch, trainer.model.state_dict(), trainer.state_dict(epoch))
+                folder.write_metrics(rows)
+                progress.epoch_line(row, config.epochs)
+
+        test_loss, test_accuracy = trainer.evaluate(data.test)
+        result = {
+            "method": config.method,
+            "seed": config.seed,
+            "epochs": config.epochs,
+            "iterations": trainer.iteration,
+            "train_images": len(data.train),
+            "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+            "train_loss": rows[-1]["train_loss"],
+            "train_accuracy": rows[-1]["train_accuracy"],
+            "validation_accuracy": rows[-1]["validation_accuracy"],
+            "test_loss": test_loss,
+            "test_accuracy": test_accuracy,
+            "train_seconds": sum(row["train_seconds"] for row in rows),
+        }
+        folder.save_model(trainer.model.state_dict())
+        write_run_page(folder, config, result)
+        write_json(folder.path / "result.json", result)
+        return result

@@ -1,0 +1,143 @@
+"""The folder of one run: nothing in it is overwritten, and a kill loses at most the current epoch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..errors import UserError
+from .config import TrainConfig, read_config
+
+
+class RunFolder:
+    """`config.yaml`, `environment.json`, `metrics.jsonl`, `checkpoints/`, `model.safetensors`, `result.json`."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+
+    @contextmanager
+    def opened(self, config: TrainConfig, *, resume: bool) -> Iterator[None]:
+        """Claim the folder for this process: a new one, or with `resume` one of the same configuration."""
+        config_path = self.path / "config.yaml"
+        if resume:
+            if not config_path.is_file():
+                raise UserError(
+                    f"{self.path} holds no run to resume (no config.yaml); leave out `resume` to start one."
+                )
+            self._require_same(config, read_config(TrainConfig, config_path))
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise UserError(f"{self.path} is in use; choose another `out`, or `resume` the run in it.")
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout as error:
+            raise UserError(f"{self.path} is in use by a run that still goes on; wait for it or stop it.") from error
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written to ({error}); choose another `out`.") from error
+        try:
+            if not resume:
+                write_atomically(config_path, config.to_yaml())
+            yield
+        finally:
+            lock.release()
+
+    def _require_same(self, config: TrainConfig, stored: TrainConfig) -> None:
+        ours, theirs = config.model_dump(), stored.model_dump()
+        if different := [
+            f"{name} ({theirs[name]} there, {ours[name]} now)" for name in ours if ours[name] != theirs[name]
+        ]:
+            raise UserError(f"A resumed run keeps its configuration; {self.path} differs in {', '.join(different)}.")
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The result, if the run has ended."""
+        path = self.path / "result.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def metrics(self) -> list[dict[str, Any]]:
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    def note_environment(self, environment: dict[str, Any]) -> None:
+        """One more entry: a run has one for each time that it was started."""
+        path = self.path / "environment.json"
+        before = json.loads(path.read_text()) if path.is_file() else []
+        write_json(path, [*before, environment])
+
+    def save_checkpoint(self, epoch: int, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        """Make `epoch` the latest checkpoint; the one before stays until this one is whole."""
+        _save_weights(weights, self._weights(epoch))
+        partial = self._state(epoch).with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, self._state(epoch))
+        write_json(self.checkpoints / "latest.json", {"epoch": epoch})
+        for path in self.checkpoints.glob("epoch_*"):
+            if path not in (self._weights(epoch), self._state(epoch)):
+                path.unlink()
+
+    def load_checkpoint(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """Weights and state of the latest checkpoint, or None before the first. Runs no code from the files."""
+        latest = self.checkpoints / "latest.json"
+        if not latest.is_file():
+            return None
+        try:
+            epoch = int(json.loads(latest.read_text())["epoch"])
+            weights = load_file(self._weights(epoch))
+            state = torch.load(self._state(epoch), map_location="cpu", weights_only=True)
+            if not isinstance(state, dict) or state.get("epoch") != epoch:
+                raise ValueError("it is not the state of that epoch")
+        except Exception as error:  # a damaged file can fail in any way that its readers know
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise UserError(
+                f"The checkpoint in {self.checkpoints} is damaged ({reason}). Nothing was changed; put back a whole "
+                "copy, or start anew with another `out`."
+            ) from error
+        return weights, state
+
+    def save_model(self, weights: dict[str, torch.Tensor]) -> None:
+        _save_weights(weights, self.path / "model.safetensors")
+
+    def _weights(self, epoch: int) -> Path:
+        return self.checkpoints / f"epoch_{epoch:04d}.safetensors"
+
+    def _state(self, epoch: int) -> Path:
+        return self.checkpoints / f"epoch_{epoch:04d}.state.pt"
+
+
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Weights from a safetensors file."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read as safetensors ({error}); check the path.") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def _save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    # Tied weights share memory, which safetensors refuses; clones are equal.
+    save_file({name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}, partial)
+    os.replace(partial, path)

@@ -1,0 +1,240 @@
+"""The training of one network: iterations, epochs, evaluation and state."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core.residual_drop_path import ResidualDropPath
+from ..data.augment import channel_statistics, normalise, random_crop, random_mirror
+from ..data.images import ImageData, Split
+from ..errors import UserError
+from ..models.create import create_model
+from .config import TrainConfig
+
+Observer = Callable[["Trainer", Tensor, Tensor, int], None]
+
+
+class Trainer:
+    """A network, its optimizer and, unless the method is plain, its `ResidualDropPath`.
+
+    All randomness of an epoch comes from (seed, epoch): what is saved between epochs needs no
+    generator state, and a resumed run repeats an uninterrupted one.
+    """
+
+    def __init__(self, config: TrainConfig, data: ImageData):
+        self.config = config
+        self.data = data
+        self.device = pick_device(config.device)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        self.iterations_per_epoch = len(data.train) // config.batch_size
+        if self.iterations_per_epoch < 1:
+            raise UserError(
+                f"`batch_size` must be at most the {len(data.train)} training images, got {config.batch_size}."
+            )
+        self.total_iterations = config.epochs * self.iterations_per_epoch
+        self.iteration = 0
+
+        torch.manual_seed(derived_seed(config.seed, "model"))
+        model = create_model(
+            config.model,
+            in_channels=data.channels,
+            num_classes=data.num_classes,
+            image_size=data.image_size,
+            depth=config.depth,
+            width=config.width,
+        ).to(self.device)
+        self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.model: nn.Module = model.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
+        self.rdp = _residual_drop_path(self.model, config, self.total_iterations)
+        self.optimizer = _optimizer(self.model, config)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
+
+        mean, deviation = channel_statistics(data.train.source)
+        self.mean, self.deviation = torch.tensor(mean, device=self.device), torch.tensor(deviation, device=self.device)
+        self.train_split = data.train.to(self.device)
+        self.crop_padding = data.image_size // 8 if config.crop_padding is None else config.crop_padding
+        self.mirror = data.mirrored if config.mirror is None else config.mirror
+
+    @property
+    def kind(self) -> str:
+        """What the iteration in force does."""
+        return "plain" if self.rdp is None else self.rdp.kind
+
+    @property
+    def lr(self) -> float:
+        """Linear from 0 over the warm-up, then half a cosine to 0."""
+        progress, warmup = (self.iteration + 1) / (self.total_iterations + 1), self.config.warmup
+        if progress < warmup:
+            return self.config.lr * progress / warmup
+        return self.config.lr * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The augmented batches of an epoch, float[batch, channels, size, size] and int64[batch]."""
+        generator = torch.Generator().manual_seed(derived_seed(self.config.seed, f"epoch {epoch}"))
+        order = torch.randperm(len(self.train_split), generator=generator)
+        size = self.config.batch_size
+        indices = [order[start : start + size] for start in range(0, self.iterations_per_epoch * size, size)]
+        for images, labels in self.train_split.batches(indices):
+            images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            if self.crop_padding:
+                images = random_crop(images, self.crop_padding, generator)
+            if self.mirror:
+                images = random_mirror(images, generator)
+            yield self.prepare(images), labels
+
+    def prepare(self, images: Tensor) -> Tensor:
+        return normalise(images, self.mean, self.deviation).contiguous(memory_format=self.memory_format)
+
+    def train_iteration(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One optimizer update; the loss and the number of right answers, still on the device."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+        with self.autocast():
+            logits = self.model(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self.rdp is not None:
+            self.rdp.step()
+        self.iteration += 1
+        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+
+    def train_epoch(self, epoch: int, observe: Observer) -> dict[str, Any]:
+        """Train for one epoch; its mean loss, accuracy and seconds. Raises `UserError` when the loss diverges."""
+        torch.manual_seed(derived_seed(self.config.seed, f"dropout {epoch}"))
+        self.model.train()
+        totals = torch.zeros(2, dtype=torch.float64, device=self.device)
+        started = last_look = time.perf_counter()
+        for done, (images, labels) in enumerate(self.batches(epoch), 1):
+            loss, correct = self.train_iteration(images, labels)
+            totals += torch.stack([loss.double(), correct.double()])
+            now = time.perf_counter()
+            # To look at a value is to wait for the device: not at every iteration.
+            if self.device.type == "cpu" or now - last_look > 0.5 or done == self.iterations_per_epoch:
+                last_look = now
+                if not math.isfinite(float(totals[0])):
+                    raise UserError(
+                        f"The loss is no longer finite (epoch {epoch}, by iteration {self.iteration}). The checkpoint of "
+                        f"the epoch before is kept. Try a lower `lr` (now {self.config.lr:g}), a longer `warmup`, or "
+                        "`amp` bf16 or none."
+                    )
+                observe(self, totals[0] / done, totals[1] / (done * self.config.batch_size), done)
+        seconds = time.perf_counter() - started
+        mean_loss, correct = (totals / self.iterations_per_epoch).tolist()
+        images_per_epoch = self.iterations_per_epoch * self.config.batch_size
+        return {
+            "train_loss": mean_loss,
+            "train_accuracy": correct / self.config.batch_size,
+            "train_seconds": seconds,
+            "images_per_second": images_per_epoch / seconds,
+        }
+
+    @torch.no_grad()
+    def evaluate(self, split: Split) -> tuple[float, float]:
+        """Mean cross-entropy and accuracy of the network as it will be deployed."""
+        self.model.eval()
+        loss, correct = 0.0, 0
+        indices = list(torch.arange(len(split)).split(4 * self.config.batch_size))
+        for images, labels in split.batches(indices):
+            labels = labels.to(self.device)
+            with self.autocast():
+                logits = self.model(self.prepare(images.to(self.device)))
+            loss += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
+            correct += int((logits.argmax(1) == labels).sum())
+        return loss / len(split), correct / len(split)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        if self.config.amp == "none":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16 if self.config.amp == "bf16" else torch.float16)
+
+    def state_dict(self, epoch: int) -> dict[str, Any]:
+        """All but the weights."""
+        return {
+            "epoch": epoch,
+            "iteration": self.iteration,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rdp": None if self.rdp is None else self.rdp.state_dict(),
+        }
+
+    def load_state_dict(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
+        try:
+            self.model.load_state_dict(weights)
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            if self.rdp is not None:
+                self.rdp.load_state_dict(state["rdp"])
+            self.iteration = int(state["iteration"])
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"The checkpoint does not fit this model ({reason}); resume it with its own recipe."
+            ) from error
+
+
+def derived_seed(seed: int, purpose: str) -> int:
+    """A seed for one purpose, unrelated to those for others."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:4], "little")
+
+
+def pick_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"`device` must be auto, cpu or cuda, got {name!r}.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"`device` must be auto, cpu or cuda, got {name!r}.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"`device` {name} is not there ({torch.cuda.device_count()} CUDA devices found); use cpu or auto."
+        )
+    return device
+
+
+def _residual_drop_path(model: nn.Module, config: TrainConfig, total_iterations: int) -> ResidualDropPath | None:
+    if config.method == "plain":
+        return None
+    try:
+        return ResidualDropPath(
+            model,
+            config.drop_path_rate,
+            rate_over_depth=config.rate_over_depth,
+            freeze=config.freeze,
+            granularity=config.granularity,
+            scale_by_keep=config.scale_by_keep,
+            frozen_norm=config.frozen_norm,
+            schedule=(1, 0) if config.method == "drop_path" else config.schedule,
+            rate_over_time=config.rate_over_time,
+            total_iterations=total_iterations,
+            train_trunk=config.train_trunk,
+            seed=config.seed,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Weight decay for matrices and kernels, none for biases, norms and scales."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
