@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -64,10 +64,10 @@ def _digits(request: Request) -> Source:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    digits = load_digits()
-    images = torch.from_numpy(np.round(digits.images * 255 / 16).astype(np.uint8))[:, None]
+    pixels, targets = load_digits(return_X_y=True)  # 8x8 pixels of 0 to 16
+    images = torch.from_numpy(np.round(np.asarray(pixels) * 255 / 16).astype(np.uint8)).view(-1, 1, 8, 8)
     images = resize(images, request.image_size)
-    labels = torch.from_numpy(digits.target.astype(np.int64))
+    labels = torch.from_numpy(np.asarray(targets).astype(np.int64))
     # The set has no official test part: this cut is fixed.
     train, test = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels)
     both = Split(InMemory(images), labels)
@@ -214,7 +214,7 @@ def _read_parquet(files: list[Path], request: Request) -> tuple[list[bytes], lis
     return encoded, labels
 
 
-def _holds_bytes(kind: object) -> bool:
+def _holds_bytes(kind: Any) -> bool:
     import pyarrow as pa
 
     if isinstance(kind, pa.StructType):  # how Hugging Face datasets store images

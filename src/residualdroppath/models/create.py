@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from typing import Any
 
 from torch import nn
 
@@ -36,7 +37,7 @@ def create_model(
         close = difflib.get_close_matches(name, [SMALL_RESNET, *timm.list_models()], n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else "."
         raise UserError(f"`model` must be {SMALL_RESNET} or a timm model, got {name!r}{hint}")
-    options = {"in_chans": in_channels, "num_classes": num_classes}
+    options: dict[str, Any] = {"in_chans": in_channels, "num_classes": num_classes}
     try:
         return timm.create_model(name, **options, img_size=image_size)
     except TypeError as error:  # most networks take any size, and have no such option

@@ -19,46 +19,60 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: str = Field("digits", description="digits, mnist, fashion_mnist, cifar10, or a folder (images or Parquet)")
-    data_dir: Path = Field(Path("data"), description="where named sets lie, in torchvision's layout")
-    download: bool = Field(False, description="fetch a named set that is not there")
-    image_size: int | None = Field(None, ge=4, description="pixels a side; default: the set's own")
-    label_column: str = Field("label", description="Parquet column of labels")
-    image_column: str | None = Field(None, description="Parquet column of encoded images; default: the first of bytes")
-    validation_fraction: float = Field(0.1, gt=0, lt=1, description="of the training images, to choose on")
-    train_size: int | None = Field(None, ge=1, description="train on this many images only")
-    split_seed: int = Field(0, description="seed of the cuts, apart from the seed of training")
-    crop_padding: int | None = Field(None, ge=0, description="random shift in pixels; default: an eighth of the size")
-    mirror: bool | None = Field(None, description="random mirroring; default: by data set")
+    data: str = Field(
+        default="digits", description="digits, mnist, fashion_mnist, cifar10, or a folder (images or Parquet)"
+    )
+    data_dir: Path = Field(default=Path("data"), description="where named sets lie, in torchvision's layout")
+    download: bool = Field(default=False, description="fetch a named set that is not there")
+    image_size: int | None = Field(default=None, ge=4, description="pixels a side; default: the set's own")
+    label_column: str = Field(default="label", description="Parquet column of labels")
+    image_column: str | None = Field(
+        default=None, description="Parquet column of encoded images; default: the first of bytes"
+    )
+    validation_fraction: float = Field(default=0.1, gt=0, lt=1, description="of the training images, to choose on")
+    train_size: int | None = Field(default=None, ge=1, description="train on this many images only")
+    split_seed: int = Field(default=0, description="seed of the cuts, apart from the seed of training")
+    crop_padding: int | None = Field(
+        default=None, ge=0, description="random shift in pixels; default: an eighth of the size"
+    )
+    mirror: bool | None = Field(default=None, description="random mirroring; default: by data set")
 
-    model: str = Field("small_resnet", description="small_resnet, or any timm model")
-    depth: int = Field(20, description="small_resnet: layers, 6n + 2")
-    width: int = Field(16, description="small_resnet: channels of the first stage")
+    model: str = Field(default="small_resnet", description="small_resnet, or any timm model")
+    depth: int = Field(default=20, description="small_resnet: layers, 6n + 2")
+    width: int = Field(default=16, description="small_resnet: channels of the first stage")
 
-    method: Method = Field("residual_drop_path", description="how to train")
-    drop_path_rate: float = Field(0.1, ge=0, lt=1, description="largest drop rate")
-    rate_over_depth: Literal["linear", "uniform"] = Field("linear", description="drop rate over the blocks")
-    freeze: Literal["parameters", "stop_gradient"] = Field("parameters", description="how dropped_part freezes")
-    granularity: Literal["batch", "sample"] = Field("batch", description="drop for a batch or for each sample")
-    scale_by_keep: bool = Field(True, description="divide kept branches by their keep probability")
-    frozen_norm: Literal["update", "batch", "running"] = Field("update", description="batch norms of frozen parts")
-    schedule: tuple[int, int] | Literal["random"] = Field((1, 1), description="drop_path and dropped_part iterations")
-    rate_over_time: Literal["constant", "warmup", "early", "late"] = Field("constant", description="rate over training")
-    train_trunk: bool = Field(False, description="let the trunk learn in dropped_part iterations")
+    method: Method = Field(default="residual_drop_path", description="how to train")
+    drop_path_rate: float = Field(default=0.1, ge=0, lt=1, description="largest drop rate")
+    rate_over_depth: Literal["linear", "uniform"] = Field(default="linear", description="drop rate over the blocks")
+    freeze: Literal["parameters", "stop_gradient"] = Field(default="parameters", description="how dropped_part freezes")
+    granularity: Literal["batch", "sample"] = Field(default="batch", description="drop for a batch or for each sample")
+    scale_by_keep: bool = Field(default=True, description="divide kept branches by their keep probability")
+    frozen_norm: Literal["update", "batch", "running"] = Field(
+        default="update", description="batch norms of frozen parts"
+    )
+    schedule: tuple[int, int] | Literal["random"] = Field(
+        default=(1, 1), description="drop_path and dropped_part iterations"
+    )
+    rate_over_time: Literal["constant", "warmup", "early", "late"] = Field(
+        default="constant", description="rate over training"
+    )
+    train_trunk: bool = Field(default=False, description="let the trunk learn in dropped_part iterations")
 
-    epochs: int = Field(20, ge=1, description="passes over the training images")
-    batch_size: int = Field(128, ge=2, description="images an iteration")
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd has Nesterov momentum 0.9")
-    lr: float = Field(0.1, gt=0, description="largest learning rate")
-    weight_decay: float = Field(5e-4, ge=0, description="of weight matrices and kernels only")
-    warmup: float = Field(0.1, ge=0, lt=1, description="part of training over which lr rises; then a cosine to 0")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="of the cross-entropy")
-    seed: int = Field(0, ge=0, description="of initialisation, order, augmentation and draws")
+    epochs: int = Field(default=20, ge=1, description="passes over the training images")
+    batch_size: int = Field(default=128, ge=2, description="images an iteration")
+    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="sgd has Nesterov momentum 0.9")
+    lr: float = Field(default=0.1, gt=0, description="largest learning rate")
+    weight_decay: float = Field(default=5e-4, ge=0, description="of weight matrices and kernels only")
+    warmup: float = Field(
+        default=0.1, ge=0, lt=1, description="part of training over which lr rises; then a cosine to 0"
+    )
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="of the cross-entropy")
+    seed: int = Field(default=0, ge=0, description="of initialisation, order, augmentation and draws")
 
-    device: str = Field("auto", description="cpu, cuda, or auto")
-    amp: Literal["none", "bf16", "fp16"] = Field("none", description="automatic mixed precision")
-    channels_last: bool = Field(False, description="memory format of images and weights")
-    threads: int | None = Field(None, ge=1, description="CPU threads; default: PyTorch's choice")
+    device: str = Field(default="auto", description="cpu, cuda, or auto")
+    amp: Literal["none", "bf16", "fp16"] = Field(default="none", description="automatic mixed precision")
+    channels_last: bool = Field(default=False, description="memory format of images and weights")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; default: PyTorch's choice")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

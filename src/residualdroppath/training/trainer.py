@@ -126,9 +126,9 @@ class Trainer:
                 last_look = now
                 if not math.isfinite(float(totals[0])):
                     raise UserError(
-                        f"The loss is no longer finite (epoch {epoch}, by iteration {self.iteration}). The checkpoint of "
-                        f"the epoch before is kept. Try a lower `lr` (now {self.config.lr:g}), a longer `warmup`, or "
-                        "`amp` bf16 or none."
+                        f"The loss is no longer finite (epoch {epoch}, by iteration {self.iteration}). The checkpoint "
+                        f"of the epoch before is kept. Try a lower `lr` (now {self.config.lr:g}), a longer `warmup`, "
+                        "or `amp` bf16 or none."
                     )
                 observe(self, totals[0] / done, totals[1] / (done * self.config.batch_size), done)
         seconds = time.perf_counter() - started

@@ -1,0 +1,118 @@
+"""Commands of `rdp`, and how their errors look."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from pydantic import BaseModel, Field
+from rich.console import Console
+
+from ..errors import UserError
+from ..experiments.compare import CompareConfig, compare
+from ..experiments.table import terminal_table, write_compare_page
+from ..training.config import TrainConfig, checked, read_config
+from ..training.run import train
+
+console = Console()
+
+
+class _Command(BaseModel):
+    out: Path | None = Field(
+        default=None, description="folder of the run; default: a name made from the recipe, under runs/"
+    )
+    resume: bool = Field(default=False, description="go on with the run in `out`")
+    config: Path | None = Field(default=None, description="recipe to start from, as written to config.yaml")
+
+
+class TrainCommand(_Command):
+    """Train a network by one method, and test it once."""
+
+    recipe: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig()
+
+
+class CompareCommand(_Command):
+    """Train by several methods over several seeds, and print what each costs and gains."""
+
+    recipe: Annotated[CompareConfig, tyro.conf.arg(name="")] = CompareConfig()
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 a mistake that the message tells, 2 wrong usage, 130 interrupted."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command and return its exit code."""
+    commands: dict[str, Callable[[list[str]], None]] = {"train": _train, "compare": _compare}
+    if not arguments or arguments[0] not in commands:
+        asked_help = bool(arguments) and arguments[0] in ("-h", "--help")
+        if arguments and not asked_help:
+            print(f"error: no command {arguments[0]!r}", file=sys.stderr)
+        print(USAGE, file=sys.stdout if asked_help else sys.stderr)
+        return 0 if asked_help else 2
+    try:
+        commands[arguments[0]](arguments[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: whole epochs are kept; add --resume to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+USAGE = """usage: rdp COMMAND [options]      (rdp COMMAND --help lists them)
+
+  train     train a network by one method: plain, drop_path or residual_drop_path
+  compare   train by several methods over several seeds, and print a table"""
+
+
+def _train(arguments: list[str]) -> None:
+    command = _parse("train", TrainCommand, TrainConfig, arguments)
+    recipe = command.recipe
+    out = command.out or Path("runs") / f"{Path(recipe.data).name}-{recipe.model}-{recipe.method}-seed{recipe.seed}"
+    result = train(recipe, out, resume=command.resume, title=recipe.method)
+    console.print(
+        f"test accuracy {100 * result['test_accuracy']:.2f} %  (validation {100 * result['validation_accuracy']:.2f} %)"
+    )
+    console.print(f"page: {out / 'index.html'}", soft_wrap=True)
+
+
+def _compare(arguments: list[str]) -> None:
+    command = _parse("compare", CompareCommand, CompareConfig, arguments)
+    recipe = command.recipe
+    out = command.out or Path("runs") / f"compare-{Path(recipe.data).name}-{recipe.model}"
+    summary = compare(recipe, out, resume=command.resume)
+    console.print(terminal_table(summary))
+    console.print(f"page: {write_compare_page(summary, out)}", soft_wrap=True)
+
+
+def _parse(name: str, kind: Any, recipe: type[TrainConfig], arguments: list[str]) -> Any:
+    """Options of the command line over those of `--config` (or of the run to resume) over defaults."""
+    given = _peek(arguments)
+    file = given.get("config")
+    if file is None and "resume" in given and "out" in given and (given["out"] / "config.yaml").is_file():
+        file = given["out"] / "config.yaml"
+    default = kind(recipe=read_config(recipe, file)) if file else kind()
+    return checked(lambda: tyro.cli(kind, prog=f"rdp {name}", args=arguments, default=default), "the command line")
+
+
+def _peek(arguments: list[str]) -> dict[str, Path]:
+    """`--config`, `--out` and `--resume`, needed before the other options can be understood."""
+    found: dict[str, Path] = {}
+    for position, argument in enumerate(arguments):
+        option, _, value = argument.removeprefix("--").partition("=")
+        if argument.startswith("--") and option in ("config", "out", "resume"):
+            following = arguments[position + 1] if position + 1 < len(arguments) else ""
+            found[option] = Path(value or following)
+    return found
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt

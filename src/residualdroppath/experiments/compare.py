@@ -1,0 +1,149 @@
+"""`compare`: methods x seeds on one set-up, at equal iterations or at equal cost."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from ..data.images import ImageData
+from ..errors import UserError
+from ..training.config import Method, TrainConfig, read_config
+from ..training.environment import environment
+from ..training.run import load_config_data, train
+from ..training.run_folder import write_atomically, write_json
+from ..training.trainer import pick_device
+from .cost import Cost, measure_costs
+
+Equal = Literal["iterations", "cost"]
+
+
+class CompareConfig(TrainConfig):
+    """A recipe for several runs; `method` and `seed` are set for each of them."""
+
+    methods: tuple[Method, ...] = Field(
+        default=("plain", "drop_path", "residual_drop_path"), description="methods to compare"
+    )
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), description="a run of each method for each seed")
+    equal: Literal["iterations", "cost", "both"] = Field(
+        default="iterations", description="all methods get plain's iterations, or as many as cost what plain's cost"
+    )
+
+    @model_validator(mode="after")
+    def _check_runs(self) -> CompareConfig:
+        for name in ("methods", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"`{name}` must be a list of different values, got {values}")
+        return self
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a method for a number of epochs, over all seeds."""
+
+    method: Method
+    equal: Equal
+    epochs: int
+
+    @property
+    def name(self) -> str:
+        return self.method if self.equal == "iterations" else f"{self.method}-equal-cost"
+
+
+def plan_rows(config: CompareConfig, costs: dict[Method, Cost]) -> list[Row]:
+    """The rows to run. At equal cost a method gets epochs / (its cost per iteration) epochs."""
+    rows = []
+    for equal in ("iterations", "cost"):
+        if config.equal not in (equal, "both"):
+            continue
+        for method in config.methods:
+            if equal == "cost" and method == "plain" and config.equal == "both":
+                continue  # the same as at equal iterations
+            ratio = 1.0 if method == "plain" or equal == "iterations" else costs[method].per_iteration
+            rows.append(Row(method, equal, max(1, round(config.epochs / ratio))))
+    return rows
+
+
+def compare(config: CompareConfig, out: Path, *, resume: bool = False) -> dict[str, Any]:
+    """Run everything, and return (and keep in `out`) the summary: rows, costs, and what made them.
+
+    With `resume`, runs that have ended stay, the one that was interrupted goes on, and the costs
+    measured at first hold.
+    """
+    costs_path, config_path = out / "costs.json", out / "config.yaml"
+    if out.exists() and any(out.iterdir()) and not resume:
+        raise UserError(f"{out} is in use; choose another `out`, or `resume` the comparison in it.")
+    if resume and (not config_path.is_file() or read_config(CompareConfig, config_path) != config):
+        raise UserError(f"{out} holds no comparison of this configuration to resume; choose another `out`.")
+    data = load_config_data(config)
+    if resume and costs_path.is_file():
+        costs = _read_costs(costs_path)
+    else:
+        costs = measure_costs(_run_config(config, "plain", 0, config.epochs), list(config.methods), data)
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(config_path, config.to_yaml())
+        write_json(costs_path, {method: asdict(cost) for method, cost in costs.items()})
+
+    rows = plan_rows(config, costs)
+    results: dict[str, list[dict[str, Any]]] = {row.name: [] for row in rows}
+    count = 0
+    for seed in config.seeds:
+        for row in rows:
+            count += 1
+            results[row.name].append(_run(config, row, seed, out, data, f"{count}/{len(rows) * len(config.seeds)}"))
+    summary = {
+        "config": config.model_dump(mode="json"),
+        "environment": environment(pick_device(config.device)),
+        "rows": [_summarise(config, row, results, costs) for row in rows],
+    }
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def run_path(out: Path, row_name: str, seed: int) -> Path:
+    return out / row_name / f"seed_{seed}"
+
+
+def _run(config: CompareConfig, row: Row, seed: int, out: Path, data: ImageData, count: str) -> dict[str, Any]:
+    path = run_path(out, row.name, seed)
+    run_config = _run_config(config, row.method, seed, row.epochs)
+    started = (path / "config.yaml").is_file()
+    return train(run_config, path, resume=started, title=f"[{count}] {row.name} seed {seed}", data=data)
+
+
+def _run_config(config: CompareConfig, method: Method, seed: int, epochs: int) -> TrainConfig:
+    own = {name: getattr(config, name) for name in TrainConfig.model_fields}
+    return TrainConfig(**{**own, "method": method, "seed": seed, "epochs": epochs})
+
+
+def _summarise(
+    config: CompareConfig, row: Row, results: dict[str, list[dict[str, Any]]], costs: dict[Method, Cost]
+) -> dict[str, Any]:
+    runs = results[row.name]
+    # Not by the clock of the runs, which were not taken in turn: whatever else the machine did would count.
+    plain_iterations = runs[0]["iterations"] / row.epochs * config.epochs
+    return {
+        **asdict(row),
+        "name": row.name,
+        "iterations": runs[0]["iterations"],
+        "cost": asdict(costs[row.method]),
+        "total_cost": costs[row.method].per_iteration * runs[0]["iterations"] / plain_iterations,
+        **{name: mean_and_deviation([run[name] for run in runs]) for name in ("test_accuracy", "validation_accuracy")},
+        "train_accuracy": mean_and_deviation([run["train_accuracy"] for run in runs]),
+        "runs": runs,
+    }
+
+
+def mean_and_deviation(values: list[float]) -> dict[str, Any]:
+    """Mean and sample standard deviation (None for a single value)."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "std": deviation, "values": values}
+
+
+def _read_costs(path: Path) -> dict[Method, Cost]:
+    return {method: Cost(**cost) for method, cost in json.loads(path.read_text()).items()}
