@@ -17,6 +17,7 @@ from ..experiments.compare import CompareConfig, compare
 from ..experiments.table import terminal_table, write_compare_page
 from ..training.config import TrainConfig, checked, read_config
 from ..training.run import train
+from ..training.run_folder import write_json
 
 console = Console()
 
@@ -38,6 +39,7 @@ class TrainCommand(_Command):
 class CompareCommand(_Command):
     """Train by several methods over several seeds, and print what each costs and gains."""
 
+    record: Path | None = Field(default=None, description="JSON file to keep the summary in as well")
     recipe: Annotated[CompareConfig, tyro.conf.arg(name="")] = CompareConfig()
 
 
@@ -89,6 +91,9 @@ def _compare(arguments: list[str]) -> None:
     recipe = command.recipe
     out = command.out or Path("runs") / f"compare-{Path(recipe.data).name}-{recipe.model}"
     summary = compare(recipe, out, resume=command.resume)
+    if command.record is not None:
+        command.record.parent.mkdir(parents=True, exist_ok=True)
+        write_json(command.record, summary)
     console.print(terminal_table(summary))
     console.print(f"page: {write_compare_page(summary, out)}", soft_wrap=True)
 

@@ -46,14 +46,14 @@ def _version(package: str) -> str | None:
 
 def _commit() -> str | None:
     """The commit of the package's own checkout, `+` added where files differ from it; None outside one."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
         return done.stdout.strip()
 
     try:
-        if not git("ls-files", Path(__file__).name):
+        if not git("ls-files", "__init__.py"):
             return None  # installed inside a checkout of something else
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
