@@ -22,7 +22,7 @@ from .options import Options
 from .ownership import TRUNK, Ownership, assign_owners
 from .plan import Plan
 from .residual_add import ResidualAdd, find_residual_adds
-from .tracing import trace_forward
+from .tracing import defaults, forward_signature, trace_forward
 
 
 @contextmanager
@@ -84,27 +84,29 @@ def _frozen_norms(ownership: Ownership, frozen: set[int], plan: Plan, options: O
 class _TwinForward:
     def __init__(self, block: nn.Module, indices: dict[str, int], masks: Tensor, plan: Plan, options: Options):
         self.block = block
-        self.graph = trace_forward(block)
-        self.adds = {
-            indices[suffix]: add
-            for suffix, add in name_adds(self.graph, find_residual_adds(self.graph, block)[0], block).items()
-        }
+        self.indices = indices
         self.masks = masks
         self.plan = plan
         self.options = options
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self.block.training:
-            return type(self.block).forward(self.block, *args)
-        return _TwinInterpreter(self).run(*args)
+            return type(self.block).forward(self.block, *args, **kwargs)
+        signature = forward_signature(self.block)
+        given = signature.bind(*args, **kwargs).arguments
+        tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+        constants = {name: value for name, value in {**defaults(signature), **given}.items() if name not in tensors}
+        return _TwinInterpreter(self, trace_forward(self.block, constants)).run(*tensors.values())
 
 
 class _TwinInterpreter(fx.Interpreter):
-    def __init__(self, twin: _TwinForward):
-        super().__init__(twin.block, garbage_collect_values=False, graph=twin.graph)
+    def __init__(self, twin: _TwinForward, graph: fx.Graph):
+        super().__init__(twin.block, garbage_collect_values=False, graph=graph)
         self.twin = twin
-        self.index_of_add = {add.node: index for index, add in twin.adds.items()}
-        self.index_of_node = {node: index for index, add in twin.adds.items() for node in add.nodes}
+        adds = name_adds(graph, find_residual_adds(graph, twin.block)[0], twin.block)
+        self.adds = {twin.indices[suffix]: add for suffix, add in adds.items()}
+        self.index_of_add = {add.node: index for index, add in self.adds.items()}
+        self.index_of_node = {node: index for index, add in self.adds.items() for node in add.nodes}
 
     def run_node(self, n: fx.Node) -> Any:
         index = self.index_of_node.get(n)
@@ -121,7 +123,7 @@ class _TwinInterpreter(fx.Interpreter):
 
     def add(self, node: fx.Node, index: int) -> Any:
         """The add as written, its branch operand masked, scaled or detached."""
-        add: ResidualAdd = self.twin.adds[index]
+        add: ResidualAdd = self.adds[index]
         options, plan = self.twin.options, self.twin.plan
         branch: Tensor = self.env[add.branch]
         dropped = self.twin.masks[index].to(branch.device).view(-1, *[1] * (branch.dim() - 1))
