@@ -5,3 +5,8 @@ from __future__ import annotations
 
 class UserError(Exception):
     """What is wrong, what was expected, and how to go on."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, short enough to stand inside another's one line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]

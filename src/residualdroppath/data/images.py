@@ -10,7 +10,8 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from rich.markup import escape
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -61,11 +62,15 @@ class Encoded(Dataset[Tensor]):
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[Tensor]:
         workers = min(8, torch.get_num_threads())
-        yield from DataLoader(self, batch_sampler=[index.tolist() for index in indices], num_workers=workers)
+        try:
+            yield from DataLoader(self, batch_sampler=[index.tolist() for index in indices], num_workers=workers)
+        except UserError as error:  # a worker's error comes with its traceback written into the message
+            message = str(error).rstrip().splitlines()[-1].removeprefix(f"{UserError.__module__}.UserError: ")
+            raise UserError(message) from error
 
     def in_memory(self, title: str) -> InMemory:
         images = torch.empty(len(self), self.channels, self.size, self.size, dtype=torch.uint8)
-        for index in track(range(len(self)), description=f"decoding {title}", transient=True):
+        for index in track(range(len(self)), description=f"decoding {escape(title)}", transient=True):
             images[index] = self[index]
         return InMemory(images)
 
@@ -133,7 +138,7 @@ def decode(item: Path | bytes, name: str, *, channels: int, size: int | None = N
     try:
         with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item) as opened:
             image = opened.convert("L" if channels == 1 else "RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{name} cannot be decoded as an image ({error}); replace it or remove it.") from error
     size = size or min(image.size)
     if image.size != (size, size):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from .images import ImageSource, InMemory, Split, load_images, resize
 
 T = TypeVar("T")
@@ -90,6 +90,8 @@ def _mnist_like(folder: str, mirrored: bool) -> Callable[[Request], Source]:
             labels = _read_idx(raw, f"{part}-labels-idx1-ubyte", 1, request)
             if len(images) != len(labels):
                 raise UserError(f"{raw} holds {len(images)} {part} images but {len(labels)} labels; fetch it again.")
+            if not len(images) or int(labels.max()) > 9:
+                raise UserError(f"{raw} must hold {part} images with labels 0 to 9, it does not; fetch it again.")
             parts.append(Split(InMemory(resize(images[:, None], request.image_size)), labels.long()))
         return _source(parts[0], parts[1], 10, mirrored=mirrored)
 
@@ -188,9 +190,7 @@ def _read_parquet(files: list[Path], request: Request) -> tuple[list[bytes], lis
     try:
         table = pa.concat_tables([pq.read_table(path) for path in files])
     except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"{files[0]} cannot be read as Parquet ({str(error).splitlines()[0]}); fetch it again."
-        ) from error
+        raise UserError(f"{files[0]} cannot be read as Parquet ({first_line(error)}); fetch it again.") from error
     names = table.column_names
     if request.label_column not in names:
         raise UserError(
@@ -205,12 +205,14 @@ def _read_parquet(files: list[Path], request: Request) -> tuple[list[bytes], lis
             f"its columns are {', '.join(names)}."
         )
     images = table[image_column].to_pylist()
-    encoded = [image["bytes"] if isinstance(image, dict) else image for image in images]
+    encoded: list[Any] = [image.get("bytes") if isinstance(image, dict) else image for image in images]
     if not all(isinstance(image, bytes) for image in encoded):
         raise UserError(f"`image_column` {image_column!r} of {files[0]} holds rows that are not encoded images.")
     labels = table[request.label_column].to_pylist()
     if any(label is None for label in labels):
         raise UserError(f"`label_column` {request.label_column!r} of {files[0]} has rows without a label; remove them.")
+    if not all(isinstance(label, (int, str)) for label in labels):
+        raise UserError(f"`label_column` {request.label_column!r} of {files[0]} must hold whole numbers or texts.")
     return encoded, labels
 
 
@@ -239,10 +241,9 @@ def _download(read: Callable[[], T], request: Request) -> T:
     try:
         return read()
     except (RuntimeError, OSError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{request.data} could not be read or fetched under {request.data_dir} ({reason}); check the network, "
-            "or remove what is there and fetch it again."
+            f"{request.data} could not be read or fetched under {request.data_dir} ({first_line(error)}); check the "
+            "network, or remove what is there and fetch it again."
         ) from error
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 
 C = TypeVar("C", bound=BaseModel)
 Method = Literal["plain", "drop_path", "residual_drop_path"]
@@ -31,7 +31,7 @@ class TrainConfig(BaseModel):
     )
     validation_fraction: float = Field(default=0.1, gt=0, lt=1, description="of the training images, to choose on")
     train_size: int | None = Field(default=None, ge=1, description="train on this many images only")
-    split_seed: int = Field(default=0, description="seed of the cuts, apart from the seed of training")
+    split_seed: int = Field(default=0, ge=0, lt=2**32, description="seed of the cuts, apart from the seed of training")
     crop_padding: int | None = Field(
         default=None, ge=0, description="random shift in pixels; default: an eighth of the size"
     )
@@ -91,7 +91,7 @@ def read_config(kind: type[C], path: Path) -> C:
     try:
         values = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"The configuration {path} cannot be read ({str(error).splitlines()[0]}).") from error
+        raise UserError(f"The configuration {path} cannot be read ({first_line(error)}).") from error
     if not isinstance(values, dict):
         raise UserError(f"The configuration {path} must hold `option: value` lines.")
     return checked(lambda: kind.model_validate(values), str(path))
