@@ -48,13 +48,13 @@ def train(
     with folder.opened(config, resume=resume):
         if folder.result is not None:
             return folder.result
-        folder.note_environment(environment(trainer.device))
         checkpoint = folder.load_checkpoint()
         epoch = 0
         if checkpoint is not None:
             trainer.load_state_dict(*checkpoint)
             epoch = int(checkpoint[1]["epoch"])
-        rows = folder.metrics()[:epoch]
+        rows = folder.metrics(epoch)
+        folder.note_environment(environment(trainer.device))  # when all else was found whole
 
         with TrainingProgress(title, trainer.total_iterations, trainer.iteration) as progress:
             while epoch < config.epochs:
@@ -62,9 +62,10 @@ def train(
                 progress.start_epoch()
                 row = {"epoch": epoch, **trainer.train_epoch(epoch, progress), "iteration": trainer.iteration}
                 row["validation_loss"], row["validation_accuracy"] = trainer.evaluate(data.validation)
+                trainer.require_finite(row["validation_loss"], epoch)  # the last update is in no training loss
                 rows.append(row)
+                folder.write_metrics(rows)  # first: a resumed run drops a row too many, it cannot make up one
                 folder.save_checkpoint(epoch, trainer.model.state_dict(), trainer.state_dict(epoch))
-                folder.write_metrics(rows)
                 progress.epoch_line(row, config.epochs)
 
         test_loss, test_accuracy = trainer.evaluate(data.test)

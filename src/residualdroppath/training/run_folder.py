@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from .config import TrainConfig, read_config
 
 
@@ -35,8 +35,8 @@ class RunFolder:
                     f"{self.path} holds no run to resume (no config.yaml); leave out `resume` to start one."
                 )
             self._require_same(config, read_config(TrainConfig, config_path))
-        elif self.path.exists() and any(self.path.iterdir()):
-            raise UserError(f"{self.path} is in use; choose another `out`, or `resume` the run in it.")
+        else:
+            require_unused(self.path)
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock", timeout=0)
@@ -63,11 +63,16 @@ class RunFolder:
     def result(self) -> dict[str, Any] | None:
         """The result, if the run has ended."""
         path = self.path / "result.json"
-        return json.loads(path.read_text()) if path.is_file() else None
+        return read_json(path) if path.is_file() else None
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self, epochs: int | None = None) -> list[dict[str, Any]]:
+        """One row per epoch: all that are there, or exactly the first `epochs`."""
         path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        with _telling_damage(path):
+            rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+            if epochs is not None and len(rows) < epochs:
+                raise ValueError(f"it holds {len(rows)} of {epochs} epochs")
+        return rows[:epochs]
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
@@ -75,7 +80,7 @@ class RunFolder:
     def note_environment(self, environment: dict[str, Any]) -> None:
         """One more entry: a run has one for each time that it was started."""
         path = self.path / "environment.json"
-        before = json.loads(path.read_text()) if path.is_file() else []
+        before = read_json(path) if path.is_file() else []
         write_json(path, [*before, environment])
 
     def save_checkpoint(self, epoch: int, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
@@ -101,10 +106,9 @@ class RunFolder:
             if not isinstance(state, dict) or state.get("epoch") != epoch:
                 raise ValueError("it is not the state of that epoch")
         except Exception as error:  # a damaged file can fail in any way that its readers know
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise UserError(
-                f"The checkpoint in {self.checkpoints} is damaged ({reason}). Nothing was changed; put back a whole "
-                "copy, or start anew with another `out`."
+                f"The checkpoint in {self.checkpoints} is damaged ({first_line(error)}). Nothing was changed; put back "
+                "a whole copy, or start anew with another `out`."
             ) from error
         return weights, state
 
@@ -124,6 +128,28 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read as safetensors ({error}); check the path.") from error
+
+
+def require_unused(path: Path) -> None:
+    """A new run starts in a folder that is not there, or empty."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} is in use; choose another `out`, or `resume` the run in it.")
+
+
+def read_json(path: Path) -> Any:
+    with _telling_damage(path):
+        return json.loads(path.read_text())
+
+
+@contextmanager
+def _telling_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}). Nothing was changed; put back a whole copy, or start anew with another "
+            "`out`."
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..core.residual_drop_path import ResidualDropPath
 from ..data.augment import channel_statistics, normalise, random_crop, random_mirror
 from ..data.images import ImageData, Split
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..models.create import create_model
 from .config import TrainConfig
 
@@ -124,12 +124,7 @@ class Trainer:
             # To look at a value is to wait for the device: not at every iteration.
             if self.device.type == "cpu" or now - last_look > 0.5 or done == self.iterations_per_epoch:
                 last_look = now
-                if not math.isfinite(float(totals[0])):
-                    raise UserError(
-                        f"The loss is no longer finite (epoch {epoch}, by iteration {self.iteration}). The checkpoint "
-                        f"of the epoch before is kept. Try a lower `lr` (now {self.config.lr:g}), a longer `warmup`, "
-                        "or `amp` bf16 or none."
-                    )
+                self.require_finite(float(totals[0]), epoch)
                 observe(self, totals[0] / done, totals[1] / (done * self.config.batch_size), done)
         seconds = time.perf_counter() - started
         mean_loss, correct = (totals / self.iterations_per_epoch).tolist()
@@ -140,6 +135,14 @@ class Trainer:
             "train_seconds": seconds,
             "images_per_second": images_per_epoch / seconds,
         }
+
+    def require_finite(self, loss: float, epoch: int) -> None:
+        if not math.isfinite(loss):
+            raise UserError(
+                f"The loss is no longer finite (epoch {epoch}, by iteration {self.iteration}). The checkpoint of the "
+                f"epoch before, if any, is kept. Try a lower `lr` (now {self.config.lr:g}), a longer `warmup`, or "
+                "`amp` bf16 or none."
+            )
 
     @torch.no_grad()
     def evaluate(self, split: Split) -> tuple[float, float]:
@@ -179,9 +182,8 @@ class Trainer:
                 self.rdp.load_state_dict(state["rdp"])
             self.iteration = int(state["iteration"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0]
             raise UserError(
-                f"The checkpoint does not fit this model ({reason}); resume it with its own recipe."
+                f"The checkpoint does not fit this model ({first_line(error)}); resume it with its own recipe."
             ) from error
 
 
