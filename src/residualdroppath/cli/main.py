@@ -19,7 +19,7 @@ from ..training.config import TrainConfig, checked, read_config
 from ..training.run import train
 from ..training.run_folder import write_json
 
-console = Console()
+console = Console(markup=False)  # brackets in the name of a folder are brackets
 
 
 class _Command(BaseModel):
@@ -60,7 +60,7 @@ def run(arguments: list[str]) -> int:
         return 0 if asked_help else 2
     try:
         commands[arguments[0]](arguments[1:])
-    except UserError as error:
+    except (UserError, OSError) as error:  # a full disk or a folder one may not write to tells itself
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,7 +14,7 @@ from ..errors import UserError
 from ..training.config import Method, TrainConfig, read_config
 from ..training.environment import environment
 from ..training.run import load_config_data, train
-from ..training.run_folder import write_atomically, write_json
+from ..training.run_folder import read_json, require_unused, write_atomically, write_json
 from ..training.trainer import pick_device
 from .cost import Cost, measure_costs
 
@@ -28,7 +27,9 @@ class CompareConfig(TrainConfig):
     methods: tuple[Method, ...] = Field(
         default=("plain", "drop_path", "residual_drop_path"), description="methods to compare"
     )
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), description="a run of each method for each seed")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(0, 1, 2), description="a run of each method for each seed"
+    )
     equal: Literal["iterations", "cost", "both"] = Field(
         default="iterations", description="all methods get plain's iterations, or as many as cost what plain's cost"
     )
@@ -76,13 +77,13 @@ def compare(config: CompareConfig, out: Path, *, resume: bool = False) -> dict[s
     measured at first hold.
     """
     costs_path, config_path = out / "costs.json", out / "config.yaml"
-    if out.exists() and any(out.iterdir()) and not resume:
-        raise UserError(f"{out} is in use; choose another `out`, or `resume` the comparison in it.")
-    if resume and (not config_path.is_file() or read_config(CompareConfig, config_path) != config):
+    if not resume:
+        require_unused(out)
+    elif not costs_path.is_file() or read_config(CompareConfig, config_path) != config:  # a single run has no costs
         raise UserError(f"{out} holds no comparison of this configuration to resume; choose another `out`.")
     data = load_config_data(config)
-    if resume and costs_path.is_file():
-        costs = _read_costs(costs_path)
+    if resume:
+        costs = {method: Cost(**cost) for method, cost in read_json(costs_path).items()}
     else:
         costs = measure_costs(_run_config(config, "plain", 0, config.epochs), list(config.methods), data)
         out.mkdir(parents=True, exist_ok=True)
@@ -143,7 +144,3 @@ def mean_and_deviation(values: list[float]) -> dict[str, Any]:
     """Mean and sample standard deviation (None for a single value)."""
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return {"mean": statistics.fmean(values), "std": deviation, "values": values}
-
-
-def _read_costs(path: Path) -> dict[Method, Cost]:
-    return {method: Cost(**cost) for method, cost in json.loads(path.read_text()).items()}

@@ -49,8 +49,10 @@ def measure_costs(
 ) -> dict[Method, Cost]:
     """Time iterations of each method in turn with plain ones, in one process, on the same batches.
 
-    Stops after `rounds` rounds or, once 12 are done, after about `seconds`.
+    Stops after `rounds` rounds or, once 12 are done, after about `seconds`; a longer cycle is run whole.
     """
+    fewest = 12 if config.schedule == "random" else max(12, sum(config.schedule))
+    rounds = max(rounds, fewest)
     contenders: dict[Method, Trainer] = {
         method: Trainer(config.model_copy(update={"method": method}), data) for method in methods if method != "plain"
     }
@@ -66,7 +68,7 @@ def measure_costs(
         if done == WARMUP_ROUNDS:
             started = time.perf_counter()
         rounds_done = done - WARMUP_ROUNDS
-        if rounds_done >= rounds or (rounds_done >= 12 and time.perf_counter() - started > seconds):
+        if rounds_done >= rounds or (rounds_done >= fewest and time.perf_counter() - started > seconds):
             break
         plain_time = stopwatch(lambda i=images, t=labels: plain.train_iteration(i, t))
         if rounds_done >= 0:
@@ -77,7 +79,9 @@ def measure_costs(
             if rounds_done >= 0:
                 times[method].setdefault(kind, []).append(taken)
     plain_mean = _mean(plain_times)
-    costs = {method: _cost(times[method], plain_mean, trainer) for method, trainer in contenders.items()}
+    costs: dict[Method, Cost] = {
+        method: _cost(times[method], plain_mean, trainer) for method, trainer in contenders.items()
+    }
     return {"plain": Cost(1.0, 1.0, len(plain_times)), **costs}
 
 
