@@ -103,7 +103,8 @@ def measure(settings: Benchmark, device: torch.device, rate: float) -> dict[str,
 
 def _ratios(times: dict[str, list[float]], plain: dict[str, list[float]]) -> dict[str, Any]:
     by_kind = {kind: sum(times[kind]) / sum(plain[kind]) for kind in times}
-    cycles = [sum(own) / sum(other) for own, other in zip(zip(*times.values()), zip(*plain.values()), strict=True)]
+    own_cycles, plain_cycles = (zip(*kinds.values(), strict=True) for kinds in (times, plain))
+    cycles = [sum(own) / sum(other) for own, other in zip(own_cycles, plain_cycles, strict=True)]
     total = sum(map(sum, times.values())) / sum(map(sum, plain.values()))
     error = statistics.stdev(cycles) / len(cycles) ** 0.5 if len(cycles) > 1 else None
     return {

@@ -15,7 +15,7 @@ from rich.console import Console
 from ..errors import UserError
 from ..experiments.compare import CompareConfig, compare
 from ..experiments.table import terminal_table, write_compare_page
-from ..training.config import TrainConfig, checked, read_config
+from ..training.config import Recipe, TrainConfig, checked, read_config
 from ..training.run import train
 from ..training.run_folder import write_json
 
@@ -98,7 +98,7 @@ def _compare(arguments: list[str]) -> None:
     console.print(f"page: {write_compare_page(summary, out)}", soft_wrap=True)
 
 
-def _parse(name: str, kind: Any, recipe: type[TrainConfig], arguments: list[str]) -> Any:
+def _parse(name: str, kind: Any, recipe: type[Recipe], arguments: list[str]) -> Any:
     """Options of the command line over those of `--config` (or of the run to resume) over defaults."""
     given = _peek(arguments)
     file = given.get("config")

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from ..data.images import ImageData
 from ..errors import UserError
-from ..training.config import Method, TrainConfig, read_config
+from ..training.config import Method, Recipe, TrainConfig, read_config
 from ..training.environment import environment
 from ..training.run import load_config_data, train
 from ..training.run_folder import read_json, require_unused, write_atomically, write_json
@@ -21,8 +21,8 @@ from .cost import Cost, measure_costs
 Equal = Literal["iterations", "cost"]
 
 
-class CompareConfig(TrainConfig):
-    """A recipe for several runs; `method` and `seed` are set for each of them."""
+class CompareConfig(Recipe):
+    """A recipe, and the methods and seeds to run it with."""
 
     methods: tuple[Method, ...] = Field(
         default=("plain", "drop_path", "residual_drop_path"), description="methods to compare"
@@ -118,8 +118,8 @@ def _run(config: CompareConfig, row: Row, seed: int, out: Path, data: ImageData,
 
 
 def _run_config(config: CompareConfig, method: Method, seed: int, epochs: int) -> TrainConfig:
-    own = {name: getattr(config, name) for name in TrainConfig.model_fields}
-    return TrainConfig(**{**own, "method": method, "seed": seed, "epochs": epochs})
+    recipe = {name: getattr(config, name) for name in Recipe.model_fields}
+    return TrainConfig(**{**recipe, "method": method, "seed": seed, "epochs": epochs})
 
 
 def _summarise(

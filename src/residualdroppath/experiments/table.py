@@ -82,10 +82,23 @@ def write_compare_page(summary: dict[str, Any], out: Path) -> Path:
         ],
         tables=[
             {"title": "Methods", "head": HEAD, "rows": table_rows(summary)},
+            {"title": "Runs", "head": ["folder", "test accuracy (%)", "validation (%)"], "rows": _runs(summary)},
             {"title": "Recipe", "head": ["option", "value"], "rows": list(config.items())},
             {"title": "Environment", "head": ["what", "value"], "rows": list(summary["environment"].items())},
         ],
     )
+
+
+def _runs(summary: dict[str, Any]) -> list[list[str]]:
+    return [
+        [
+            run_path(Path(), row["name"], run["seed"]).as_posix(),
+            f"{100 * run['test_accuracy']:.2f}",
+            f"{100 * run['validation_accuracy']:.2f}",
+        ]
+        for row in summary["rows"]
+        for run in row["runs"]
+    ]
 
 
 def _title(config: dict[str, Any]) -> str:

@@ -14,8 +14,8 @@ C = TypeVar("C", bound=BaseModel)
 Method = Literal["plain", "drop_path", "residual_drop_path"]
 
 
-class TrainConfig(BaseModel):
-    """Everything that decides what a run computes."""
+class Recipe(BaseModel):
+    """What decides the result of a run, but for its method and its seed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,7 +41,6 @@ class TrainConfig(BaseModel):
     depth: int = Field(default=20, description="small_resnet: layers, 6n + 2")
     width: int = Field(default=16, description="small_resnet: channels of the first stage")
 
-    method: Method = Field(default="residual_drop_path", description="how to train")
     drop_path_rate: float = Field(default=0.1, ge=0, lt=1, description="largest drop rate")
     rate_over_depth: Literal["linear", "uniform"] = Field(default="linear", description="drop rate over the blocks")
     freeze: Literal["parameters", "stop_gradient"] = Field(default="parameters", description="how dropped_part freezes")
@@ -67,7 +66,6 @@ class TrainConfig(BaseModel):
         default=0.1, ge=0, lt=1, description="part of training over which lr rises; then a cosine to 0"
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="of the cross-entropy")
-    seed: int = Field(default=0, ge=0, description="of initialisation, order, augmentation and draws")
 
     device: str = Field(default="auto", description="cpu, cuda, or auto")
     amp: Literal["none", "bf16", "fp16"] = Field(default="none", description="automatic mixed precision")
@@ -84,6 +82,13 @@ class TrainConfig(BaseModel):
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+class TrainConfig(Recipe):
+    """Everything that decides the result of one run."""
+
+    method: Method = Field(default="residual_drop_path", description="how to train")
+    seed: int = Field(default=0, ge=0, description="of initialisation, order, augmentation and draws")
 
 
 def read_config(kind: type[C], path: Path) -> C:

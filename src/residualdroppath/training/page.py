@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .config import TrainConfig
 from .run_folder import RunFolder, write_atomically
@@ -98,6 +99,7 @@ def write_page(folder: Path, figure: Figure, *, title: str, lines: list[str], ta
 
 def finish_axes(axes: Axes, x_label: str, y_label: str) -> None:
     axes.set_xlabel(x_label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(y_label)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)

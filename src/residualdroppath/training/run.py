@@ -8,7 +8,7 @@ from typing import Any
 from ..data.images import ImageData
 from ..data.load import load_data
 from ..data.sources import Request
-from .config import TrainConfig
+from .config import Recipe, TrainConfig
 from .environment import environment
 from .page import write_run_page
 from .progress import TrainingProgress
@@ -16,7 +16,7 @@ from .run_folder import RunFolder, write_json
 from .trainer import Trainer
 
 
-def load_config_data(config: TrainConfig) -> ImageData:
+def load_config_data(config: Recipe) -> ImageData:
     """The data that a recipe asks for."""
     request = Request(
         data=config.data,
