@@ -1,0 +1,149 @@
+"""Parquet files of encoded images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from residualdroppath.data.sources import read_source
+from residualdroppath.errors import UserError
+
+from .files import parquet_columns, pixels, request, write_parquet
+
+LABELS = [0, 1, 2, 0, 1, 2]
+
+
+def refused(folder: Path, **options: Any) -> str:
+    with pytest.raises(UserError) as error:
+        read_source(request(str(folder), **options))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def write_both(folder: Path, labels: list[Any] = LABELS) -> None:
+    write_parquet(folder / "train.parquet", parquet_columns(labels))
+    write_parquet(folder / "test.parquet", parquet_columns(labels[:3], seed=50))
+
+
+def test_bytes_and_whole_number_labels(tmp_path: Path) -> None:
+    write_both(tmp_path)
+    source = read_source(request(str(tmp_path)))
+    assert (source.num_classes, source.channels, source.image_size, source.mirrored) == (3, 3, 10, True)
+    images, labels = next(iter(source.train.batches([torch.tensor([4, 0])])))
+    assert labels.tolist() == [1, 0]
+    for image, seed in zip(images, (4, 0), strict=True):
+        assert torch.equal(image.permute(1, 2, 0), torch.from_numpy(pixels(seed, 10, 10, 3)))
+
+
+def test_structs_as_hugging_face_datasets_stores_them(tmp_path: Path) -> None:
+    write_both(tmp_path / "plain")
+    for part, labels, seed in (("train", LABELS, 0), ("validation", LABELS[:3], 50)):
+        columns = parquet_columns(labels, seed=seed)
+        structs = [{"bytes": image, "path": f"{i}.png"} for i, image in enumerate(columns["image"])]
+        write_parquet(tmp_path / "hf" / f"{part}-00000-of-00001.parquet", {"label": labels, "img": structs})
+    plain, hf = (read_source(request(str(tmp_path / name))) for name in ("plain", "hf"))
+    for part in ("train", "test"):
+        every = [torch.arange(len(getattr(plain, part)))]
+        for ours, theirs in zip(
+            next(iter(getattr(plain, part).batches(every))), next(iter(getattr(hf, part).batches(every))), strict=True
+        ):
+            assert torch.equal(ours, theirs)
+
+
+def test_several_files_are_one_part_in_order_of_names(tmp_path: Path) -> None:
+    write_both(tmp_path)
+    write_parquet(tmp_path / "train-2.parquet", parquet_columns([2, 2], seed=90))
+    source = read_source(request(str(tmp_path)))
+    assert source.train.labels.tolist() == [2, 2, *LABELS]  # "-" sorts before "."
+
+
+def test_texts_as_labels_are_numbered_in_order(tmp_path: Path) -> None:
+    write_both(tmp_path, ["cat", "ant", "dog", "dog", "ant", "cat"])
+    source = read_source(request(str(tmp_path)))
+    assert source.train.labels.tolist() == [1, 0, 2, 2, 0, 1] and source.test.labels.tolist() == [1, 0, 2]
+
+
+def test_columns_by_name(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        columns = parquet_columns(LABELS)
+        first = {"thumbnail": [b"no image"] * 6, "picture": columns["image"], "fine": LABELS, "label": [0] * 6}
+        write_parquet(tmp_path / f"{part}.parquet", first)
+    source = read_source(request(str(tmp_path), image_column="picture", label_column="fine"))
+    assert source.num_classes == 3
+    assert "train row 0 cannot be decoded as an image" in refused(tmp_path)
+
+
+def test_label_column_that_is_not_there_lists_those_that_are(tmp_path: Path) -> None:
+    write_both(tmp_path)
+    message = refused(tmp_path, label_column="target")
+    assert "`label_column` 'target'" in message and "image, label" in message
+
+
+@pytest.mark.parametrize("name", ["picture", "label"])
+def test_image_column_that_holds_none(tmp_path: Path, name: str) -> None:
+    write_both(tmp_path)
+    assert "`image_column`" in refused(tmp_path, image_column=name)
+
+
+@pytest.mark.parametrize("images", [["a.png"] * 6, [{"path": "a.png"}] * 6, [{"bytes": None, "path": "a.png"}] * 6])
+def test_paths_are_not_encoded_images(tmp_path: Path, images: list[Any]) -> None:
+    write_parquet(tmp_path / "train.parquet", {"image": images, "label": LABELS})
+    write_parquet(tmp_path / "test.parquet", parquet_columns(LABELS))
+    assert "`image_column`" in refused(tmp_path)
+    assert "`image_column` 'image'" in refused(tmp_path, image_column="image")
+
+
+def test_rows_without_a_label(tmp_path: Path) -> None:
+    write_both(tmp_path, [0, 1, None, 0, 1, 1])
+    assert "rows without a label" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("labels", [[0.5, 1.5] * 3, [[0], [1]] * 3, [{"id": 1}] * 6])
+def test_labels_of_another_kind(tmp_path: Path, labels: list[Any]) -> None:
+    write_both(tmp_path, labels)
+    assert "must hold whole numbers or texts" in refused(tmp_path)
+
+
+def test_label_of_the_test_part_alone(tmp_path: Path) -> None:
+    write_both(tmp_path)
+    write_parquet(tmp_path / "test.parquet", parquet_columns([0, 7]))
+    assert "labels that train lacks: [7]" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(("present", "missing"), [("train", "test"), ("test", "train")])
+def test_missing_part(tmp_path: Path, present: str, missing: str) -> None:
+    write_parquet(tmp_path / f"{present}.parquet", parquet_columns(LABELS))
+    assert f"{missing}* is missing" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not Parquet at all", b"PAR1" + b"\0" * 40 + b"PAR1"])
+def test_not_a_parquet_file(tmp_path: Path, content: bytes) -> None:
+    write_both(tmp_path)
+    (tmp_path / "train.parquet").write_bytes(content)
+    assert "train.parquet cannot be read as Parquet" in refused(tmp_path)
+
+
+def test_truncated_file(tmp_path: Path) -> None:
+    write_both(tmp_path)
+    path = tmp_path / "train.parquet"
+    path.write_bytes(path.read_bytes()[:-10])
+    assert "cannot be read as Parquet" in refused(tmp_path)
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    write_both(tmp_path)
+    write_parquet(tmp_path / "test.parquet", {"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())})
+    assert "holds no images" in refused(tmp_path)
+
+
+def test_row_that_is_no_image_is_named(tmp_path: Path) -> None:
+    write_both(tmp_path)
+    columns = parquet_columns(LABELS)
+    columns["image"][3] = columns["image"][3][:40]
+    write_parquet(tmp_path / "train.parquet", columns)
+    assert "train row 3 cannot be decoded as an image" in refused(tmp_path)

@@ -1,0 +1,47 @@
+"""The real MNIST files, where they are: under `RDP_DATA_DIR`, `data/`, or `shared/data` beside the checkout."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from residualdroppath.data.images import InMemory
+from residualdroppath.data.sources import read_source
+
+from .files import request
+
+CHECKOUT = Path(__file__).parents[2]
+FOLDERS = [Path(os.environ.get("RDP_DATA_DIR", "data")), CHECKOUT / "data", CHECKOUT.parent / "shared" / "data"]
+MD5 = {  # as torchvision lists them
+    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    found = next((f for f in FOLDERS if all((f / "MNIST" / "raw" / name).is_file() for name in MD5)), None)
+    if found is None:
+        pytest.skip("MNIST is in none of RDP_DATA_DIR, data/ and ../shared/data")
+    return found
+
+
+def test_files_are_the_published_ones(folder: Path) -> None:
+    for name, expected in MD5.items():
+        assert hashlib.md5((folder / "MNIST" / "raw" / name).read_bytes()).hexdigest() == expected
+
+
+def test_mnist_is_read_whole(folder: Path) -> None:
+    source = read_source(request("mnist", data_dir=folder))
+    assert isinstance(source.train.source, InMemory) and isinstance(source.test.source, InMemory)
+    assert source.train.source.images.shape == (60000, 1, 28, 28)
+    assert source.test.source.images.shape == (10000, 1, 28, 28)
+    assert source.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert torch.bincount(source.test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert source.train.source.images.double().mean().item() / 255 == pytest.approx(0.1307, abs=5e-5)
