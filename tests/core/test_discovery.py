@@ -139,6 +139,20 @@ class BranchOverwritesShortcut(nn.Module):
         return x + out
 
 
+class ShortcutOverwritesInputOfBranch(nn.Module):
+    """The branch reads `y` before the shortcut overwrites it, so it cannot run at the place of the add."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.ReLU(inplace=True)
+        self.f = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        out = self.f(y)
+        return self.act(y) + out
+
+
 class DependsOnValues(nn.Module):
     """Cannot be traced."""
 
@@ -155,7 +169,7 @@ class DependsOnValues(nn.Module):
 @pytest.mark.parametrize(
     "block",
     [SqueezeExcite, PositionEmbedding, TwoProjections, TwoLongSides, AddsTwoInputs, BranchUsedTwice]
-    + [BranchOverwritesShortcut, DependsOnValues],
+    + [BranchOverwritesShortcut, ShortcutOverwritesInputOfBranch, DependsOnValues],
 )
 def test_other_adds_are_not_residual(block: type[nn.Module]) -> None:
     # Beside a true branch, which alone is found.
@@ -175,7 +189,8 @@ def test_repvgg_of_timm_is_not_residual() -> None:
     [
         (TwoProjections, "equal standing"),
         (BranchUsedTwice, "used elsewhere"),
-        (BranchOverwritesShortcut, "inplace=False"),
+        (BranchOverwritesShortcut, "its branch overwrites the shortcut"),
+        (ShortcutOverwritesInputOfBranch, "act overwrites what its branch reads"),
     ],
 )
 def test_what_is_left_aside_is_told_with_its_reason(block: type[nn.Module], reason: str) -> None:
@@ -185,6 +200,27 @@ def test_what_is_left_aside_is_told_with_its_reason(block: type[nn.Module], reas
     (left_aside,) = rdp.discovery.left_aside.items()
     assert left_aside[0].startswith("1.") and reason in left_aside[1]
     assert reason in repr(rdp)
+
+
+def test_an_add_in_place_must_not_overwrite_what_a_later_branch_has_read() -> None:
+    class TwoInplaceAdds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(WIDTH, WIDTH)
+            self.b = nn.Linear(WIDTH, WIDTH)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x * 2
+            a, b = self.a(x.sin()), self.b(x)
+            x += a
+            x += b
+            return x
+
+    rdp = ResidualDropPath(nn.Sequential(TwoInplaceAdds(), OwnAdd()))
+    assert [branch.name for branch in rdp.branches] == ["0", "1"]
+    assert rdp.branches[0].parameters == list(rdp.branches[0].block.get_submodule("a").parameters())
+    (reason,) = rdp.discovery.left_aside.values()
+    assert "overwrites what its branch reads" in reason
 
 
 def test_no_branch_is_an_error_that_says_what_was_looked_for_and_how_to_register() -> None:

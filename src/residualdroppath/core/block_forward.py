@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from .residual_add import find_residual_adds
 from .rewrite import rewrite
 from .tracing import VARIADIC, forward_signature, trace_forward
 from .unit import Junction, ResidualUnit
+
+PLAIN = (bool, int, float, str, type(None), types.FunctionType, types.BuiltinFunctionType)
 
 
 class BlockForward(InstanceForward):
@@ -107,12 +110,14 @@ def _holds_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(_is_plain(item) for item in value)
+    return isinstance(value, PLAIN)
+
+
 def _plain_attributes(block: nn.Module) -> dict[str, Any]:
-    """Numbers, flags and absent children of the block: constants in a traced graph."""
-    plain = {
-        name: value
-        for name, value in vars(block).items()
-        if name != "training" and isinstance(value, (bool, int, float, str, type(None)))
-    }
+    """Numbers, flags, functions and absent children of the block: constants in a traced graph."""
+    plain = {name: value for name, value in vars(block).items() if name != "training" and _is_plain(value)}
     absent = {name: None for name, child in block._modules.items() if child is None}
     return {**plain, **absent}

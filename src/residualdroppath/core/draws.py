@@ -7,6 +7,7 @@ to checkpoint, and the first rows of a long draw are the rows of a short one.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,12 +26,11 @@ def uniform(seed: int, iteration: int, stream: str, rows: int, columns: int) -> 
 
 def effective_rates(drop_rates: Sequence[float]) -> tuple[float, ...]:
     """Drop probabilities given that at least one branch is dropped: r_i / (1 - prod_j(1 - r_j))."""
-    none_dropped = 1.0
-    for rate in drop_rates:
-        none_dropped *= 1.0 - rate
-    if none_dropped == 1.0:
+    # 1 - prod(1 - r) would lose rates far below 1 to rounding.
+    some_dropped = -math.expm1(sum(math.log1p(-rate) for rate in drop_rates))
+    if some_dropped == 0.0:
         return tuple(0.0 for _ in drop_rates)
-    return tuple(min(1.0, rate / (1.0 - none_dropped)) for rate in drop_rates)
+    return tuple(min(1.0, rate / some_dropped) for rate in drop_rates)
 
 
 def draw_dropped(

@@ -161,6 +161,12 @@ class _Flow:
         for member in nodes:
             if member.all_input_nodes and member.all_input_nodes[0] in inputs and is_inplace(member, self.module):
                 return NotResidual(node, "its branch overwrites the shortcut (set inplace=False in its first layer)")
+        order = list(self.graph.nodes)
+        for other in order[order.index(nodes[0]) : order.index(node)]:
+            # The branch will run at the place of the add: what it reads must last until then.
+            if other not in members and other.all_input_nodes and other.all_input_nodes[0] in inputs:
+                if is_inplace(other, self.module):
+                    return NotResidual(node, f"{other} overwrites what its branch reads (set inplace=False there)")
         return ResidualAdd(node, branch_operand, nodes, inputs)
 
 

@@ -197,7 +197,7 @@ class ResidualDropPath:
         try:
             yield
         finally:
-            self._go_to(self.iteration)
+            self._enforce_plan()
 
     def refresh(self) -> None:
         """Take notice of changed parameters: `requires_grad` set by hand, modules replaced or added.
@@ -210,7 +210,7 @@ class ResidualDropPath:
         self._flags = ParameterFlags(self._ownership)
         for index, unit in enumerate(self._units):
             unit.has_batch_statistics = has_batch_statistics(self._ownership.modules[index])
-        self._go_to(self.iteration)
+        self._enforce_plan()
 
     def remove(self) -> None:
         """Leave the model as it was before: forwards, flags and hooks."""
@@ -261,6 +261,13 @@ class ResidualDropPath:
 
     def _go_to(self, iteration: int) -> None:
         self.plan = make_plan(self._plan_options, iteration)
+        self._enforce_plan()
+        if self.options.granularity == "sample":
+            # By rows, it is known only while running which of the dropped branches get a gradient.
+            names = set(self.plan.dropped)
+            self._flags.clear_gradients(i for i, branch in enumerate(self.branches) if branch.name in names)
+
+    def _enforce_plan(self) -> None:
         dropped = set(self.plan.dropped)
         names = [branch.name for branch in self.branches]
         kept_owners = [index for index, name in enumerate(names) if name not in dropped]
@@ -272,12 +279,11 @@ class ResidualDropPath:
         self._norms.uninstall()
         if self.plan.kind == "drop_path":
             self._flags.freeze(())
-            self._flags.clear_gradients(dropped_owners)
+            self._flags.clear_gradients(() if self.options.granularity == "sample" else dropped_owners)
             return
         frozen = kept_owners + ([] if self.options.train_trunk else [TRUNK])
         self._flags.freeze(frozen)
-        # By rows, it is known only while running which of the dropped branches get a gradient.
-        self._flags.clear_gradients(frozen + (dropped_owners if self.options.granularity == "sample" else []))
+        self._flags.clear_gradients(frozen)
         for owner in frozen:
             self._norms.install(self._ownership.modules[owner])
         if self.options.granularity == "sample":

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import operator
+import random
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -35,6 +37,15 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
 
+    def create_arg(self, a: Any) -> Any:
+        if isinstance(a, torch.Tensor) and not isinstance(a, nn.Parameter) and not self._is_own(a):
+            # fx would keep what was made while tracing, as an attribute of the module.
+            raise TypeError("it makes a tensor of its own, which tracing would turn into a constant")
+        return super().create_arg(a)
+
+    def _is_own(self, tensor: torch.Tensor) -> bool:
+        return any(tensor is own for own in [*self.root.buffers(), *self.tensor_attrs])
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _InplaceProxy(node, self)
 
@@ -55,9 +66,12 @@ def trace_forward(module: nn.Module, constants: dict[str, Any] | None = None) ->
     if constants is None:
         constants = defaults(forward_signature(module))
     mode = module.training
+    random_states = torch.random.get_rng_state(), random.getstate()
     try:
         module.training = True  # the graph stands in for the forward in training mode only
         graph = _Tracer().trace(module, concrete_args=dict(constants))
+        if not torch.equal(random_states[0], torch.random.get_rng_state()) or random_states[1] != random.getstate():
+            raise ValueError("it draws random numbers, which tracing would turn into constants")
         _forget_arguments(graph, constants)
         _erase_unused_items(graph)
         graph.lint()
@@ -65,6 +79,8 @@ def trace_forward(module: nn.Module, constants: dict[str, Any] | None = None) ->
         raise UntraceableError(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
     finally:
         module.training = mode
+        torch.random.set_rng_state(random_states[0])
+        random.setstate(random_states[1])
     return graph
 
 
