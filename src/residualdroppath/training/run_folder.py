@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -89,9 +90,13 @@ class RunFolder:
         partial = self._state(epoch).with_suffix(".partial")
         torch.save(state, partial)
         os.replace(partial, self._state(epoch))
-        write_json(self.checkpoints / "latest.json", {"epoch": epoch})
+        files = (self._weights(epoch), self._state(epoch))
+        # Neither format notices a changed byte by itself.
+        write_json(
+            self.checkpoints / "latest.json", {"epoch": epoch, "sha256": {path.name: _sha256(path) for path in files}}
+        )
         for path in self.checkpoints.glob("epoch_*"):
-            if path not in (self._weights(epoch), self._state(epoch)):
+            if path not in files:
                 path.unlink()
 
     def load_checkpoint(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
@@ -100,7 +105,11 @@ class RunFolder:
         if not latest.is_file():
             return None
         try:
-            epoch = int(json.loads(latest.read_text())["epoch"])
+            written = json.loads(latest.read_text())
+            epoch = int(written["epoch"])
+            for name, digest in written.get("sha256", {}).items():
+                if _sha256(self.checkpoints / name) != digest:
+                    raise ValueError(f"{name} is not what was written")
             weights = load_file(self._weights(epoch))
             state = torch.load(self._state(epoch), map_location="cpu", weights_only=True)
             if not isinstance(state, dict) or state.get("epoch") != epoch:
@@ -160,6 +169,11 @@ def write_atomically(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text)
     os.replace(partial, path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
