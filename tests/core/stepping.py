@@ -29,7 +29,7 @@ def loss_of(output: Tensor) -> Tensor:
 
 def forward_backward(model: nn.Module, inputs: Tensor, seed: int = 0) -> Trace:
     """Run `model` on `inputs`, the random generator seeded; gradients are added to those there."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     output = model(inputs)
     loss = loss_of(output)
     loss.backward()
