@@ -33,10 +33,15 @@ def table_rows(summary: dict[str, Any]) -> list[list[str]]:
 
 
 def terminal_table(summary: dict[str, Any]) -> Table:
-    table = Table(title=_title(summary["config"]), box=box.SIMPLE_HEAD)
-    for index, name in enumerate(HEAD):
-        table.add_column(name, justify="left" if index == 0 else "right")
-    for row in table_rows(summary):
+    """Fits 80 columns: headings and names wrap between their words, figures do not."""
+    rows = table_rows(summary)
+    table = Table(
+        title=_title(summary["config"]), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    for index, (name, cells) in enumerate(zip(HEAD, zip(*rows, strict=True), strict=True)):
+        whole = name.split() + (" ".join(cells).split() if index == 0 else list(cells))
+        table.add_column(name, justify="left" if index == 0 else "right", width=max(map(len, whole)))
+    for row in rows:
         table.add_row(*row)
     return table
 
