@@ -34,7 +34,7 @@ def test_digits_are_scikit_learns_in_whole_steps_of_255() -> None:
     assert sum(map(len, parts)) == 1797 and len(parts[2]) == 360
     every = torch.cat(parts).view(1797, 64)
     assert every.dtype == torch.uint8
-    expected = torch.from_numpy(load_digits().data)
+    expected = torch.from_numpy(load_digits(return_X_y=True)[0])
     back = every.double() * 16 / 255
     assert (back - back.round()).abs().max() < 0.04
     assert sorted(map(tuple, back.round().int().tolist())) == sorted(map(tuple, expected.int().tolist()))

@@ -9,9 +9,9 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from torch import Tensor
 
 from residualdroppath.cli import main as command_line
 from residualdroppath.training.trainer import Trainer
@@ -26,9 +26,9 @@ def train_slowly(out: Path) -> None:
     """The command as a process of its own, slow enough to be met in the middle of an epoch."""
     iteration = Trainer.train_iteration
 
-    def slowly(self: Trainer, *batch: Any) -> Any:
+    def slowly(self: Trainer, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         time.sleep(0.1)
-        return iteration(self, *batch)
+        return iteration(self, images, labels)
 
     Trainer.train_iteration = slowly
     os.dup2(os.open(out.with_name("stderr"), os.O_WRONLY | os.O_CREAT), 2)
