@@ -50,7 +50,7 @@ def test_depth_counts_weight_layers(depth: int) -> None:
     assert 1 + 2 * len(model.blocks) + 1 == depth
 
 
-@pytest.mark.parametrize("depth", [-4, 0, 2, 7, 9, 18])
+@pytest.mark.parametrize("depth", [-4, 0, 2, 7, 9, 11, 18])
 def test_refuses_other_depths(depth: int) -> None:
     with pytest.raises(ValueError, match=f"`depth` must be 6n \\+ 2 .* got {depth}"):
         SmallResNet(depth, 4)

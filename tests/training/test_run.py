@@ -85,6 +85,18 @@ def test_learning_rate_rises_then_falls_to_0() -> None:
     assert 0 < rates[0] <= 0.3 / 6 and 0 < rates[-1] < 0.005
 
 
+def test_every_epoch_takes_each_image_once_in_an_order_of_its_own() -> None:
+    config = tiny(crop_padding=0)
+    trainer = Trainer(config, load_config_data(config))
+    every = trainer.prepare(next(iter(trainer.data.train.batches([torch.arange(96)])))[0]).view(96, -1)
+    orders = []
+    for epoch in (1, 2, 1):
+        images = torch.cat([batch.view(len(batch), -1) for batch, _ in trainer.batches(epoch)])
+        orders.append([int((every == image).all(1).nonzero()[0]) for image in images])
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(96))
+    assert orders[0] == orders[2] and orders[0] != orders[1]
+
+
 def test_seeds_of_purposes_differ() -> None:
     seeds = {derived_seed(seed, f"epoch {epoch}") for seed in range(20) for epoch in range(20)}
     assert len(seeds) == 400
