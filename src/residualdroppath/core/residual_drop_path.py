@@ -2,59 +2,22 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from .block_forward import BlockForward
-from .discovery import Discovery, FoundBranch, discover
-from .draws import effective_rates
+from .branch import make_branches
+from .discovery import Discovery, discover
 from .freezing import FrozenNorm, FrozenNorms, ParameterFlags, has_batch_statistics
+from .optimizers import refuse_whole_vector_optimizers
 from .options import Freeze, Options
-from .ownership import TRUNK, Ownership, Slot, assign_owners
-from .plan import (
-    Granularity,
-    Kind,
-    Plan,
-    PlanOptions,
-    RateOverDepth,
-    RateOverTime,
-    Schedule,
-    make_plan,
-    rates_over_depth,
-    scheduled_kind,
-)
+from .ownership import TRUNK
+from .plan import Granularity, Kind, Plan, PlanOptions, RateOverDepth, RateOverTime, Schedule, make_plan, scheduled_kind
+from .report import describe
 from .unit import Action, ResidualUnit, RowMasks, drop, drop_rows, learn_rows, run_without_graph, scale_by
-
-
-@dataclass(frozen=True)
-class Branch:
-    """One residual branch of a model.
-
-    `drop_rate` is nominal; `effective_rate` is the probability to be dropped in the draws that a
-    `dropped_part` iteration trains, given that these drop at least one branch.
-    """
-
-    name: str
-    block: nn.Module
-    drop_rate: float
-    effective_rate: float
-    slots: tuple[Slot, ...]
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        """The parameters that belong to this branch alone."""
-        return [parameter for slot in self.slots if (parameter := slot.parameter) is not None]
-
-    @property
-    def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.parameters)
 
 
 class ResidualDropPath:
@@ -138,7 +101,7 @@ class ResidualDropPath:
             raise ValueError("`model` is already under a ResidualDropPath; call its `remove()` first.")
         self.model = model
         self.discovery = discover(model)
-        self.branches, self._ownership = _branches(model, self.discovery.branches, self.options)
+        self.branches, self._ownership = make_branches(model, self.discovery.branches, self.options)
         self._plan_options = PlanOptions(
             names=tuple(branch.name for branch in self.branches),
             drop_rates=tuple(branch.drop_rate for branch in self.branches),
@@ -156,7 +119,7 @@ class ResidualDropPath:
             for index, branch in enumerate(self.branches)
         ]
         self._forwards = _install(self.discovery, self._units)
-        self._optimizer_hook = _refuse_whole_vector_optimizers(self)
+        self._optimizer_hook = refuse_whole_vector_optimizers(model)
         self._active = True
         self._go_to(0)
 
@@ -206,7 +169,7 @@ class ResidualDropPath:
         """
         self._require_active("refresh")
         self._release()
-        self.branches, self._ownership = _branches(self.model, self.discovery.branches, self.options)
+        self.branches, self._ownership = make_branches(self.model, self.discovery.branches, self.options)
         self._flags = ParameterFlags(self._ownership)
         for index, unit in enumerate(self._units):
             unit.has_batch_statistics = has_batch_statistics(self._ownership.modules[index])
@@ -255,8 +218,6 @@ class ResidualDropPath:
         return self._ownership.shared
 
     def __repr__(self) -> str:
-        from .report import describe
-
         return describe(self)
 
     def _go_to(self, iteration: int) -> None:
@@ -264,31 +225,31 @@ class ResidualDropPath:
         self._enforce_plan()
         if self.options.granularity == "sample":
             # By rows, it is known only while running which of the dropped branches get a gradient.
-            names = set(self.plan.dropped)
-            self._flags.clear_gradients(i for i, branch in enumerate(self.branches) if branch.name in names)
+            self._flags.clear_gradients(self._owners(dropped=True))
 
     def _enforce_plan(self) -> None:
-        dropped = set(self.plan.dropped)
-        names = [branch.name for branch in self.branches]
-        kept_owners = [index for index, name in enumerate(names) if name not in dropped]
-        dropped_owners = [index for index, name in enumerate(names) if name in dropped]
-        self._masks.set_plan(self.plan)
+        """Make actions, norms, flags and gradients those of the plan. Does nothing the second time."""
+        plan, by_row = self.plan, self.options.granularity == "sample"
+        dropped, kept = self._owners(dropped=True), self._owners(dropped=False)
+        self._masks.set_plan(plan)
         for index, unit in enumerate(self._units):
-            unit.action = self._action(index, names[index] in dropped)
+            unit.action = self._action(index, index in dropped)
 
-        self._norms.uninstall()
-        if self.plan.kind == "drop_path":
-            self._flags.freeze(())
-            self._flags.clear_gradients(() if self.options.granularity == "sample" else dropped_owners)
-            return
-        frozen = kept_owners + ([] if self.options.train_trunk else [TRUNK])
+        frozen = [] if plan.kind == "drop_path" else kept + ([] if self.options.train_trunk else [TRUNK])
+        not_run = dropped if plan.kind == "drop_path" and not by_row else []
         self._flags.freeze(frozen)
-        self._flags.clear_gradients(frozen)
+        self._flags.clear_gradients(frozen + not_run)
+        self._norms.uninstall()
         for owner in frozen:
             self._norms.install(self._ownership.modules[owner])
-        if self.options.granularity == "sample":
-            for owner in dropped_owners:
+        if plan.kind == "dropped_part" and by_row:
+            for owner in dropped:
                 self._norms.install(self._ownership.modules[owner], lambda owner=owner: not self._masks.any_row(owner))
+
+    def _owners(self, *, dropped: bool) -> list[int]:
+        """Indices of the branches that the plan drops, or of those that it keeps."""
+        names = set(self.plan.dropped)
+        return [index for index, branch in enumerate(self.branches) if (branch.name in names) == dropped]
 
     def _action(self, index: int, is_dropped: bool) -> Action | None:
         by_row = self.options.granularity == "sample" and is_dropped
@@ -321,18 +282,6 @@ class ResidualDropPath:
             raise RuntimeError(f"`{method}()` was called after `remove()`; construct a new ResidualDropPath.")
 
 
-def _branches(model: nn.Module, found: list[FoundBranch], options: Options) -> tuple[tuple[Branch, ...], Ownership]:
-    ownership = assign_owners(model, found)
-    rates = rates_over_depth([branch.block_index for branch in found], options.drop_path_rate, options.rate_over_depth)
-    trains_dropped = options.schedule == "random" or options.schedule[1] > 0
-    effective = effective_rates(rates) if trains_dropped else rates
-    branches = tuple(
-        Branch(branch.name, branch.block, rate, effective_rate, tuple(ownership.slots[index]))
-        for index, (branch, rate, effective_rate) in enumerate(zip(found, rates, effective, strict=True))
-    )
-    return branches, ownership
-
-
 def _install(discovery: Discovery, units: list[ResidualUnit]) -> list[BlockForward]:
     blocks: dict[nn.Module, dict[str, ResidualUnit]] = {}
     for branch, unit in zip(discovery.branches, units, strict=True):
@@ -344,19 +293,3 @@ def _install(discovery: Discovery, units: list[ResidualUnit]) -> list[BlockForwa
     for forward in forwards:
         forward.install()
     return forwards
-
-
-def _refuse_whole_vector_optimizers(rdp: ResidualDropPath) -> Any:
-    """LBFGS moves every parameter along one direction, those without a gradient too."""
-    reference = weakref.ref(rdp)
-
-    def check(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if isinstance(optimizer, torch.optim.LBFGS) and (alive := reference()) is not None:
-            ours = {id(parameter) for parameter in alive.model.parameters()}
-            if any(id(parameter) in ours for group in optimizer.param_groups for parameter in group["params"]):
-                raise ValueError(
-                    "ResidualDropPath freezes parameters by leaving their gradient None; LBFGS moves these too. "
-                    "Use SGD, Adam or another optimizer that works parameter by parameter."
-                )
-
-    return register_optimizer_step_pre_hook(check)

@@ -1,0 +1,50 @@
+"""The handle of one residual branch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from .discovery import FoundBranch
+from .draws import effective_rates
+from .options import Options
+from .ownership import Ownership, Slot, assign_owners
+from .plan import rates_over_depth
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One residual branch of a model.
+
+    `drop_rate` is nominal; `effective_rate` is the probability to be dropped in the draws that a
+    `dropped_part` iteration trains, given that these drop at least one branch.
+    """
+
+    name: str
+    block: nn.Module
+    drop_rate: float
+    effective_rate: float
+    slots: tuple[Slot, ...]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that belong to this branch alone."""
+        return [parameter for slot in self.slots if (parameter := slot.parameter) is not None]
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters)
+
+
+def make_branches(model: nn.Module, found: list[FoundBranch], options: Options) -> tuple[tuple[Branch, ...], Ownership]:
+    """Handles of the branches found, in order of execution, and who owns what."""
+    ownership = assign_owners(model, found)
+    rates = rates_over_depth([branch.block_index for branch in found], options.drop_path_rate, options.rate_over_depth)
+    trains_dropped = options.schedule == "random" or options.schedule[1] > 0
+    effective = effective_rates(rates) if trains_dropped else rates
+    branches = tuple(
+        Branch(branch.name, branch.block, rate, effective_rate, tuple(ownership.slots[index]))
+        for index, (branch, rate, effective_rate) in enumerate(zip(found, rates, effective, strict=True))
+    )
+    return branches, ownership
