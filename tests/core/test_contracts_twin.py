@@ -14,7 +14,7 @@ from residualdroppath import ResidualDropPath
 from residualdroppath.core import reference
 
 from .stepping import assert_close, assert_equal, buffers_of, forward_backward, sgd_step
-from .tiny_models import BY_NAME, HAND_WRITTEN, TRUNK, TinyModel, every_model
+from .tiny_models import BY_NAME, HAND_WRITTEN, TRUNK, TinyModel, every_model, some_models
 
 Options = dict[str, Any]
 
@@ -139,6 +139,21 @@ def test_rows_beyond_those_of_the_deciding_draw(tiny: TinyModel, rows: int) -> N
     sgd_step(model)
     rdp.step()
     check_iteration(tiny, model, rdp, rows=rows)
+
+
+@some_models("own_add", "two_adds", "timm_basic")
+@pytest.mark.parametrize("frozen_norm", ["batch", "running"])
+def test_norms_of_a_branch_that_no_row_drops_are_frozen(tiny: TinyModel, frozen_norm: Any) -> None:
+    model = tiny.build()
+    options: Options = {"freeze": "stop_gradient", "granularity": "sample", "frozen_norm": frozen_norm}
+    rdp = ResidualDropPath(model, 0.2, rate_over_depth="uniform", **options)
+    num_whole = 0
+    for _ in range(4):
+        num_whole += rdp.kind == "dropped_part" and not bool(rdp.plan.mask(3).any(dim=1).all())
+        check_iteration(tiny, model, rdp, rows=3)
+        sgd_step(model)
+        rdp.step()
+    assert num_whole > 0
 
 
 @every_model

@@ -104,7 +104,8 @@ class Attributes(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.f = nn.Linear(WIDTH, WIDTH)
-        self.extra: nn.Module | None = None
+        self.extra: nn.Module | None
+        self.register_module("extra", None)
         self.alpha = 1.0
         self.pair = (1.0, 0.0)
         self.function = torch.tanh
