@@ -32,6 +32,7 @@ def train_slowly(out: Path) -> None:
 
     Trainer.train_iteration = slowly
     os.dup2(os.open(out.with_name("stderr"), os.O_WRONLY | os.O_CREAT), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a shell's background jobs
     sys.argv = ["rdp", *ARGUMENTS, "--out", str(out)]
     command_line.main()
 
