@@ -1,7 +1,7 @@
 """Write the tables and the figure of the README from the records in `results/`.
 
-    python docs/generate.py            # rewrites README.md between its markers, and docs/figures/
-    python docs/generate.py --check    # exit code 1 if a table in README.md is not what the records say
+python docs/generate.py            # rewrites README.md between its markers, and docs/figures/
+python docs/generate.py --check    # exit code 1 if a table in README.md is not what the records say
 """
 
 from __future__ import annotations
