@@ -42,9 +42,15 @@ def make_branches(model: nn.Module, found: list[FoundBranch], options: Options) 
     ownership = assign_owners(model, found)
     rates = rates_over_depth([branch.block_index for branch in found], options.drop_path_rate, options.rate_over_depth)
     trains_dropped = options.schedule == "random" or options.schedule[1] > 0
+    if trains_dropped:  # were only these dropped, nothing would learn
+        rates = tuple(rate if _learns(ownership.slots[index]) else 0.0 for index, rate in enumerate(rates))
     effective = effective_rates(rates) if trains_dropped else rates
     branches = tuple(
         Branch(branch.name, branch.block, rate, effective_rate, tuple(ownership.slots[index]))
         for index, (branch, rate, effective_rate) in enumerate(zip(found, rates, effective, strict=True))
     )
     return branches, ownership
+
+
+def _learns(slots: list[Slot]) -> bool:
+    return any(parameter.requires_grad for slot in slots if (parameter := slot.parameter) is not None)

@@ -41,7 +41,8 @@ class ResidualDropPath:
     Args:
         model: any network with residual branches; those whose forward can be traced are found by
             themselves, for others see `register_block`.
-        drop_path_rate: the largest drop rate, in [0, 1); 0 is plain training.
+        drop_path_rate: the largest drop rate, in [0, 1); 0 is plain training. A branch that has nothing to
+            train, its parameters frozen by the user or shared with others, is dropped by drop path alone.
         rate_over_depth: `"linear"`, from 0 at the first block to the rate at the last (timm's rule), or
             `"uniform"`. `"linear"` drops half as much, so it saves half as much.
         freeze: in `dropped_part` iterations, `"parameters"` lets gradient flow through frozen branches,
@@ -101,17 +102,7 @@ class ResidualDropPath:
             raise ValueError("`model` is already under a ResidualDropPath; call its `remove()` first.")
         self.model = model
         self.discovery = discover(model)
-        self.branches, self._ownership = make_branches(model, self.discovery.branches, self.options)
-        self._plan_options = PlanOptions(
-            names=tuple(branch.name for branch in self.branches),
-            drop_rates=tuple(branch.drop_rate for branch in self.branches),
-            schedule=self.options.schedule,
-            granularity=granularity,
-            rate_over_time=self.options.rate_factor,
-            total_iterations=total_iterations,
-            seed=seed,
-        )
-        self._flags = ParameterFlags(self._ownership)
+        self._look_at_parameters()
         self._norms = FrozenNorms(frozen_norm)
         self._masks = RowMasks()
         self._units = [
@@ -160,7 +151,7 @@ class ResidualDropPath:
         try:
             yield
         finally:
-            self._enforce_plan()
+            self.refresh()
 
     def refresh(self) -> None:
         """Take notice of changed parameters: `requires_grad` set by hand, modules replaced or added.
@@ -169,10 +160,10 @@ class ResidualDropPath:
         """
         self._require_active("refresh")
         self._release()
-        self.branches, self._ownership = make_branches(self.model, self.discovery.branches, self.options)
-        self._flags = ParameterFlags(self._ownership)
+        self._look_at_parameters()
         for index, unit in enumerate(self._units):
             unit.has_batch_statistics = has_batch_statistics(self._ownership.modules[index])
+        self.plan = make_plan(self._plan_options, self.iteration)
         self._enforce_plan()
 
     def remove(self) -> None:
@@ -219,6 +210,20 @@ class ResidualDropPath:
 
     def __repr__(self) -> str:
         return describe(self)
+
+    def _look_at_parameters(self) -> None:
+        """Who owns which, and which branches have something to train; the flags are the user's now."""
+        self.branches, self._ownership = make_branches(self.model, self.discovery.branches, self.options)
+        self._flags = ParameterFlags(self._ownership)
+        self._plan_options = PlanOptions(
+            names=tuple(branch.name for branch in self.branches),
+            drop_rates=tuple(branch.drop_rate for branch in self.branches),
+            schedule=self.options.schedule,
+            granularity=self.options.granularity,
+            rate_over_time=self.options.rate_factor,
+            total_iterations=self.options.total_iterations,
+            seed=self.options.seed,
+        )
 
     def _go_to(self, iteration: int) -> None:
         self.plan = make_plan(self._plan_options, iteration)
