@@ -37,6 +37,7 @@ def rewrite(
             run=functools.partial(branch, block),
             add=_add_as_written(node, add.branch_operand),
             copies=_hands_on_unsafely(add, block, output_may_be_overwritten),
+            overwrites_shortcut=_overwrites_shortcut(add, block),
         )
         with graph.inserting_before(node):
             call = graph.call_function(
@@ -86,8 +87,8 @@ def _hands_on_unsafely(add: ResidualAdd, block: nn.Module, output_may_be_overwri
     backward. What a convolution, linear layer or batch norm returned is nobody else's.
     """
     shortcut = add.shortcut
-    if is_inplace(add.node, block) and add.branch_operand == 1:
-        return False  # the add overwrites the shortcut itself
+    if _overwrites_shortcut(add, block):
+        return False
     if shortcut.op == "call_module" and len(shortcut.users) == 1:
         last = block.get_submodule(str(shortcut.target))
         while isinstance(last, nn.Sequential) and len(last) > 0:
@@ -95,6 +96,10 @@ def _hands_on_unsafely(add: ResidualAdd, block: nn.Module, output_may_be_overwri
         if isinstance(last, (_ConvNd, nn.Linear, _BatchNorm)) and type(last).__module__.startswith("torch.nn"):
             return False
     return _may_be_overwritten(add.node, block, output_may_be_overwritten)
+
+
+def _overwrites_shortcut(add: ResidualAdd, block: nn.Module) -> bool:
+    return is_inplace(add.node, block) and add.branch_operand == 1
 
 
 def _may_be_overwritten(node: fx.Node, block: nn.Module, output_may_be_overwritten: bool) -> bool:

@@ -57,22 +57,30 @@ class Junction:
     """A unit in the place of one add of a rewritten forward.
 
     `run(*inputs)` computes the branch, `add(shortcut, branch)` is the add with its operator and
-    operand order; `copies` says that something downstream may overwrite what a dropped branch hands on.
+    operand order; `copies` says that something downstream may overwrite what a dropped branch hands on,
+    `overwrites_shortcut` that the add does so itself.
     """
 
     unit: ResidualUnit
     run: Callable[..., Tensor]
     add: Callable[[Tensor, Tensor], Tensor]
     copies: bool
+    overwrites_shortcut: bool = False
 
     def __call__(self, shortcut: Tensor, *inputs: Tensor) -> Tensor:
         if self.unit.action is None:
             return self.merge(shortcut, self.run(*inputs))
         return self.unit.action(self, shortcut, inputs)
 
-    def merge(self, shortcut: Tensor, branch: Tensor) -> Tensor:
+    def merge(self, shortcut: Tensor, branch: Tensor, factor: float = 1.0) -> Tensor:
+        """The add as written, of the branch times a factor."""
         key = _dtype_key(shortcut)
-        merged = self.add(shortcut, branch)
+        if factor == 1.0:
+            merged = self.add(shortcut, branch)
+        elif shortcut.dtype == branch.dtype and not self.overwrites_shortcut:
+            merged = torch.add(shortcut, branch, alpha=factor)  # one pass over memory instead of two
+        else:
+            merged = self.add(shortcut, branch * factor)
         self.unit.sum_dtypes[key] = merged.dtype
         return merged
 
@@ -96,7 +104,7 @@ def scale_by(factor: float) -> Action:
     """The branch times a factor: 1 / keep_prob in `drop_path` iterations."""
 
     def scaled(junction: Junction, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
-        return junction.merge(shortcut, junction.run(*inputs) * factor)
+        return junction.merge(shortcut, junction.run(*inputs), factor)
 
     return scaled
 
