@@ -12,7 +12,7 @@ from residualdroppath.models.small_resnet import SmallResNet
 def make(**options) -> tuple[SmallResNet, ResidualDropPath]:
     torch.manual_seed(0)
     model = SmallResNet(14, 2).double()
-    for block in model.blocks[:5]:
+    for block in list(model.blocks.children())[:5]:
         block.requires_grad_(False)
     return model, ResidualDropPath(model, 0.2, rate_over_depth="uniform", **options)
 
@@ -22,7 +22,9 @@ def test_every_iteration_has_something_to_train(freeze):
     model, rdp = make(freeze=freeze)
     for _ in range(12):
         model(torch.randn(3, 3, 8, 8).double()).sum().backward()
-        assert all(parameter.grad is None for block in model.blocks[:5] for parameter in block.parameters())
+        assert all(
+            parameter.grad is None for block in list(model.blocks.children())[:5] for parameter in block.parameters()
+        )
         if rdp.kind == "dropped_part":
             assert rdp.plan.dropped == ("blocks.5",)
             assert all(parameter.grad is not None for parameter in rdp.branches[5].parameters)
