@@ -18,7 +18,7 @@ from residualdroppath.training.trainer import Trainer
 
 from .tiny_runs import metrics
 
-TINY = "--depth 8 --width 2 --train-size 96 --batch-size 32 --epochs 4 --drop-path-rate 0.5 --device cpu"
+TINY = "--depth 8 --width 2 --train-size 96 --batch-size 32 --epochs 4 --drop-path-rate 0.5 --device cpu --threads 1"
 ARGUMENTS = ["train", *TINY.split()]
 
 
