@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint setup
+.PHONY: demo test coverage lint setup
 
 demo: setup
 	$(BIN)/rdp compare --config recipes/digits.yaml --out runs/digits-$$(date +%Y%m%d-%H%M%S)
 
 test: setup lint
 	$(BIN)/pytest
+
+coverage: setup
+	$(BIN)/python -m tests.zoo.coverage
 
 lint: setup
 	$(BIN)/ruff check .

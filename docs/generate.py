@@ -1,7 +1,7 @@
-"""Write the tables and the figure of the README from the records in `results/`.
+"""Write the tables and the figure of the README, and docs/cost.md, from the records in `results/`.
 
-python docs/generate.py            # rewrites README.md between its markers, and docs/figures/
-python docs/generate.py --check    # exit code 1 if a table in README.md is not what the records say
+python docs/generate.py            # rewrites README.md between its markers, docs/cost.md and docs/figures/
+python docs/generate.py --check    # exit code 1 if a table is not what the records say
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cost_page import cost_page, markdown_table, readme_table
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -19,13 +20,17 @@ from residualdroppath.experiments.table import HEAD, table_rows
 from residualdroppath.training.page import COLOURS
 
 ROOT = Path(__file__).parents[1]
-COST = "iteration_cost_resnet50d_cpu"
+COST = ("resnet50d-32-b128-rate0.1", "resnet50d-32-b128-rate0.5")
 COMPARISONS = ("mnist", "fashion_mnist_overfit")
 FREEZE_COLOURS = {"parameters": "#0b6fb8", "stop_gradient": "#7db8e0"}
 
 
 def record(name: str) -> dict[str, Any]:
     return json.loads((ROOT / "results" / f"{name}.json").read_text())
+
+
+def cost_records() -> list[dict[str, Any]]:
+    return [record(f"bench/{name}") for name in COST]
 
 
 def comparison_table(summary: dict[str, Any]) -> str:
@@ -42,31 +47,28 @@ def comparison_table(summary: dict[str, Any]) -> str:
     )
 
 
-def cost_table(result: dict[str, Any]) -> str:
-    kinds = ("drop_path", "dropped_part", "per_iteration", "per_cycle")
-    rows = [
-        [rate, f"`{freeze}`", *(f"{own[kind]:.2f}" for kind in kinds)]
-        for rate, by_freeze in result["relative_to_plain"].items()
-        for freeze, own in by_freeze.items()
-    ]
-    head = ["drop rate", "`freeze`", "`drop_path`", "`dropped_part`", "per iteration", "per cycle"]
-    config, environment = result["config"], result["environment"]
-    return (
-        markdown_table(head, rows)
-        + f"\n\n{config['model']}, {config['image_size']}x{config['image_size']}, batch {config['batch_size']}, "
-        + f"{config['rate_over_depth']} rates, {config['plans']} plans, {environment['device']}, "
-        + f"{environment['threads']} threads, torch {environment['versions']['torch']}."
-    )
-
-
-def markdown_table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+def coverage_table(result: dict[str, Any]) -> str:
+    rows = []
+    for library in dict.fromkeys(row["library"] for row in result["rows"]):
+        files = [row for row in result["rows"] if row["library"] == library]
+        run = [row["contracts"] for row in files if row["contracts"] is not None]
+        rows.append(
+            [
+                f"{library} {result['environment']['versions'][library]}",
+                str(len(files)),
+                str(sum(row["passes"] for row in files)),
+                f"{sum(run)} of {len(run)} run",
+                str(sum(row["found"] for row in files)),
+            ]
+        )
+    head = ["library", "model files", "branches as expected", "contracts hold", "branches found"]
+    return markdown_table(head, rows)
 
 
 def tables() -> dict[str, str]:
     """Markdown by the name that its marker in the README has."""
-    return {COST: cost_table(record(COST)), **{name: comparison_table(record(name)) for name in COMPARISONS}}
+    comparisons = {name: comparison_table(record(name)) for name in COMPARISONS}
+    return {"cost": readme_table(cost_records()), "coverage": coverage_table(record("coverage")), **comparisons}
 
 
 def with_tables(text: str) -> str:
@@ -83,25 +85,27 @@ def draw_figure() -> Figure:
     """Cost on the left, accuracy seed by seed on the right."""
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _draw_cost(left, record(COST))
+    _draw_cost(left, cost_records())
     _draw_accuracy(right, record("fashion_mnist_overfit"))
     return figure
 
 
-def _draw_cost(axes: Axes, result: dict[str, Any]) -> None:
+def _draw_cost(axes: Axes, of_rates: list[dict[str, Any]]) -> None:
     labels: list[str] = []
-    for rate, by_freeze in result["relative_to_plain"].items():
-        for kind, title in (("drop_path", "drop_path"), ("dropped_part", "dropped_part"), ("per_iteration", "mean")):
-            for offset, (freeze, own) in zip((-0.2, 0.2), by_freeze.items(), strict=True):
-                bar = axes.bar(len(labels) + offset, own[kind], 0.38, color=FREEZE_COLOURS[freeze])
+    for own in of_rates:
+        for kind in ("drop_path", "dropped_part", "mean"):
+            for offset, freeze in zip((-0.2, 0.2), FREEZE_COLOURS, strict=True):
+                row = own["rows"][freeze]
+                ratio = row["per_iteration"] if kind == "mean" else row["by_kind"][kind]
+                bar = axes.bar(len(labels) + offset, ratio["mean"], 0.38, color=FREEZE_COLOURS[freeze])
                 axes.bar_label(bar, fmt="%.2f", fontsize=8, padding=2)
-            labels.append(f"{title}\nrate {rate}")
+            labels.append(f"{kind}\nrate {own['config']['rate']:g}")
     axes.axhline(1.0, color=COLOURS["plain"], linestyle="--", linewidth=1)
     axes.text(len(labels) - 0.5, 1.01, "plain", ha="right", va="bottom", color=COLOURS["plain"])
     axes.set_xticks(range(len(labels)), labels, fontsize=8)
     axes.set_ylim(0, 1.15)
     axes.set_ylabel("time per iteration / plain")
-    axes.set_title(f"Cost of an iteration: {result['config']['model']}")
+    axes.set_title(f"Cost of an iteration: {of_rates[0]['config']['model']}")
     for freeze, colour in FREEZE_COLOURS.items():
         axes.bar(0, 0, color=colour, label=f'freeze="{freeze}"')
     axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
@@ -128,11 +132,13 @@ def _draw_accuracy(axes: Axes, summary: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    readme = ROOT / "README.md"
+    readme, page = ROOT / "README.md", ROOT / "docs" / "cost.md"
     text = readme.read_text()
     if "--check" in sys.argv[1:]:
-        return 0 if with_tables(text) == text else 1
+        same = with_tables(text) == text and page.read_text() == cost_page(ROOT / "results" / "bench")
+        return 0 if same else 1
     readme.write_text(with_tables(text))
+    page.write_text(cost_page(ROOT / "results" / "bench"))
     draw_figure().savefig(ROOT / "docs" / "figures" / "cost_and_accuracy.png", dpi=130)
     return 0
 

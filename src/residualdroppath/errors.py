@@ -9,4 +9,4 @@ class UserError(Exception):
 
 def first_line(error: BaseException) -> str:
     """What an error says, short enough to stand inside another's one line."""
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]

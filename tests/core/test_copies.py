@@ -9,12 +9,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from residualdroppath import ResidualDropPath
 
-from .stepping import assert_equal, buffers_of, forward_backward
+from .stepping import assert_close, assert_equal, buffers_of, forward_backward, sgd_step
 from .tiny_models import TinyModel, every_model, some_models
 
 
@@ -90,3 +91,88 @@ def test_a_copy_can_be_trained_by_the_method_in_its_turn(tiny: TinyModel) -> Non
     assert first.plan == second.plan
     second.remove()
     assert all("forward" not in vars(m) or vars(m)["forward"].__self__ is m for m in twin.modules())
+
+
+DECAY = 0.9
+
+
+def averaged_by_torch(model: nn.Module) -> AveragedModel:
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(DECAY), use_buffers=True)
+
+
+def averaged_by_timm(model: nn.Module) -> ModelEmaV3:
+    return ModelEmaV3(model, decay=DECAY)
+
+
+@some_models("timm_basic", "timm_vit", "two_adds")
+@pytest.mark.parametrize("make", [averaged_by_torch, averaged_by_timm], ids=["torch", "timm"])
+@pytest.mark.parametrize("start", ["drop_path", "dropped_part"])
+def test_an_average_kept_through_training(tiny: TinyModel, make: Callable[[nn.Module], nn.Module], start: str) -> None:
+    """Made while parts are dropped or frozen, it averages all, and runs as the plain model in both modes."""
+    model, plain = tiny.build(), tiny.build()
+    rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform", freeze="stop_gradient", frozen_norm="running")
+    if start == "dropped_part":
+        rdp.step()
+    assert rdp.kind == start and rdp.plan.dropped
+    average = make(model)
+    updated = average.update_parameters if isinstance(average, AveragedModel) else average.update
+    inner = average.module
+    assert isinstance(inner, nn.Module)
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    for iteration in range(4):
+        forward_backward(model, tiny.inputs(seed=iteration))
+        sgd_step(model)
+        updated(model)  # pyright: ignore
+        for name, value in model.state_dict().items():
+            if value.is_floating_point() and (iteration > 0 or make is averaged_by_timm):
+                expected[name] = DECAY * expected[name] + (1 - DECAY) * value
+            else:  # torch's first update is a copy
+                expected[name] = value.clone()
+        rdp.step()
+    for name, value in inner.state_dict().items():
+        if value.is_floating_point():
+            assert_close(value, expected[name], name)
+    assert any(not torch.equal(value, inner.state_dict()[name]) for name, value in model.state_dict().items())
+
+    plain.load_state_dict(inner.state_dict())
+    assert_equal(inner.eval()(tiny.inputs()), plain.eval()(tiny.inputs()), "output in evaluation")
+    assert_equal(inner.train()(tiny.inputs()), plain.train()(tiny.inputs()), "output in training mode")
+    assert_equal(buffers_of(inner), buffers_of(plain), "buffers")
+
+
+@some_models("timm_basic", "two_adds")
+def test_norms_of_an_average_can_be_recalibrated(tiny: TinyModel) -> None:
+    """`update_bn` runs the average in training mode; nothing is dropped in it."""
+    model, plain = tiny.build(), tiny.build()
+    rdp = ResidualDropPath(model, 0.9, rate_over_depth="uniform", frozen_norm="running")
+    loader: list[Tensor] = [tiny.inputs(seed=seed) for seed in range(3)]
+    for _ in range(2):
+        average = averaged_by_torch(model)
+        update_bn(loader, average)
+        update_bn(loader, plain)
+        assert_equal(buffers_of(average.module), buffers_of(plain), "buffers")
+        rdp.step()
+
+
+@some_models("timm_basic", "timm_vit")
+@pytest.mark.parametrize("kind", ["drop_path", "dropped_part"])
+def test_a_pickle_can_be_made_between_forward_and_update(tiny: TinyModel, kind: str) -> None:
+    """When rewritten forwards exist, and norms have forwards of their own."""
+    model = tiny.build()
+    rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform", freeze="stop_gradient", frozen_norm="running")
+    if kind == "dropped_part":
+        rdp.step()
+    assert rdp.kind == kind
+    forward_backward(model, tiny.inputs())
+    for make_copy in (pickled, saved):
+        twin, plain = make_copy(model), tiny.build()
+        plain.load_state_dict(twin.state_dict())
+        assert_equal(twin(tiny.inputs()), plain(tiny.inputs()), "output")
+        assert_equal(buffers_of(twin), buffers_of(plain), "buffers")
+
+
+@some_models("timm_basic", "timm_vit")
+def test_a_pickle_can_be_loaded_without_this_package(tiny: TinyModel) -> None:
+    model = tiny.build()
+    ResidualDropPath(model, 0.5)
+    assert b"residualdroppath" not in pickle.dumps(model)

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from residualdroppath import ResidualDropPath
+from residualdroppath.core.reference import reference_iteration
+from residualdroppath.core.unit import scale_by
 
-from .stepping import assert_close, assert_equal, forward_backward
+from .stepping import Trace, assert_close, assert_equal, buffers_of, forward_backward, sgd_step
 from .tiny_blocks import WIDTH, OptionalMask, OwnAdd, PostActivationIdentity, Stack
 from .tiny_models import TinyModel, every_model, some_models
 
@@ -235,7 +237,17 @@ class MakesATensor(nn.Module):
         self.f = nn.Linear(WIDTH, WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.f(x) * torch.ones(1, dtype=torch.float64)
+        return x + self.f(x) * torch.rand(1, dtype=torch.float64)
+
+
+def test_a_tensor_that_a_forward_draws_is_drawn_at_every_call() -> None:
+    model = nn.Sequential(MakesATensor(), MakesATensor()).double()
+    rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform")
+    assert [branch.name for branch in rdp.branches] == ["0", "1"]
+    for unit in rdp._units:
+        unit.action = scale_by(1.0)
+    inputs = torch.rand(2, WIDTH, dtype=torch.float64)
+    assert not torch.equal(model(inputs), model(inputs))
 
 
 class DrawsANumber(MakesATensor):
@@ -247,7 +259,7 @@ class DrawsANumber(MakesATensor):
 
 @pytest.mark.parametrize(
     ("block", "reason"),
-    [(MakesATensor, "a tensor of its own"), (DrawsANumber, "draws random numbers")],
+    [(DrawsANumber, "control flow")],
 )
 def test_what_tracing_would_turn_into_a_constant_is_not_traced(block: type[nn.Module], reason: str) -> None:
     model = nn.Sequential(OwnAdd(), OwnAdd(), block()).double()
@@ -344,3 +356,138 @@ def test_a_frozen_block_in_evaluation_mode_is_left_alone(tiny: TinyModel) -> Non
     plain = tiny.build().get_submodule(rdp.plan.dropped[0]).eval()
     x = rows(2, 64, 4, 4)
     assert_equal(block(x.clone()), plain(x.clone()), "output")
+
+
+def assert_same(actual: Trace, expected: Trace) -> None:
+    assert_equal(actual.output, expected.output, "output")
+    assert [name for name, g in actual.gradients.items() if (g is None) != (expected.gradients[name] is None)] == []
+    for name, gradient in expected.gradients.items():
+        assert_equal(actual.gradients[name], gradient, name)
+
+
+@pytest.fixture
+def calls_of_sync_batch_norm(monkeypatch: pytest.MonkeyPatch) -> list[nn.SyncBatchNorm]:
+    """Lets `SyncBatchNorm` run on the CPU, as the batch norm of one process that it then is, and lists its calls."""
+    calls: list[nn.SyncBatchNorm] = []
+
+    def forward(self: nn.SyncBatchNorm, input: Tensor) -> Tensor:
+        calls.append(self)
+        return nn.modules.batchnorm._BatchNorm.forward(self, input)
+
+    monkeypatch.setattr(nn.SyncBatchNorm, "forward", forward)
+    return calls
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"freeze": "stop_gradient"},
+        {"freeze": "stop_gradient", "granularity": "sample"},
+        {"frozen_norm": "batch"},
+        {"frozen_norm": "running", "freeze": "stop_gradient"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("converted_at", [0, 1, 2])
+@some_models("timm_basic", "timm_bottleneck_d", "two_adds", "post_activation")
+def test_convert_sync_batchnorm(
+    tiny: TinyModel, converted_at: int, options: dict[str, Any], calls_of_sync_batch_norm: list[nn.SyncBatchNorm]
+) -> None:
+    """After construction, before or after rewritten forwards exist and norms are frozen."""
+    models = [tiny.build(), tiny.build()]
+    rdps = [ResidualDropPath(m, 0.5, rate_over_depth="uniform", **options) for m in models]
+    num_norms = sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in models[0].modules())
+    for iteration in range(4):
+        if iteration == converted_at:
+            assert nn.SyncBatchNorm.convert_sync_batchnorm(models[0]) is models[0]
+            if "frozen_norm" in options:  # a norm that was replaced is not known to be frozen
+                rdps[0].refresh()
+        actual, expected = (forward_backward(m, tiny.inputs(seed=iteration)) for m in models)
+        assert_same(actual, expected)
+        assert_equal(buffers_of(models[0]), buffers_of(models[1]), "buffers")
+        for m, rdp in zip(models, rdps, strict=True):
+            sgd_step(m)
+            rdp.step()
+    assert sum(isinstance(m, nn.SyncBatchNorm) for m in models[0].modules()) == num_norms
+    assert len(set(calls_of_sync_batch_norm)) == num_norms
+
+
+@some_models("timm_basic")
+def test_norms_that_were_converted_stay_frozen(
+    tiny: TinyModel, calls_of_sync_batch_norm: list[nn.SyncBatchNorm]
+) -> None:
+    model = tiny.build()
+    rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform", frozen_norm="batch")
+    nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    rdp.step()
+    stem, before = model.get_submodule("bn1"), buffers_of(model)["bn1.running_mean"]
+    model(tiny.inputs())
+    assert stem in calls_of_sync_batch_norm
+    assert torch.equal(buffers_of(model)["bn1.running_mean"], before)
+
+
+@pytest.mark.parametrize("options", [{}, {"freeze": "stop_gradient", "frozen_norm": "running"}], ids=str)
+@pytest.mark.parametrize("as_parameters", [False, True])
+@some_models("timm_basic", "timm_vit", "layer_scale", "two_adds")
+def test_parameters_assigned_in_mid_cycle(tiny: TinyModel, as_parameters: bool, options: dict[str, Any]) -> None:
+    """What was frozen stays so until the cycle ends, and learns after it, as if the values had been copied."""
+    models = [tiny.build(), tiny.build()]
+    rdps = [ResidualDropPath(m, 0.5, rate_over_depth="uniform", **options) for m in models]
+    for m, rdp in zip(models, rdps, strict=True):
+        forward_backward(m, tiny.inputs())
+        sgd_step(m)
+        rdp.step()
+    assert rdps[0].kind == "dropped_part" and rdps[0].plan.kept
+    old = list(models[0].parameters())
+    for m, assign in zip(models, (True, False), strict=True):
+        source = tiny.build()
+        for value in source.state_dict().values():
+            value += 0.125 if value.is_floating_point() else 1
+        m.load_state_dict(source.state_dict(keep_vars=as_parameters), assign=assign)
+    assert not any(mine is before for mine, before in zip(models[0].parameters(), old, strict=True))
+    learning = tuple(rdps[0].plan.dropped)
+    for iteration in range(3):
+        flags = [{name: p.requires_grad for name, p in m.named_parameters()} for m in models]
+        assert flags[0] == flags[1]
+        actual, expected = (forward_backward(m, tiny.inputs(seed=iteration)) for m in models)
+        assert_same(actual, expected)
+        if iteration == 0:
+            owners = tiny.owners(models[0])
+            assert {owners[name] for name, g in actual.gradients.items() if g is not None} == set(learning)
+        else:
+            assert actual.gradients[next(iter(flags[0]))] is not None or rdps[0].kind == "dropped_part"
+        assert_equal(buffers_of(models[0]), buffers_of(models[1]), "buffers")
+        for m, rdp in zip(models, rdps, strict=True):
+            sgd_step(m)
+            rdp.step()
+
+
+AUTOCAST_OPTIONS: dict[str, dict[str, Any]] = {
+    "parameters": {"freeze": "parameters", "scale_by_keep": False},
+    "stop_gradient": {"freeze": "stop_gradient", "scale_by_keep": False},
+    "sample": {"freeze": "stop_gradient", "granularity": "sample", "scale_by_keep": False},
+    # Scaled by 2 exactly; other factors are rounded once here, twice in the twin.
+    "scaled": {"schedule": (1, 0)},
+    "sample_scaled": {"schedule": (1, 0), "freeze": "stop_gradient", "granularity": "sample"},
+}
+
+
+@pytest.mark.parametrize("options", AUTOCAST_OPTIONS.values(), ids=AUTOCAST_OPTIONS.keys())
+@some_models("timm_basic", "timm_bottleneck_d", "timm_vit", "timm_convnext", "two_adds", "projection", "layer_scale")
+def test_under_autocast_outputs_are_those_of_the_masked_computation(tiny: TinyModel, options: dict[str, Any]) -> None:
+    model, twin = tiny.build().float(), tiny.build().float()
+    rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform", seed=3, **options)
+    kinds: set[str] = set()
+    for iteration in range(6):
+        if rdp.plan.dropped:
+            kinds.add(rdp.kind)
+        inputs = tiny.inputs(seed=iteration).float()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = model(inputs)
+            with reference_iteration(twin, rdp.plan, rdp.options, len(inputs)):
+                expected = twin(inputs)
+        assert output.dtype == torch.bfloat16
+        assert_equal(output, expected, "output")
+        rdp.step()
+    assert kinds == ({"drop_path"} if "schedule" in options else {"drop_path", "dropped_part"})

@@ -14,7 +14,7 @@ from residualdroppath.training.config import TrainConfig
 from residualdroppath.training.run import train
 from residualdroppath.training.run_folder import RunFolder
 
-TIMINGS = ("train_seconds", "images_per_second")
+TIMINGS = ("train_seconds", "images_per_second", "data_share")
 
 
 def tiny(**options: Any) -> TrainConfig:

@@ -18,6 +18,8 @@ from ..experiments.table import terminal_table, write_compare_page
 from ..training.config import Recipe, TrainConfig, checked, read_config
 from ..training.run import train
 from ..training.run_folder import write_json
+from .bench import bench
+from .branches import branches
 
 console = Console(markup=False)  # brackets in the name of a folder are brackets
 
@@ -51,7 +53,12 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command and return its exit code."""
-    commands: dict[str, Callable[[list[str]], None]] = {"train": _train, "compare": _compare}
+    commands: dict[str, Callable[[list[str]], None]] = {
+        "train": _train,
+        "compare": _compare,
+        "branches": branches,
+        "bench": bench,
+    }
     if not arguments or arguments[0] not in commands:
         asked_help = bool(arguments) and arguments[0] in ("-h", "--help")
         if arguments and not asked_help:
@@ -72,7 +79,9 @@ def run(arguments: list[str]) -> int:
 USAGE = """usage: rdp COMMAND [options]      (rdp COMMAND --help lists them)
 
   train     train a network by one method: plain, drop_path or residual_drop_path
-  compare   train by several methods over several seeds, and print a table"""
+  compare   train by several methods over several seeds, and print a table
+  branches  show the residual branches of any timm, torchvision or Hugging Face network, and what they cost
+  bench     time an iteration beside plain training, drop path, and the least that it could take"""
 
 
 def _train(arguments: list[str]) -> None:

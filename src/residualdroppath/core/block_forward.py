@@ -2,122 +2,130 @@
 
 from __future__ import annotations
 
-import inspect
-import types
+import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from .discovery import name_adds
+from .arguments import CallForm, form_of, forward_signature, is_plain
+from .block_adds import adds_of_call, trace_block
+from .checkpointing import noticing_checkpoints, refuse_reentrant_checkpointing
+from .conditions import Way, find_way, has_conditions
 from .instance_forward import InstanceForward
-from .registry import registered_block
-from .residual_add import find_residual_adds
+from .registry import registered_block, registering_call
 from .rewrite import rewrite
-from .tracing import VARIADIC, forward_signature, trace_forward
+from .tracing import UntraceableError, inlined_children
 from .unit import Junction, ResidualUnit
-
-PLAIN = (bool, int, float, str, type(None), types.FunctionType, types.BuiltinFunctionType)
 
 
 class BlockForward(InstanceForward):
     """Whenever no unit acts, and always in evaluation mode, the block's original forward runs."""
 
-    def __init__(self, block: nn.Module, units: Mapping[str, ResidualUnit], *, output_may_be_overwritten: bool):
+    def __init__(
+        self,
+        block: nn.Module,
+        units: Mapping[str, ResidualUnit],
+        *,
+        output_may_be_overwritten: bool,
+        outputs_read: frozenset[int] | None = None,
+    ):
         super().__init__(block)
         self.units = dict(units)
         self.output_may_be_overwritten = output_may_be_overwritten
+        self.outputs_read = outputs_read
         self._signature = forward_signature(block)
-        self._required = _required_positional(self._signature)
-        self._rewritten: dict[tuple, Callable[..., Any]] = {}
+        self._rewritten: dict[tuple, Rewritten] = {}
+        self._ways: dict[tuple, Way] = {}  # by form of the call, the one that was right last time
         self._attributes = _plain_attributes(block)
+        self.compile_options: dict[str, Any] | None = None
+        self.paused = False
 
+    @refuse_reentrant_checkpointing
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.module.training or all(unit.action is None for unit in self.units.values()):
+        if not self.module.training:
+            return self.original(*args, **kwargs)
+        if torch.compiler.is_dynamo_compiling():  # of the user's: a graph of its own for each plan would never end
+            return _outside_of_graphs(self._train, *args, **kwargs)
+        return self._train(*args, **kwargs)
+
+    def compile(self, options: dict[str, Any]) -> None:
+        """From now on compile branches, and have the units run them in every training iteration."""
+        self.compile_options = options
+        self._rewritten.clear()
+
+    def _train(self, *args: Any, **kwargs: Any) -> Any:
+        acting = any(unit.action is not None for unit in self.units.values())
+        if not acting and (self.compile_options is None or self.paused):
             return self.original(*args, **kwargs)
         registered = registered_block(self.module)
         if registered is not None:
             return registered.forward(self.module, self._add_by_name, *args, **kwargs)
-        if not kwargs and len(args) == self._required:
-            return self._specialised({})(self.module, *args)
-        args, kwargs, constants = self._split(args, kwargs)
-        return self._specialised(constants)(self.module, *args, **kwargs)
+        form, values = form_of(self._signature, args, kwargs)
+        way = self._ways.get(key := form.key, ())
+        if not (rewritten := self._rewritten_for(form, way)).has_conditions:
+            return rewritten.forward(self.module, **values)
+        run = lambda way: self._rewritten_for(form, way).forward(self.module, **values)  # noqa: E731
+        self._ways[key], result = find_way(self.module, way, run)
+        return result
 
     def _add_by_name(self, name: str, shortcut: Tensor, branch: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        unit = self.units[name if len(self.units) > 1 else ""]
-        return Junction(unit, branch, lambda s, b: s + b, copies=True)(shortcut, *inputs)
+        return Junction(self.units[name], branch, lambda s, b: s + b, copies=True)(shortcut, *inputs)
 
-    def _split(self, args: tuple, kwargs: dict) -> tuple[tuple, dict, dict[str, Any]]:
-        """Tensors to hand over, and optional arguments that a graph is made for."""
-        bound = self._signature.bind(*args, **kwargs)
-        constants: dict[str, Any] = {}
-        for name, parameter in self._signature.parameters.items():
-            optional = parameter.default is not inspect.Parameter.empty
-            if optional and name in bound.arguments and not _holds_tensor(bound.arguments[name]):
-                value = bound.arguments.pop(name)
-                if value is not parameter.default:
-                    constants[name] = value
-            elif optional and name in bound.arguments:
-                constants[name] = Tensor  # a placeholder of the graph
-        positional = [
-            name
-            for name, parameter in self._signature.parameters.items()
-            if parameter.kind is not inspect.Parameter.VAR_KEYWORD and name in bound.arguments
-        ]
-        if any(parameter.kind in VARIADIC for parameter in self._signature.parameters.values()):
-            return bound.args, bound.kwargs, constants
-        return (), {name: bound.arguments[name] for name in positional}, constants
-
-    def _specialised(self, given: dict[str, Any]) -> Callable[..., Any]:
-        """The rewritten forward for one choice of optional arguments (a value, or `Tensor`)."""
+    def _rewritten_for(self, form: CallForm, way: Way) -> Rewritten:
         if self._attributes != (attributes := _plain_attributes(self.module)):
             self._attributes = attributes  # tracing has written them into the graph
             self._rewritten.clear()
-        key = tuple((name, repr(value)) for name, value in given.items())
-        if key not in self._rewritten:
-            self._rewritten[key] = self._rewrite(given)
+        if (key := (form.key, way)) not in self._rewritten:
+            self._rewritten[key] = self._rewrite(form, way)
         return self._rewritten[key]
 
-    def _rewrite(self, given: dict[str, Any]) -> Callable[..., Any]:
-        constants = {
-            name: given.get(name, parameter.default)
-            for name, parameter in self._signature.parameters.items()
-            if parameter.default is not inspect.Parameter.empty and given.get(name) is not Tensor
-        }
-        graph = trace_forward(self.module, constants)
-        adds = name_adds(graph, find_residual_adds(graph, self.module)[0], self.module)
-        if adds.keys() != self.units.keys():
-            block = type(self.module).__name__
+    def _rewrite(self, form: CallForm, way: Way) -> Rewritten:
+        try:
+            with noticing_checkpoints() as noticed:
+                graph = trace_block(self.module, form, way, self.outputs_read)
+        except UntraceableError as error:
             raise RuntimeError(
-                f"{block}.forward, called with {', '.join(given) or 'its default arguments'}, adds other residual "
-                f"branches ({sorted(adds)}) than were found in it ({sorted(self.units)}). Register its class: "
-                f"`residualdroppath.register_block({block}, forward, branches)`."
-            )
-        return rewrite(graph, self.module, adds, self.units, output_may_be_overwritten=self.output_may_be_overwritten)
+                f"{type(self.module).__name__}.forward, called with {form.describe()}, cannot be traced ({error}), "
+                f"unlike the call in which its branches were found. Register its class: "
+                f"`{registering_call(self.module)}`, with its own forward and branches."
+            ) from error
+        conditions = has_conditions(graph)
+        adds = adds_of_call(graph, self.module, form, self.units)
+        forward = rewrite(
+            graph,
+            self.module,
+            adds,
+            self.units,
+            output_may_be_overwritten=self.output_may_be_overwritten,
+            compile_options=self.compile_options,
+        )
+        if noticed:  # in the block's own forward; now all of it is recomputed
+            forward = functools.partial(checkpoint, forward, use_reentrant=False)
+        return Rewritten(forward, conditions)
 
 
-def _required_positional(signature: inspect.Signature) -> int:
-    """The number of arguments of the plainest call, or -1 where calls need a closer look."""
-    parameters = signature.parameters.values()
-    if any(p.kind in VARIADIC or (p.kind is p.KEYWORD_ONLY and p.default is p.empty) for p in parameters):
-        return -1
-    return sum(p.default is p.empty for p in parameters)
+@torch._disable_dynamo  # pyright: ignore[reportPrivateImportUsage]
+def _outside_of_graphs(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
 
 
-def _holds_tensor(value: Any) -> bool:
-    if isinstance(value, (tuple, list)):
-        return any(_holds_tensor(item) for item in value)
-    return isinstance(value, Tensor)
+@dataclass(frozen=True)
+class Rewritten:
+    """A block's forward with units in the place of its residual adds."""
 
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple):
-        return all(_is_plain(item) for item in value)
-    return isinstance(value, PLAIN)
+    forward: Callable[..., Any]
+    has_conditions: bool
 
 
 def _plain_attributes(block: nn.Module) -> dict[str, Any]:
-    """Numbers, flags, functions and absent children of the block: constants in a traced graph."""
-    plain = {name: value for name, value in vars(block).items() if name != "training" and _is_plain(value)}
-    absent = {name: None for name, child in block._modules.items() if child is None}
-    return {**plain, **absent}
+    """Numbers, flags, functions and absent children of the block and of what its graph takes in: its constants."""
+    constants: dict[str, Any] = {}
+    for module in (block, *inlined_children(block)):
+        plain = {name: value for name, value in vars(module).items() if is_plain(value)}
+        absent = {name: None for name, child in module._modules.items() if child is None}
+        constants[f"{type(module).__name__} {id(module)}"] = {**plain, **absent}
+    return constants

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .discovery import FoundBranch
+from .discovery import Discovery
 from .draws import effective_rates
 from .options import Options
 from .ownership import Ownership, Slot, assign_owners
@@ -30,16 +30,18 @@ class Branch:
     @property
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that belong to this branch alone."""
-        return [parameter for slot in self.slots if (parameter := slot.parameter) is not None]
+        own = [parameter for slot in self.slots if (parameter := slot.parameter) is not None]
+        return list({id(parameter): parameter for parameter in own}.values())
 
     @property
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters)
 
 
-def make_branches(model: nn.Module, found: list[FoundBranch], options: Options) -> tuple[tuple[Branch, ...], Ownership]:
+def make_branches(model: nn.Module, discovery: Discovery, options: Options) -> tuple[tuple[Branch, ...], Ownership]:
     """Handles of the branches found, in order of execution, and who owns what."""
-    ownership = assign_owners(model, found)
+    found = discovery.branches
+    ownership = assign_owners(model, discovery)
     rates = rates_over_depth([branch.block_index for branch in found], options.drop_path_rate, options.rate_over_depth)
     trains_dropped = options.schedule == "random" or options.schedule[1] > 0
     if trains_dropped:  # were only these dropped, nothing would learn

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import fx, nn
 
-from .registry import registered_block
-from .residual_add import ResidualAdd, find_residual_adds, is_inplace, node_parameters
-from .tracing import UntraceableError, trace_forward
+from . import known_blocks  # noqa: F401  (registers them)
+from .block_adds import BlockAdds, all_adds
+from .nodes import is_inplace
+from .registry import registered_block, registering_call
+from .tracing import UntraceableError
 
 
 class NoResidualBranchError(ValueError):
@@ -21,6 +25,7 @@ class FoundBranch:
     """A branch before anything acts on it.
 
     `roots` are the children and parameters of `block` (dotted names) that the branch alone uses.
+    `shortcut` and `follows` say in words what lies on the other side of the add, and behind it.
     """
 
     name: str
@@ -29,6 +34,15 @@ class FoundBranch:
     block_path: str
     block_index: int
     roots: tuple[str, ...]
+    shortcut: str = "as registered"
+    follows: str = "as registered"
+    shares: tuple[str, ...] = ()
+
+    def modules(self) -> list[nn.Module]:
+        """All that the branch runs, what it shares with other branches included."""
+        names = [*self.roots, *self.shares]
+        children = [self.block.get_submodule(name) for name in names if _is_module(self.block, name)]
+        return [module for child in children for module in child.modules()]
 
 
 @dataclass
@@ -40,33 +54,21 @@ class Discovery:
     untraceable: dict[str, str] = field(default_factory=dict)
     # Whether something outside the blocks may overwrite the output of a block.
     outputs_may_be_overwritten: bool = False
+    # Of the values that a module returns, those that its caller reads, where that is known.
+    outputs_read: dict[nn.Module, frozenset[int]] = field(default_factory=dict)
+    # Children (id of the module, name) that a traced forward never calls: other names for what is used elsewhere.
+    idle: set[tuple[int, str]] = field(default_factory=set)
+
+    def likely_block(self, model: nn.Module) -> nn.Module | None:
+        """Of the modules that could not be traced, one of the class that is there most often."""
+        modules = [model.get_submodule(path) for path in self.untraceable if path in dict(model.named_modules())]
+        counts = Counter(map(type, modules))
+        return max(modules, key=lambda module: counts[type(module)], default=None)
 
 
 def discover(model: nn.Module) -> Discovery:
     """All residual branches of `model`. Raises `NoResidualBranchError` if there is none."""
     return _Walk(model).result()
-
-
-def name_adds(graph: fx.Graph, adds: list[ResidualAdd], block: nn.Module) -> dict[str, ResidualAdd]:
-    """The adds of one block by the last part of their branch's name.
-
-    That part is empty where the block has one branch, else the first child in the branch with a
-    weight matrix or kernel (`attn`, not the norm before it).
-    """
-    if len(adds) == 1:
-        return {"": adds[0]}
-    named: dict[str, ResidualAdd] = {}
-    for add in adds:
-        suffix = _first_parametrised(add, block)
-        count = sum(other.split("@")[0] == suffix for other in named)
-        named[suffix if not count else f"{suffix}@{count + 1}"] = add
-    return named
-
-
-def _first_parametrised(add: ResidualAdd, block: nn.Module) -> str:
-    used = [(str(node.target), node_parameters(block, node)) for node in add.nodes]
-    with_weights = [name for name, parameters in used if any(p.dim() >= 2 for p in parameters)]
-    return (with_weights or [name for name, parameters in used if parameters])[0]
 
 
 class _Walk:
@@ -77,6 +79,7 @@ class _Walk:
         self.found = Discovery()
         self.seen: set[nn.Module] = set()
         self.num_blocks = 0
+        self.num_parents = Counter(child for module in model.modules() for child in module.children())
 
     def result(self) -> Discovery:
         self.visit(self.model, "", inside="")
@@ -90,17 +93,20 @@ class _Walk:
             return
         self.seen.add(module)
         registered = registered_block(module)
-        if registered is not None:
-            branches = {
-                name if len(registered.branches) > 1 else "": roots for name, roots in registered.branches.items()
-            }
-            self.record(module, path, branches, inside)
-            self.visit_children(module, path, dict.fromkeys(branches, ()) if inside else branches, None, inside)
-            return
-        if _is_library_leaf(module):
-            return
+        if isinstance(module, torch.jit.ScriptModule):
+            self.found.untraceable[path or type(module).__name__] = f"{type(module).__name__}: compiled by torch.jit"
+        elif registered is not None:
+            roots = registered.branches_of(module)
+            self.record(self.named([FoundBranch("", name, module, path, 0, roots[name]) for name in roots]), inside)
+            self.visit_children(module, path, {} if inside else roots, None, inside)
+        elif _is_container(module):
+            self.visit_children(module, path, {}, None, inside)
+        elif not _is_library_leaf(module):
+            self.trace(module, path, inside)
+
+    def trace(self, module: nn.Module, path: str, inside: str) -> None:
         try:
-            graph = trace_forward(module)
+            adds = all_adds(module, self.found.outputs_read.get(module))
         except UntraceableError as error:
             num_blocks = self.num_blocks
             self.visit_children(module, path, {}, None, inside)
@@ -109,40 +115,76 @@ class _Walk:
                 holds_inplace = any(getattr(child, "inplace", False) is True for child in module.modules())
                 self.found.outputs_may_be_overwritten |= holds_inplace or self.num_blocks > num_blocks
             return
-        adds, others = find_residual_adds(graph, module)
-        for other in others:
-            if not inside:
-                self.found.left_aside[_join(path, other.node.name)] = other.reason
-        named = name_adds(graph, adds, module)
-        branches = {suffix: _roots(add, graph) for suffix, add in named.items()}
-        self.record(module, path, branches, inside)
         if not inside:
-            self.found.outputs_may_be_overwritten |= _overwrites_outputs(graph, module, is_block=bool(adds))
-        self.visit_children(module, path, branches, graph, inside)
+            for other in adds.others:
+                self.found.left_aside[_join(path, other.node.name)] = other.reason
+            self.found.outputs_may_be_overwritten |= any(
+                _overwrites_outputs(graph, module, is_block=bool(adds.found)) for graph in adds.graphs
+            )
+        self.note_use_of_children(module, adds)
+        self.in_order(module, path, adds, inside)
 
-    def record(self, block: nn.Module, path: str, branches: dict[str, tuple[str, ...]], inside: str) -> None:
-        for suffix, roots in branches.items():
-            name = _join(path, suffix) or type(block).__name__
-            if inside:
-                self.found.left_aside[name] = f"it lies inside the branch {inside}"
-            else:
-                self.found.branches.append(FoundBranch(name, suffix, block, path, self.num_blocks, roots))
-        self.num_blocks += bool(branches) and not inside
+    def in_order(self, module: nn.Module, path: str, adds: BlockAdds, inside: str) -> None:
+        """Record the branches of a block, each after the nested blocks that run before it."""
+        roots = {suffix: adds.roots(suffix) for suffix in adds.found}
+        parts = {suffix: (*roots[suffix], *adds.shares(suffix)) for suffix in adds.found}
+        in_branches = {part for names in parts.values() for part in names}
+        found = [
+            FoundBranch(
+                "", suffix, module, path, 0, roots[suffix], add.describe_shortcut(), add.describe_users(),
+                adds.shares(suffix),
+            )
+            for suffix, add in adds.found.items()
+        ]  # fmt: skip
+        named = self.named(found)
+        block_index = None
+        for branch in named:
+            for name in adds.children_called_before(branch.suffix):
+                if name not in in_branches:
+                    self.visit(module.get_submodule(name), _join(path, name), inside)
+            block_index = self.record([branch], inside, block_index)
+        self.visit_children(module, path, parts, adds, inside)
+
+    def named(self, branches: list[FoundBranch]) -> list[FoundBranch]:
+        names = [_join(branch.block_path, branch.suffix if len(branches) > 1 else "") for branch in branches]
+        return [replace(b, name=name or type(b.block).__name__) for b, name in zip(branches, names, strict=True)]
+
+    def record(self, branches: list[FoundBranch], inside: str, block_index: int | None = None) -> int | None:
+        """Take branches of one block into the result; the block's number, new if None was given."""
+        if inside:
+            self.found.left_aside.update({branch.name: f"it lies inside the branch {inside}" for branch in branches})
+            return None
+        if block_index is None and branches:
+            block_index, self.num_blocks = self.num_blocks, self.num_blocks + 1
+        self.found.branches += [replace(branch, block_index=block_index) for branch in branches]
+        return block_index
+
+    def note_use_of_children(self, module: nn.Module, adds: BlockAdds) -> None:
+        used = adds.names_used()
+        for name, child in module.named_children():
+            if not any(other == name or other.startswith(f"{name}.") for other in used):
+                self.found.idle.add((id(module), name))
+            if self.num_parents[child] > 1 and child in self.found.outputs_read:
+                del self.found.outputs_read[child]
+        for name, read in adds.outputs_read().items():
+            if self.num_parents[child := module.get_submodule(name)] == 1:
+                self.found.outputs_read[child] = read
 
     def visit_children(
         self,
         module: nn.Module,
         path: str,
         branches: dict[str, tuple[str, ...]],
-        graph: fx.Graph | None,
+        adds: BlockAdds | None,
         inside: str,
     ) -> None:
         owner = {
-            root: _join(path, suffix) or type(module).__name__ for suffix, roots in branches.items() for root in roots
+            root: _join(path, suffix if len(branches) > 1 else "") or type(module).__name__
+            for suffix, roots in branches.items()
+            for root in roots
         }
-        for name in _in_order(module, graph):
-            child = module.get_submodule(name)
-            self.visit(child, _join(path, name), inside or owner.get(name, ""))
+        for name in _in_order(module, adds):
+            self.visit(module.get_submodule(name), _join(path, name), inside or owner.get(name, ""))
 
     def nothing_found(self) -> str:
         lines = [
@@ -154,26 +196,17 @@ class _Walk:
             lines.append("Adds that are not residual: " + _first_few(self.found.left_aside) + ".")
         if self.found.untraceable:
             lines.append("Could not be traced: " + _first_few(self.found.untraceable) + ".")
-        block = next(iter(self.found.untraceable.values()), "MyBlock").split(":")[0]
         lines.append(
-            "If the network has residual branches, register the class of their block: "
-            f"`residualdroppath.register_block({block}, forward, branches)`, see its docstring."
+            "If the network has residual branches, register the class of their block, for instance "
+            f"`{registering_call(self.found.likely_block(self.model))}`, with its own forward and branches."
         )
         return " ".join(lines)
 
 
-def _roots(add: ResidualAdd, graph: fx.Graph) -> tuple[str, ...]:
-    """Children and parameters that only the branch names."""
-    mine = set(add.nodes)
-    elsewhere = {node.target for node in graph.nodes if node.op in ("call_module", "get_attr") and node not in mine}
-    used = (str(node.target) for node in add.nodes if node.op in ("call_module", "get_attr"))
-    return tuple(dict.fromkeys(name for name in used if name not in elsewhere))
-
-
-def _in_order(module: nn.Module, graph: fx.Graph | None) -> Iterator[str]:
+def _in_order(module: nn.Module, adds: BlockAdds | None) -> Iterator[str]:
     """Names of descendants to visit: those called, in order of the calls, then the other children."""
-    if graph is not None:
-        yield from dict.fromkeys(str(node.target) for node in graph.nodes if node.op == "call_module")
+    if adds is not None:
+        yield from adds.children_called()
     for name, _ in module.named_children():
         yield name
 
@@ -194,6 +227,16 @@ def _is_library_leaf(module: nn.Module) -> bool:
     """PyTorch's own layers, which hold no residual add of a shape that tracing could find."""
     defined_in = type(module).__module__
     return defined_in.startswith("torch.nn.modules") and not defined_in.endswith((".container", ".transformer"))
+
+
+def _is_module(block: nn.Module, name: str) -> bool:
+    parent, _, last = name.rpartition(".")
+    return block.get_submodule(parent)._modules.get(last) is not None
+
+
+def _is_container(module: nn.Module) -> bool:
+    """Whether the module, like a ModuleList, only holds others."""
+    return type(module).forward is nn.Module.forward
 
 
 def _join(path: str, name: str) -> str:

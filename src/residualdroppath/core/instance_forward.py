@@ -45,7 +45,7 @@ class InstanceForward:
     def __reduce__(self) -> tuple:
         if self._was_set_on_instance:
             return _itself, (self.original,)
-        return _class_forward, (self.module,)
+        return getattr, (self.module, "forward")  # loads without this package
 
 
 def _class_forward(module: nn.Module) -> Callable[..., Any]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .discovery import FoundBranch
+from .discovery import Discovery
 
 TRUNK = -1
 Edge = tuple[int, str]  # (id of a module, name of its child or parameter)
+Reached = tuple[dict[int, nn.Module], list["Slot"]]
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Slot:
 
     @property
     def parameter(self) -> nn.Parameter | None:
-        return self.module._parameters.get(self.name)
+        parameters = self.module._parameters
+        return parameters[self.name] if self.name in parameters else None  # a scripted module's has no `get`
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,15 @@ class Ownership:
     shared: tuple[str, ...]
 
 
-def assign_owners(model: nn.Module, branches: Sequence[FoundBranch]) -> Ownership:
+def assign_owners(model: nn.Module, discovery: Discovery) -> Ownership:
     """Each module and parameter to the only branch from whose roots it is reached, else to the trunk."""
-    cuts = {_edge(branch.block, root) for branch in branches for root in branch.roots}
-    reached = {TRUNK: _reach([model], [], cuts)}
+    branches = discovery.branches
+    cuts = {edge for branch in branches for root in branch.roots for edge in _edges(branch.block, root)}
+    reached = {TRUNK: _reach([model], [], cuts | discovery.idle)}
     for index, branch in enumerate(branches):
-        modules, slots = _resolve(branch)
+        modules, slots = _resolve(branch.block, branch.roots)
         reached[index] = _reach(modules, slots, set())
+    _add_the_unused(reached, _reach([model], [], cuts))
 
     owner_of: dict[int, int] = {}
     shared: dict[int, None] = {}
@@ -53,6 +57,11 @@ def assign_owners(model: nn.Module, branches: Sequence[FoundBranch]) -> Ownershi
                 shared.setdefault(key)
             owner_of[key] = owner if key not in shared else TRUNK
 
+    for branch in branches:  # used twice within one forward
+        modules, slots = _reach(*_resolve(branch.block, branch.shares), set())
+        for key in {*modules, *(id(slot.parameter) for slot in slots)}:
+            shared.setdefault(key)
+            owner_of[key] = TRUNK
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     result = Ownership(
         slots={owner: [] for owner in reached},
@@ -72,13 +81,21 @@ def assign_owners(model: nn.Module, branches: Sequence[FoundBranch]) -> Ownershi
     return result
 
 
-def _resolve(branch: FoundBranch) -> tuple[list[nn.Module], list[Slot]]:
-    """The roots of a branch as modules and as single parameters."""
+def _add_the_unused(reached: dict[int, Reached], everything: Reached) -> None:
+    """To the trunk, what no forward was seen to use."""
+    used = {key for modules, slots in reached.values() for key in {*modules, *(id(slot.parameter) for slot in slots)}}
+    modules, slots = reached[TRUNK]
+    modules.update({key: module for key, module in everything[0].items() if key not in used})
+    slots += [slot for slot in everything[1] if id(slot.parameter) not in used]
+
+
+def _resolve(block: nn.Module, names: Sequence[str]) -> tuple[list[nn.Module], list[Slot]]:
+    """Children and parameters of a block as modules and as single parameters."""
     modules: list[nn.Module] = []
     slots: list[Slot] = []
-    for root in branch.roots:
+    for root in names:
         parent_path, _, name = root.rpartition(".")
-        parent = branch.block.get_submodule(parent_path)
+        parent = block.get_submodule(parent_path)
         child = parent._modules.get(name)
         if child is not None:
             modules.append(child)
@@ -87,14 +104,16 @@ def _resolve(branch: FoundBranch) -> tuple[list[nn.Module], list[Slot]]:
     return modules, slots
 
 
-def _edge(block: nn.Module, root: str) -> Edge:
+def _edges(block: nn.Module, root: str) -> list[Edge]:
+    """Where a child or parameter hangs. Tracing calls a child of two names by the first."""
     parent_path, _, name = root.rpartition(".")
-    return id(block.get_submodule(parent_path)), name
+    parent = block.get_submodule(parent_path)
+    child = parent._modules.get(name)
+    names = [name] if child is None else [other for other, its in parent._modules.items() if its is child]
+    return [(id(parent), name) for name in names]
 
 
-def _reach(
-    roots: Sequence[nn.Module], slots: Sequence[Slot], cuts: set[Edge]
-) -> tuple[dict[int, nn.Module], list[Slot]]:
+def _reach(roots: Sequence[nn.Module], slots: Sequence[Slot], cuts: set[Edge]) -> Reached:
     """Modules and parameter slots below `roots`, not passing through the edges in `cuts`."""
     modules: dict[int, nn.Module] = {}
     found = list(slots)

@@ -9,31 +9,35 @@ It interprets the traced forward of each block node by node. What runs fast must
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from .discovery import FoundBranch, discover, name_adds
+from .arguments import form_of, forward_signature
+from .block_adds import adds_of_call, trace_block
+from .branch_nodes import ResidualAdd
+from .conditions import Way, find_way
+from .discovery import FoundBranch, discover
 from .freezing import has_running_statistics, scratch_buffers
 from .options import Options
 from .ownership import TRUNK, Ownership, assign_owners
 from .plan import Plan
-from .residual_add import ResidualAdd, find_residual_adds
-from .tracing import defaults, forward_signature, trace_forward
+from .registry import registered_block
 
 
 @contextmanager
 def reference_iteration(model: nn.Module, plan: Plan, options: Options, rows: int) -> Iterator[set[int]]:
-    """Run forward and backward of `model` (a plain one) as `plan` says, for a batch of `rows` rows.
+    """Run forward and backward of `model` (a plain one) as `plan` says, for a batch of `rows` rows in all blocks.
 
     Yields the owners that learn: indices of branches, and -1 for the trunk. The gradients of all
     others are to be ignored: the twin computes them too.
     """
-    found = discover(model).branches
-    ownership = assign_owners(model, found)
+    discovery = discover(model)
+    found = discovery.branches
+    ownership = assign_owners(model, discovery)
     masks = _masks(plan, options, found, rows)
     learning = _learning(plan, options, masks)
     by_block: dict[nn.Module, list[int]] = {}
@@ -43,7 +47,14 @@ def reference_iteration(model: nn.Module, plan: Plan, options: Options, rows: in
     with _frozen_norms(ownership, set(ownership.modules) - learning, plan, options):
         try:
             for block, indices in by_block.items():
-                block.forward = _TwinForward(block, {found[i].suffix: i for i in indices}, masks, plan, options)
+                block.forward = _TwinForward(
+                    block,
+                    {found[i].suffix: i for i in indices},
+                    masks,
+                    plan,
+                    options,
+                    discovery.outputs_read.get(block),
+                )
             yield learning
         finally:
             for block in by_block:
@@ -51,10 +62,10 @@ def reference_iteration(model: nn.Module, plan: Plan, options: Options, rows: in
 
 
 def _masks(plan: Plan, options: Options, found: list[FoundBranch], rows: int) -> Tensor:
-    """Dropped or not, bool[branches, rows], for both granularities."""
+    """Dropped or not: bool[branches, rows], or bool[branches, 1] where whole branches are dropped."""
     if options.granularity == "sample":
         return plan.mask(rows)
-    return torch.tensor([[branch.name in plan.dropped] for branch in found]).expand(-1, rows)
+    return torch.tensor([[branch.name in plan.dropped] for branch in found])
 
 
 def _learning(plan: Plan, options: Options, masks: Tensor) -> set[int]:
@@ -82,57 +93,83 @@ def _frozen_norms(ownership: Ownership, frozen: set[int], plan: Plan, options: O
 
 
 class _TwinForward:
-    def __init__(self, block: nn.Module, indices: dict[str, int], masks: Tensor, plan: Plan, options: Options):
+    def __init__(
+        self,
+        block: nn.Module,
+        indices: dict[str, int],
+        masks: Tensor,
+        plan: Plan,
+        options: Options,
+        outputs_read: frozenset[int] | None,
+    ):
         self.block = block
         self.indices = indices
         self.masks = masks
         self.plan = plan
         self.options = options
+        self.outputs_read = outputs_read
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self.block.training:
             return type(self.block).forward(self.block, *args, **kwargs)
-        signature = forward_signature(self.block)
-        given = signature.bind(*args, **kwargs).arguments
-        tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
-        constants = {name: value for name, value in {**defaults(signature), **given}.items() if name not in tensors}
-        return _TwinInterpreter(self, trace_forward(self.block, constants)).run(*tensors.values())
+        registered = registered_block(self.block)
+        if registered is not None:
+            return registered.forward(self.block, self.add_by_name, *args, **kwargs)
+        form, values = form_of(forward_signature(self.block), args, kwargs)
+
+        def run(way: Way) -> Any:
+            graph = trace_block(self.block, form, way, self.outputs_read)
+            adds = adds_of_call(graph, self.block, form, self.indices)
+            return _TwinInterpreter(self, graph, adds).run(*values.values())
+
+        return find_way(self.block, (), run)[1]
+
+    def add_by_name(self, name: str, shortcut: Tensor, branch: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        index = self.indices[name]
+        with self.leaving_no_trace(index, self.block.modules()):
+            computed = branch(*inputs)
+        return shortcut + self.masked(computed, index)
+
+    def leaving_no_trace(self, index: int, modules: Iterable[nn.Module]) -> AbstractContextManager[Any]:
+        """Where all rows drop a branch, it is computed without a trace in buffers or in the random generator."""
+        stack = ExitStack()
+        if self.plan.kind == "drop_path" and bool(self.masks[index].all()):
+            stack.enter_context(torch.random.fork_rng(devices=[]))
+            stack.enter_context(scratch_buffers(modules))
+        return stack
+
+    def masked(self, branch: Tensor, index: int) -> Tensor:
+        """What is added of a branch: masked, scaled or detached."""
+        dropped = self.masks[index].to(branch.device).view(-1, *[1] * (branch.dim() - 1))
+        if self.plan.kind == "drop_path":
+            keep_prob = 1.0 - self.plan.drop_rates[index]
+            factor = 1.0 / keep_prob if self.options.scale_by_keep and keep_prob > 0 else 1.0
+            return branch * (~dropped).to(branch.dtype) * factor
+        if self.options.freeze == "stop_gradient":
+            return torch.where(dropped, branch, branch.detach())
+        return branch
 
 
 class _TwinInterpreter(fx.Interpreter):
-    def __init__(self, twin: _TwinForward, graph: fx.Graph):
+    def __init__(self, twin: _TwinForward, graph: fx.Graph, adds: dict[str, ResidualAdd]):
         super().__init__(twin.block, garbage_collect_values=False, graph=graph)
         self.twin = twin
-        adds = name_adds(graph, find_residual_adds(graph, twin.block)[0], twin.block)
         self.adds = {twin.indices[suffix]: add for suffix, add in adds.items()}
         self.index_of_add = {add.node: index for index, add in self.adds.items()}
         self.index_of_node = {node: index for index, add in self.adds.items() for node in add.nodes}
 
     def run_node(self, n: fx.Node) -> Any:
-        index = self.index_of_node.get(n)
-        drops_all = self.twin.plan.kind == "drop_path" and index is not None and bool(self.twin.masks[index].all())
-        with ExitStack() as stack:
-            if drops_all:  # leave no trace: neither in buffers nor in the random generator
-                stack.enter_context(torch.random.fork_rng(devices=[]))
-                if n.op == "call_module":
-                    called = self.twin.block.get_submodule(str(n.target))
-                    stack.enter_context(scratch_buffers(called.modules()))
-            if n in self.index_of_add:
-                return self.add(n, self.index_of_add[n])
+        if n in self.index_of_add:
+            return self.add(n, self.index_of_add[n])
+        if n not in self.index_of_node:
+            return super().run_node(n)
+        called = self.twin.block.get_submodule(str(n.target)).modules() if n.op == "call_module" else ()
+        with self.twin.leaving_no_trace(self.index_of_node[n], called):
             return super().run_node(n)
 
     def add(self, node: fx.Node, index: int) -> Any:
-        """The add as written, its branch operand masked, scaled or detached."""
-        add: ResidualAdd = self.adds[index]
-        options, plan = self.twin.options, self.twin.plan
-        branch: Tensor = self.env[add.branch]
-        dropped = self.twin.masks[index].to(branch.device).view(-1, *[1] * (branch.dim() - 1))
-        if plan.kind == "drop_path":
-            keep_prob = 1.0 - plan.drop_rates[index]
-            factor = 1.0 / keep_prob if options.scale_by_keep and keep_prob > 0 else 1.0
-            branch = branch * (~dropped).to(branch.dtype) * factor
-        elif options.freeze == "stop_gradient":
-            branch = torch.where(dropped, branch, branch.detach())
+        """The add as written, what it adds masked."""
+        add = self.adds[index]
         args: list[Any] = [self.env[add.shortcut], self.env[add.shortcut]]
-        args[add.branch_operand] = branch
+        args[add.branch_operand] = self.twin.masked(self.env[add.branch], index)
         return getattr(self, node.op)(node.target, tuple(args), {})

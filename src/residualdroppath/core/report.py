@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .registry import registering_call
+
 if TYPE_CHECKING:
     from .residual_drop_path import ResidualDropPath
 
@@ -35,6 +37,9 @@ def describe(rdp: ResidualDropPath) -> str:
         if reasons:
             lines.append(f"  {title}:")
             lines += [f"    {name}: {reason}" for name, reason in reasons.items()]
+    if rdp.discovery.untraceable:
+        call = registering_call(rdp.discovery.likely_block(rdp.model))
+        lines.append(f"  if one of these holds residual branches, register it: {call}")
     if rdp.shared_parameters:
         lines.append(f"  used in several places, taken as trunk: {', '.join(rdp.shared_parameters)}")
     return "\n".join(lines)

@@ -1,59 +1,50 @@
 """Which adds of a traced forward are residual, and which nodes are the branch.
 
 The rule: an add is residual if one operand reaches a shared ancestor through parameter-free
-operations only, or through one projection (one convolution or linear layer, with norm or pooling),
-and the other operand has the longer chain of parametrised modules: that operand is the branch.
+operations only (a learned scale counts as such), or through one projection (one convolution or linear
+layer, with norm or pooling), and the other operand has the longer chain of parametrised modules: that
+operand is the branch. Two kinds of sum have that form and are not residual: re-parametrised layers
+(RepVGG), where parallel convolutions and an identity fold into one, and the cells of searched
+architectures (NASNet), which concatenate several sums.
 """
 
 from __future__ import annotations
 
+import functools
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import replace
 
-import torch
 from torch import fx, nn
 
-ADD_FUNCTIONS = (operator.add, operator.iadd, torch.add)
-ADD_METHODS = ("add", "add_", "__add__", "__iadd__")
-INPLACE_OPERATORS = (operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.setitem)
-# What these return depends on the shape of a tensor, not on its values.
-METADATA_METHODS = ("size", "dim", "ndimension", "numel", "stride", "new_zeros", "new_ones")
-METADATA_ATTRIBUTES = ("shape", "ndim", "dtype", "device")
+from .branch_nodes import NotResidual, ResidualAdd, cut_out
+from .nodes import (
+    OF_ITS_FIRST,
+    UPSAMPLING,
+    has_no_gradient,
+    is_activation,
+    is_add,
+    is_concatenation,
+    is_convolution,
+    is_inplace,
+    is_item,
+    is_linear,
+    is_product,
+    operand,
+    upstream,
+)
+from .weight import Weight, weight_of
 
 
-@dataclass(frozen=True)
-class ResidualAdd:
-    """An add of a traced forward whose operand number `branch_operand` is a residual branch.
+def find_residual_adds(
+    graph: fx.Graph, module: nn.Module, may_be_shortcut: Collection[str] = ()
+) -> tuple[list[ResidualAdd], list[NotResidual]]:
+    """All residual adds of `module`'s traced forward (the outermost where they nest), and the other adds.
 
-    `nodes` computes the branch, in order; `inputs` are the values from outside that it reads.
+    Arguments named in `may_be_shortcut` count as a shortcut, though the branch does not stem from
+    them: such adds are marked as guesses.
     """
-
-    node: fx.Node
-    branch_operand: int
-    nodes: tuple[fx.Node, ...]
-    inputs: tuple[fx.Node, ...]
-
-    @property
-    def branch(self) -> fx.Node:
-        return _operand(self.node, self.branch_operand)
-
-    @property
-    def shortcut(self) -> fx.Node:
-        return _operand(self.node, 1 - self.branch_operand)
-
-
-@dataclass(frozen=True)
-class NotResidual:
-    """An add of two computed values that was left alone, with the reason."""
-
-    node: fx.Node
-    reason: str
-
-
-def find_residual_adds(graph: fx.Graph, module: nn.Module) -> tuple[list[ResidualAdd], list[NotResidual]]:
-    """All residual adds of `module`'s traced forward (the outermost where they nest), and the other adds."""
-    flow = _Flow(graph, module)
+    flow = _Flow(graph, module, may_be_shortcut)
     judged = [flow.judge(node) for node in graph.nodes if is_add(node)]
     found = [add for add in judged if isinstance(add, ResidualAdd)]
     inside = {node for add in found for node in add.nodes}
@@ -63,155 +54,175 @@ def find_residual_adds(graph: fx.Graph, module: nn.Module) -> tuple[list[Residua
     )
 
 
-def is_add(node: fx.Node) -> bool:
-    """Whether the node adds two values of the graph, neither of them scaled by `alpha`."""
-    named = (node.op == "call_function" and node.target in ADD_FUNCTIONS) or (
-        node.op == "call_method" and node.target in ADD_METHODS
-    )
-    return named and not node.kwargs and len(node.args) == 2 and all(isinstance(arg, fx.Node) for arg in node.args)
-
-
-def is_inplace(node: fx.Node, module: nn.Module) -> bool:
-    """Whether the node overwrites its first input."""
-    if node.op == "call_module":
-        child = module.get_submodule(str(node.target))
-        while isinstance(child, nn.Sequential) and len(child) > 0:
-            child = next((member for member in child if not isinstance(member, nn.Identity)), child[0])
-        return getattr(child, "inplace", False) is True
-    if node.op == "call_method":
-        return str(node.target).endswith("_") and not str(node.target).endswith("__")
-    if node.op == "call_function":
-        name = getattr(node.target, "__name__", "")
-        return (
-            node.target in INPLACE_OPERATORS
-            or node.kwargs.get("inplace") is True
-            or (name.endswith("_") and not name.startswith("_"))
-        )
-    return False
-
-
-def node_parameters(module: nn.Module, node: fx.Node) -> list[nn.Parameter]:
-    """Parameters that the node itself brings in, those of a called child included."""
-    if node.op == "call_module":
-        return list(module.get_submodule(str(node.target)).parameters())
-    if node.op == "get_attr":
-        value = operator.attrgetter(str(node.target))(module)
-        return [value] if isinstance(value, nn.Parameter) else []
-    return []
-
-
 class _Flow:
     """How values flow through one traced forward."""
 
-    def __init__(self, graph: fx.Graph, module: nn.Module):
+    def __init__(self, graph: fx.Graph, module: nn.Module, may_be_shortcut: Collection[str]):
         self.graph = graph
+        self.may_be_shortcut = may_be_shortcut
         self.module = module
         self.data: set[fx.Node] = set()  # nodes whose values come from the arguments of the forward
+        written = {node.args[0] for node in graph.nodes if is_inplace(node, module) and node.args}
         for node in graph.nodes:
             if node.op == "placeholder" or self.data_inputs(node):
-                if not _is_metadata(node):
+                if not has_no_gradient(node) or node in written:
                     self.data.add(node)
+        self.shortcut_of: dict[fx.Node, fx.Node] = {}  # for the adds found so far
+        self.weigh = functools.cache(functools.partial(weight_of, module))
 
     def data_inputs(self, node: fx.Node) -> list[fx.Node]:
-        return [source for source in node.all_input_nodes if source in self.data]
+        sources = node.all_input_nodes
+        if node.op == "call_method" and node.target in OF_ITS_FIRST:
+            sources = [node.args[0]] if isinstance(node.args[0], fx.Node) else []
+        return [source for source in sources if source in self.data]
 
     def judge(self, node: fx.Node) -> ResidualAdd | NotResidual | None:
         """The residual add that `node` is, why it is not one, or None where its operands are unrelated."""
-        operands = _operand(node, 0), _operand(node, 1)
-        ancestors = [_upstream(operand, self.data_inputs) & self.data for operand in operands]
+        operands = [operand(node, 0), operand(node, 1)]
+        ancestors = [upstream(side, self.data_inputs) & self.data for side in operands]
         shared = ancestors[0] & ancestors[1]
         if not shared:
+            return self.guess(node, operands)
+        if _read_different_outputs(shared, ancestors):
             return None
-        chains = [_Chain(self, operand, shared) for operand in operands]
+        chains = [self.chain(side, shared) for side in operands]
         for branch in (1, 0):
-            shortcut_chain, branch_chain = chains[1 - branch], chains[branch]
-            direct = shortcut_chain.num_parametrised == 0 < branch_chain.num_parametrised
-            projected = shortcut_chain.is_projection and branch_chain.num_layers > 1
-            if direct or projected:
-                return self.cut_out(node, branch, ancestors[1 - branch])
-        if any(chain.num_parametrised for chain in chains):
+            if chains[1 - branch].is_shortcut_beside(chains[branch]):
+                projects = chains[1 - branch].layers > 0
+                sides = operands[1 - branch], operands[branch]
+                reason = self.is_other_kind_of_sum(node) or self.has_other_sides(*sides, shared)
+                if not reason and projects:
+                    reason = self.is_no_projection(*sides, shared)
+                if reason:
+                    return NotResidual(node, reason)
+                self.shortcut_of[node] = operand(node, 1 - branch)
+                way = tuple(n for n in self.graph.nodes if n in self.between(operands[1 - branch], shared))
+                return cut_out(self.graph, self.module, node, branch, way)
+        if any(chain.parametrised for chain in chains):
             return NotResidual(node, "its two sides are of equal standing")
         return None
 
-    def cut_out(self, node: fx.Node, branch_operand: int, kept: set[fx.Node]) -> ResidualAdd | NotResidual:
-        """The nodes that serve the branch alone; those in `kept` serve the shortcut as well."""
-        branch = _operand(node, branch_operand)
-        upstream = _upstream(branch, lambda member: member.all_input_nodes)
-        members: set[fx.Node] = set()
-        for candidate in reversed(self.graph.nodes):
-            if candidate in kept or candidate in (node, *node.users) or candidate.op in ("placeholder", "output"):
-                continue
-            # `self.act(x)` in place, its result unused, belongs where its input belongs.
-            loose_end = not candidate.users and bool(upstream.intersection(candidate.all_input_nodes))
-            users = members | {node} if candidate is branch else members
-            if (candidate in upstream or loose_end) and users.issuperset(candidate.users):
-                members.add(candidate)
+    def guess(self, node: fx.Node, operands: list[fx.Node]) -> ResidualAdd | NotResidual | None:
+        """The residual add that `node` is if an argument is its shortcut, its branch parametrised."""
+        for branch in (1, 0):
+            start = upstream(operands[1 - branch], self.data_inputs)
+            inputs = {member for member in start if member.op == "placeholder"}
+            if inputs and all(str(given.target) in self.may_be_shortcut for given in inputs):
+                side = upstream(operands[branch], self.data_inputs)
+                weight = self.chain(operands[branch], {member for member in side if member.op == "placeholder"})
+                if self.chain(operands[1 - branch], inputs).is_shortcut_beside(weight):
+                    found = cut_out(self.graph, self.module, node, branch, ())
+                    return replace(found, is_guess=True) if isinstance(found, ResidualAdd) else None
+        return None
 
-        nodes = tuple(
-            member
-            for member in self.graph.nodes
-            if member in members and (member.users or not members.isdisjoint(member.all_input_nodes))
-        )
-        members = set(nodes)
-        inputs = tuple(
-            dict.fromkeys(source for member in nodes for source in member.all_input_nodes if source not in members)
-        )
-        if not any(node_parameters(self.module, member) for member in nodes):
-            return NotResidual(node, "its branch is also used elsewhere, so it cannot be skipped")
-        for member in nodes:
-            if member.all_input_nodes and member.all_input_nodes[0] in inputs and is_inplace(member, self.module):
-                return NotResidual(node, "its branch overwrites the shortcut (set inplace=False in its first layer)")
-        order = list(self.graph.nodes)
-        for other in order[order.index(nodes[0]) : order.index(node)]:
-            # The branch will run at the place of the add: what it reads must last until then.
-            if other not in members and other.all_input_nodes and other.all_input_nodes[0] in inputs:
-                if is_inplace(other, self.module):
-                    return NotResidual(node, f"{other} overwrites what its branch reads (set inplace=False there)")
-        return ResidualAdd(node, branch_operand, nodes, inputs)
+    def between(self, end: fx.Node, shared: set[fx.Node]) -> set[fx.Node]:
+        """The nodes from the shared ancestors to `end`, past the branches found so far."""
+        sources = lambda node: [self.shortcut_of[node]] if node in self.shortcut_of else self.data_inputs(node)  # noqa: E731
+        return upstream(end, lambda node: [] if node in shared else sources(node)) - shared - set(self.shortcut_of)
+
+    def chain(self, end: fx.Node, shared: set[fx.Node]) -> Weight:
+        """The heaviest chain from the shared ancestors to `end`; of a residual add, its shortcut's."""
+        heaviest = dict.fromkeys(shared, Weight())
+        for node in self.graph.nodes:
+            sources = [self.shortcut_of[node]] if node in self.shortcut_of else self.data_inputs(node)
+            inputs = [heaviest[source] for source in sources if source in heaviest]
+            if node not in shared and inputs:
+                constants = (source for source in node.all_input_nodes if source.op == "get_attr")
+                own = sum(map(self.weigh, constants), start=self.weigh(node))
+                joins = Weight(joins=int(len(inputs) > 1 and not is_concatenation(node)))
+                heaviest[node] = functools.reduce(Weight.maximum, inputs) + own + joins
+        return heaviest.get(end, Weight(joins=1))  # a branch found before may have cut its way
+
+    def is_other_kind_of_sum(self, node: fx.Node) -> str:
+        """Why a sum of residual form is not residual; empty if it is."""
+        for user in node.users:
+            if is_concatenation(user) and sum(map(is_add, user.all_input_nodes)) > 2:
+                return "it is one of several sums that are concatenated, as in the cells of NASNet"
+        top = node
+        while len(top.users) == 1 and is_add(next(iter(top.users))):
+            top = next(iter(top.users))
+        terms = [self.past_norms_and_scales(term) for term in _terms(top)]
+        convolutions = [term for term in terms if is_convolution(term, self.module)]
+        if len(convolutions) > 1 and len({tuple(term.all_input_nodes) for term in convolutions}) == 1:
+            return "its terms are parallel convolutions: one re-parametrised layer, as in RepVGG"
+        return ""
+
+    def has_other_sides(self, shortcut: fx.Node, branch: fx.Node, shared: set[fx.Node]) -> str:
+        """Why the sides of a sum are not those of a residual one; empty if they are."""
+        sides = [self.line(side, shared) for side in (shortcut, branch)]
+        if any(map(self.upsamples, sides[1])) and not any(map(self.upsamples, sides[0])):
+            return "its longer side is resized, as in a feature pyramid or a U-net"
+        return ""
+
+    def is_no_projection(self, shortcut: fx.Node, branch: fx.Node, shared: set[fx.Node]) -> str:
+        """Why a shortcut of one layer is none; empty if it is."""
+        sides = [self.between(side, shared) for side in (shortcut, branch)]
+        if any(is_activation(node, self.module) for node in sides[0]):
+            return "its shorter side is more than a projection: it has an activation or an embedding"
+        end = branch
+        while end in sides[1] and not self.weigh(end).parametrised:
+            sources = self.data_inputs(end)
+            if len(sources) != 1 or (is_product(end) and len(end.all_input_nodes) > 1):
+                break
+            end = sources[0]
+        factors = [factor for factor in end.all_input_nodes if is_product(end) and factor.op != "get_attr"]
+        if len(factors) > 1 and any(self.is_read_by_both(factor, shared) for factor in factors):
+            return "its longer side is a product with what both sides read, as attention scores are"
+        if all(is_linear(node, self.module) for node in sides[1]):
+            return "its sides are linear maps of one input: one re-parametrised layer, as with a low-rank adapter"
+        takes = [
+            {str(n.args[1:]) for n in side if n.target is operator.getitem and n.args[0] in shared} for side in sides
+        ]
+        if takes[0] and takes[1] and takes[0].isdisjoint(takes[1]):
+            return "its sides read different parts of one value"
+        return ""
+
+    def is_read_by_both(self, factor: fx.Node, shared: set[fx.Node]) -> bool:
+        """Whether a factor comes from the shared ancestors unlearned; a mask that the forward is given does not."""
+        if factor not in self.data:
+            return True
+        return not shared.isdisjoint(upstream(factor, self.data_inputs)) and not self.chain(factor, shared).parametrised
+
+    def line(self, end: fx.Node, shared: set[fx.Node]) -> list[fx.Node]:
+        """The nodes that end in `end`, backwards, up to the first that joins several values."""
+        nodes: list[fx.Node] = []
+        while end not in shared:
+            nodes.append(end)
+            if len(sources := self.data_inputs(end)) != 1:
+                break
+            end = sources[0]
+        return nodes
+
+    def upsamples(self, node: fx.Node) -> bool:
+        if node.op == "call_module":
+            last = self.module.get_submodule(str(node.target))
+            while isinstance(last, nn.Sequential) and len(last) > 0:
+                last = last[-1]
+            return isinstance(last, UPSAMPLING)
+        return getattr(node.target, "__name__", node.target) in ("interpolate", "upsample", "pixel_shuffle")
+
+    def past_norms_and_scales(self, term: fx.Node) -> fx.Node:
+        """The convolution whose output `term` norms or multiplies by a parameter; else `term` itself."""
+        node = term
+        while len(sources := self.data_inputs(node)) == 1 and not is_convolution(node, self.module):
+            weight = self.weigh(node)
+            scales = getattr(node.target, "__name__", node.target) in ("mul", "mul_", "imul", "multiply")
+            if not (scales or (node.op == "call_module" and weight.parametrised and not weight.layers)):
+                return term
+            node = sources[0]
+        return node if is_convolution(node, self.module) else term
 
 
-class _Chain:
-    """What lies between the shared ancestors and one operand of an add.
-
-    `num_parametrised` counts nodes with parameters along the shortest path, `num_layers` weight
-    matrices and kernels along the longest: norms and scales add nothing to the latter.
-    """
-
-    def __init__(self, flow: _Flow, operand: fx.Node, shared: set[fx.Node]):
-        shortest = dict.fromkeys(shared, 0)
-        longest = dict.fromkeys(shared, 0)
-        for node in flow.graph.nodes:
-            inputs = [source for source in flow.data_inputs(node) if source in shortest]
-            if node in shared or not inputs:
-                continue
-            used = [node, *(source for source in node.all_input_nodes if source.op == "get_attr")]
-            parameters = [parameter for source in used for parameter in node_parameters(flow.module, source)]
-            shortest[node] = min(shortest[source] for source in inputs) + bool(parameters)
-            longest[node] = max(longest[source] for source in inputs) + sum(p.dim() >= 2 for p in parameters)
-        self.num_parametrised = shortest[operand]
-        self.num_layers = longest[operand]
-        self.is_projection = self.num_layers == 1 and self.num_parametrised > 0
+def _terms(node: fx.Node) -> list[fx.Node]:
+    """What a sum of sums adds up."""
+    if not is_add(node):
+        return [node]
+    return [term for side in node.all_input_nodes for term in _terms(side)]
 
 
-def _operand(node: fx.Node, index: int) -> fx.Node:
-    operand = node.args[index]
-    assert isinstance(operand, fx.Node)
-    return operand
-
-
-def _is_metadata(node: fx.Node) -> bool:
-    if node.op == "call_method":
-        return node.target in METADATA_METHODS
-    return node.op == "call_function" and node.target is getattr and node.args[1] in METADATA_ATTRIBUTES
-
-
-def _upstream(node: fx.Node, inputs_of: Callable[[fx.Node], list[fx.Node]]) -> set[fx.Node]:
-    """The node itself and all from which its value is computed."""
-    found: set[fx.Node] = set()
-    stack = [node]
-    while stack:
-        current = stack.pop()
-        if current not in found:
-            found.add(current)
-            stack.extend(inputs_of(current))
-    return found
+def _read_different_outputs(shared: set[fx.Node], ancestors: list[set[fx.Node]]) -> bool:
+    """Whether the two sides meet only in what returned or held several values, each side taking others."""
+    sides = [{user for source in shared for user in source.users if user in side - shared} for side in ancestors]
+    taken = [{(user.all_input_nodes[0], str(user.args[1:])) for user in side if is_item(user)} for side in sides]
+    all_taken = all(len(side) == len(items) > 0 for side, items in zip(sides, taken, strict=True))
+    return all_taken and taken[0].isdisjoint(taken[1])

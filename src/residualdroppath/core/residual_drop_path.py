@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -102,12 +102,12 @@ class ResidualDropPath:
             raise ValueError("`model` is already under a ResidualDropPath; call its `remove()` first.")
         self.model = model
         self.discovery = discover(model)
-        self._look_at_parameters()
         self._norms = FrozenNorms(frozen_norm)
+        self._look_at_parameters()
         self._masks = RowMasks()
         self._units = [
-            ResidualUnit(branch.name, index, has_batch_statistics(self._ownership.modules[index]))
-            for index, branch in enumerate(self.branches)
+            ResidualUnit(branch.name, index, has_batch_statistics(found.modules()))
+            for index, (branch, found) in enumerate(zip(self.branches, self.discovery.branches, strict=True))
         ]
         self._forwards = _install(self.discovery, self._units)
         self._optimizer_hook = refuse_whole_vector_optimizers(model)
@@ -140,6 +140,17 @@ class ResidualDropPath:
             if self._starts_cycle():
                 return
 
+    def compile(self, **options: Any) -> None:
+        """Compile each residual branch by itself, with `torch.compile(branch, **options)`.
+
+        What is dropped or frozen is decided outside of the graphs: a branch takes a few, whatever the number of
+        plans. Compiling the whole model, `torch.compile(model)`, leaves the blocks as they are, so call this too.
+        Not undone by `paused()`, which runs the plain forwards; registered blocks are not compiled.
+        """
+        self._require_active("compile")
+        for forward in self._forwards:
+            forward.compile(options)
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Run everything as the plain model, in training mode too, and with the user's `requires_grad`.
@@ -148,10 +159,24 @@ class ResidualDropPath:
         """
         self._require_active("paused")
         self._release()
+        self._set_paused(True)
         try:
             yield
         finally:
+            self._set_paused(False)
             self.refresh()
+
+    @contextmanager
+    def acting(self, actions: Sequence[Action | None]) -> Iterator[None]:
+        """`paused()`, but each branch does what its entry of `actions` says (`core/unit.py`); None: as written.
+
+        For measurements in training mode; evaluation mode runs the plain model here too.
+        """
+        self._require_active("acting")
+        with self.paused():
+            for unit, action in zip(self._units, actions, strict=True):
+                unit.action = action
+            yield
 
     def refresh(self) -> None:
         """Take notice of changed parameters: `requires_grad` set by hand, modules replaced or added.
@@ -161,8 +186,8 @@ class ResidualDropPath:
         self._require_active("refresh")
         self._release()
         self._look_at_parameters()
-        for index, unit in enumerate(self._units):
-            unit.has_batch_statistics = has_batch_statistics(self._ownership.modules[index])
+        for unit, found in zip(self._units, self.discovery.branches, strict=True):
+            unit.has_batch_statistics = has_batch_statistics(found.modules())
         self.plan = make_plan(self._plan_options, self.iteration)
         self._enforce_plan()
 
@@ -213,7 +238,7 @@ class ResidualDropPath:
 
     def _look_at_parameters(self) -> None:
         """Who owns which, and which branches have something to train; the flags are the user's now."""
-        self.branches, self._ownership = make_branches(self.model, self.discovery.branches, self.options)
+        self.branches, self._ownership = make_branches(self.model, self.discovery, self.options)
         self._flags = ParameterFlags(self._ownership)
         self._plan_options = PlanOptions(
             names=tuple(branch.name for branch in self.branches),
@@ -226,6 +251,9 @@ class ResidualDropPath:
         )
 
     def _go_to(self, iteration: int) -> None:
+        if self._norms.mode != "update" and self._holds_replaced_modules():  # by `convert_sync_batchnorm`
+            self._release()
+            self._look_at_parameters()
         self.plan = make_plan(self._plan_options, iteration)
         self._enforce_plan()
         if self.options.granularity == "sample":
@@ -250,6 +278,10 @@ class ResidualDropPath:
         if plan.kind == "dropped_part" and by_row:
             for owner in dropped:
                 self._norms.install(self._ownership.modules[owner], lambda owner=owner: not self._masks.any_row(owner))
+
+    def _holds_replaced_modules(self) -> bool:
+        present = set(self.model.modules())
+        return any(module not in present for modules in self._ownership.modules.values() for module in modules)
 
     def _owners(self, *, dropped: bool) -> list[int]:
         """Indices of the branches that the plan drops, or of those that it keeps."""
@@ -277,6 +309,10 @@ class ResidualDropPath:
         self._norms.uninstall()
         self._flags.freeze(())
 
+    def _set_paused(self, paused: bool) -> None:
+        for forward in self._forwards:
+            forward.paused = paused
+
     def _starts_cycle(self) -> bool:
         if self.options.schedule == "random":
             return scheduled_kind(self._plan_options, self.iteration) == "drop_path"
@@ -292,7 +328,12 @@ def _install(discovery: Discovery, units: list[ResidualUnit]) -> list[BlockForwa
     for branch, unit in zip(discovery.branches, units, strict=True):
         blocks.setdefault(branch.block, {})[branch.suffix] = unit
     forwards = [
-        BlockForward(block, block_units, output_may_be_overwritten=discovery.outputs_may_be_overwritten)
+        BlockForward(
+            block,
+            block_units,
+            output_may_be_overwritten=discovery.outputs_may_be_overwritten,
+            outputs_read=discovery.outputs_read.get(block),
+        )
         for block, block_units in blocks.items()
     ]
     for forward in forwards:

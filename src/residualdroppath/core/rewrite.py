@@ -7,11 +7,13 @@ import linecache
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from .residual_add import ResidualAdd, is_inplace
+from .branch_nodes import ResidualAdd
+from .nodes import is_inplace
 from .unit import Junction, ResidualUnit
 
 VIEW_METHODS = ("view", "reshape", "permute", "transpose", "flatten", "unflatten", "contiguous", "squeeze", "unsqueeze")
@@ -24,13 +26,17 @@ def rewrite(
     units: Mapping[str, ResidualUnit],
     *,
     output_may_be_overwritten: bool,
+    compile_options: Mapping[str, Any] | None = None,
 ) -> Callable[..., Any]:
     """A function like `type(block).forward`, its residual adds (by branch name) left to `units`.
 
-    Modules and parameters are looked up on the block at every call. Consumes `graph`.
+    Modules and parameters are looked up on the block at every call. With `compile_options` each branch
+    is compiled by itself: what is dropped is decided outside of its graphs. Consumes `graph`.
     """
     for name, add in adds.items():
         branch, inputs = _branch_function(add, block, name)
+        if compile_options is not None:
+            branch = torch.compile(branch, **compile_options)
         node = add.node
         junction = Junction(
             unit=units[name],
@@ -134,6 +140,9 @@ def _named_function(call: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 def _function_of(graph: fx.Graph, name: str) -> Callable[..., Any]:
     """The graph as a Python function whose first argument is the module it was traced from."""
+    for node in graph.nodes:
+        if node.name == "self":  # a child of that name (BertAttention): the variable would hide the module
+            node._rename("child_self")
     code = graph.python_code("self")
     filename = f"<{name}>"
     namespace = dict(code.globals)

@@ -1,17 +1,25 @@
-"""One module's own `forward` as a torch.fx graph, every child module a leaf."""
+"""One module's own `forward` as a torch.fx graph; child modules are leaves unless they add what they are given."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import operator
 import random
-from collections.abc import Iterable
+import traceback
+import weakref
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointFunction
 
-VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+from .arguments import CallForm, forward_signature, plainest_form
+from .conditions import MOST_WAYS, Way, depends_on_metadata_only, follow
+from .nodes import is_add
 
 
 class UntraceableError(Exception):
@@ -32,75 +40,189 @@ class _InplaceProxy(fx.Proxy):
     __imul__ = _inplace(operator.imul)
     __itruediv__ = _inplace(operator.itruediv)
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(key, int):
+            raise TypeError("it assigns to an element of a list, which a graph cannot follow")
+        self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
+
 
 class _Tracer(fx.Tracer):
+    proxy_buffer_attributes = True  # else `self.num_batches_tracked.add_(1)` would count while tracing
+
+    def __init__(self, form: CallForm, way: Way):
+        super().__init__()
+        self.form = form
+        self.way = way
+        self.taken: list[bool] = []
+        self.modes = _modes()
+
+    def create_node(self, kind: str, target: Any, args: Any, kwargs: Any, *further: Any, **options: Any) -> fx.Node:
+        if _modes() != self.modes:
+            raise RuntimeError("it switches gradients or autocast for a part of itself, which a graph would not do")
+        if kwargs and (target is torch.add or (kind == "call_method" and target in ("add", "add_"))):
+            given = {**dict(zip(("input", "other"), args, strict=False)), **kwargs}
+            if (alpha := given.pop("alpha", None)) is not None:
+                scaled = super().create_node("call_function", operator.mul, (given["other"], alpha), {})
+                given["other"] = scaled
+            if set(given) == {"input", "other"}:
+                args, kwargs = (given["input"], given["other"]), {}
+        return super().create_node(kind, target, args, kwargs, *further, **options)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return True
+        return not adds_its_inputs(m)
+
+    def create_args_for_root(self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None) -> Any:
+        placeholders = {name: self.create_proxy("placeholder", name, (), {}) for name in self.form.values}
+        args, kwargs = self.form.arguments(placeholders)
+        return (lambda module: root_fn(module, *args, **kwargs)), [self.root]
 
     def create_arg(self, a: Any) -> Any:
+        if isinstance(a, fx.Proxy):
+            return a.node
         if isinstance(a, torch.Tensor) and not isinstance(a, nn.Parameter) and not self._is_own(a):
             # fx would keep what was made while tracing, as an attribute of the module.
             raise TypeError("it makes a tensor of its own, which tracing would turn into a constant")
+        if dataclasses.is_dataclass(a) and isinstance(a, dict):  # Hugging Face's outputs; fx would return a bare dict
+            fields = {field.name: self.create_arg(getattr(a, field.name)) for field in dataclasses.fields(a)}
+            return self.create_node("call_function", type(a), (), fields)
         return super().create_arg(a)
 
     def _is_own(self, tensor: torch.Tensor) -> bool:
         return any(tensor is own for own in [*self.root.buffers(), *self.tensor_attrs])
 
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        if not depends_on_metadata_only(obj.node):
+            return super().to_bool(obj)
+        before = tuple(self.taken)
+        outcome = self.way[len(before)] if len(before) < len(self.way) else True
+        self.create_proxy("call_function", follow, (obj, before, outcome), {})
+        self.taken.append(outcome)
+        return outcome
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _InplaceProxy(node, self)
 
 
-def forward_signature(module: nn.Module) -> inspect.Signature:
-    """The signature of the forward that the class defines, without `self`."""
-    signature = inspect.signature(type(module).forward)
-    return signature.replace(parameters=list(signature.parameters.values())[1:])
+@contextmanager
+def _values_pass_for_tensors(module: nn.Module) -> Iterator[None]:
+    """`isinstance(x, torch.Tensor)` in a forward is true of what stands for its values while tracing."""
+
+    def isinstance_(value: Any, kinds: Any) -> bool:
+        if isinstance(value, fx.Proxy) and not depends_on_metadata_only(value.node):
+            value = _A_TENSOR
+        return isinstance(value, kinds)
+
+    members = (member for member in module.modules() if not isinstance(member, torch.jit.ScriptModule))
+    forwards = (inspect.unwrap(type(member).forward) for member in members)
+    spaces = [space for forward in forwards if (space := getattr(forward, "__globals__", None)) is not None]
+    own = [space for space in {id(s): s for s in spaces}.values() if "isinstance" not in space]
+    own = [space for space in own if str(space.get("__name__")).split(".")[0] not in ("torch", "residualdroppath")]
+    for space in own:
+        space["isinstance"] = isinstance_
+    try:
+        yield
+    finally:
+        for space in own:
+            del space["isinstance"]
 
 
-def trace_forward(module: nn.Module, constants: dict[str, Any] | None = None) -> fx.Graph:
-    """The graph of `module`'s own forward in training mode.
+_A_TENSOR = torch.empty(0)
 
-    Arguments named in `constants` are fixed to the value given and don't appear in the graph; by
-    default those are all that have a default value, so `if mask is None:` takes its usual side.
+
+class _RecordMakers(TorchFunctionMode):
+    """Records `torch.arange(3)` and its like, which would run while tracing and leave a constant."""
+
+    def __init__(self, tracer: _Tracer):
+        super().__init__()
+        self.tracer = tracer
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in MAKERS:
+            return self.tracer.create_proxy("call_function", func, args, kwargs or {})
+        return func(*args, **(kwargs or {}))
+
+
+MAKERS = (torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.zeros, torch.tensor)
+MAKERS += (torch.rand, torch.randint, torch.randn, torch.randperm)
+
+
+def _modes() -> tuple:
+    nesting = torch.autocast_increment_nesting()
+    torch.autocast_decrement_nesting()
+    return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), nesting
+
+
+@contextmanager
+def _attributes_unchanged(module: nn.Module) -> Iterator[None]:
+    """Tracing runs the forward: what it sets on modules is put back, and is an error, for a graph would not set it."""
+    members = [member for member in module.modules() if not isinstance(member, torch.jit.ScriptModule)]
+    namespaces: list[dict[str, Any]] = [
+        own for m in members for own in (vars(m), m._buffers, m._parameters, m._modules)
+    ]
+    before = [(own, dict(own)) for own in namespaces]
+    try:
+        yield
+    finally:
+        changed = [
+            name
+            for own, values in before
+            for name in {*own, *values}
+            if own.get(name, before) is not values.get(name, before)
+        ]
+        for own, values in before if changed else []:
+            own.clear()
+            own.update(values)
+    if changed:
+        raise ValueError(f"it sets {', '.join(sorted(set(changed)))} of a module, which a graph would not do")
+
+
+def trace_forward(module: nn.Module, form: CallForm | None = None, way: Way = ()) -> fx.Graph:
+    """The graph of `module`'s own forward in training mode, called as `form` says.
+
+    By default that is with required arguments alone, so `if mask is None:` takes its usual side. Where
+    shapes or dtypes decide, the first conditions turn out as in `way`, further ones so that tracing gets through.
     Raises `UntraceableError` where the forward depends on values that only running it can tell.
     """
-    if constants is None:
-        constants = defaults(forward_signature(module))
-    mode = module.training
+    form = form or plainest_form(forward_signature(module))
     random_states = torch.random.get_rng_state(), random.getstate()
     try:
-        module.training = True  # the graph stands in for the forward in training mode only
-        graph = _Tracer().trace(module, concrete_args=dict(constants))
+        with _attributes_unchanged(module), _values_pass_for_tensors(module), _in_training_mode(module):
+            graph = _first_open_way(module, form, way)
         if not torch.equal(random_states[0], torch.random.get_rng_state()) or random_states[1] != random.getstate():
             raise ValueError("it draws random numbers, which tracing would turn into constants")
-        _forget_arguments(graph, constants)
         _erase_unused_items(graph)
         graph.lint()
     except Exception as error:  # tracing runs foreign code on proxies, and so raises anything
+        if _came_through_reentrant_checkpoint(error):
+            error = TypeError("it is checkpointed by the reentrant kind; use `checkpoint(..., use_reentrant=False)`")
         raise UntraceableError(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
     finally:
-        module.training = mode
         torch.random.set_rng_state(random_states[0])
         random.setstate(random_states[1])
     return graph
 
 
-def defaults(signature: inspect.Signature) -> dict[str, Any]:
-    """Arguments that may be left out, with their default values."""
-    return {
-        name: parameter.default
-        for name, parameter in signature.parameters.items()
-        if parameter.default is not inspect.Parameter.empty
-    }
+def _came_through_reentrant_checkpoint(error: Exception) -> bool:
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code is CheckpointFunction.forward.__code__ for frame, _ in frames)
 
 
-def _forget_arguments(graph: fx.Graph, constants: dict[str, Any]) -> None:
-    """Erase the placeholders of fixed arguments, and the assertions fx made of them."""
-    signature_order = [node for node in graph.nodes if node.op == "placeholder"]
-    for node in signature_order:
-        if _argument_name(node, constants) in constants:
-            for user in _all_users(node):
-                graph.erase_node(user)
-            graph.erase_node(node)
+def _first_open_way(module: nn.Module, form: CallForm, given: Way) -> fx.Graph:
+    """Trace on; where that ends in an error (`if x.shape[0] % 2: raise ...`), turn at the last condition."""
+    way = given
+    for _ in range(MOST_WAYS):
+        tracer = _Tracer(form, way)
+        try:
+            with _RecordMakers(tracer):
+                return tracer.trace(module)
+        except Exception:
+            taken = tracer.taken
+            while len(taken) > len(given) and not taken[-1]:
+                taken.pop()
+            if len(taken) <= len(given):
+                raise
+            way = (*taken[:-1], False)
+    raise RuntimeError(f"it has more conditions on shapes than can be tried ({MOST_WAYS})")
 
 
 def _erase_unused_items(graph: fx.Graph) -> None:
@@ -110,16 +232,54 @@ def _erase_unused_items(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
-def _argument_name(node: fx.Node, constants: Iterable[str]) -> str:
-    # fx names the placeholder of a fixed argument `mask_1`.
-    target = str(node.target)
-    stem = target.rpartition("_")[0]
-    return stem if target not in constants and stem in constants else target
+def inlined_children(module: nn.Module) -> list[nn.Module]:
+    """Descendants whose forwards are part of `module`'s graph."""
+    inlined = [child for child in module.children() if adds_its_inputs(child)]
+    return [*inlined, *(further for child in inlined for further in inlined_children(child))]
 
 
-def _all_users(node: fx.Node) -> list[fx.Node]:
-    found: dict[fx.Node, None] = {}
-    for user in node.users:
-        for further in [*_all_users(user), user]:
-            found.setdefault(further)
-    return list(found)
+def adds_its_inputs(module: nn.Module) -> bool:
+    """Whether a forward adds two values that it is given, as `BertOutput(hidden_states, input_tensor)` does.
+
+    Then the residual add is its caller's, whose graph takes this forward in.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        return False
+    forward = type(module).forward
+    if module not in _ADDS_ITS_INPUTS or _ADDS_ITS_INPUTS[module][0] is not forward:
+        _ADDS_ITS_INPUTS[module] = forward, _looks_as_if_it_added_inputs(module)
+    return _ADDS_ITS_INPUTS[module][1]
+
+
+_ADDS_ITS_INPUTS: MutableMapping[nn.Module, tuple[Any, bool]] = weakref.WeakKeyDictionary()
+
+
+def _looks_as_if_it_added_inputs(module: nn.Module) -> bool:
+    if len(plainest_form(forward_signature(module)).values) < 2:
+        return False
+    try:
+        graph = trace_forward(module)
+    except UntraceableError:
+        return False
+    given = {node: {node} if node.op == "placeholder" else set() for node in graph.nodes}
+    for node in graph.nodes:
+        for source in node.all_input_nodes:
+            given[node] |= given[source]
+        if is_add(node):
+            first, second = (given[operand] for operand in node.all_input_nodes)
+            if first and second and first.isdisjoint(second):
+                return True
+    return False
+
+
+@contextmanager
+def _in_training_mode(module: nn.Module) -> Iterator[None]:
+    """The graph stands in for the forward in training mode only. A child in evaluation inside stays so."""
+    modes = {} if module.training else {member: member.training for member in module.modules()}
+    try:
+        for member in modes:
+            member.training = True
+        yield
+    finally:
+        for member, mode in modes.items():
+            member.training = mode

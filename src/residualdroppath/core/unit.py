@@ -113,7 +113,7 @@ def run_without_graph(junction: Junction, shortcut: Tensor, inputs: tuple[Tensor
     """The branch runs and is added, and no gradient passes through it."""
     with torch.no_grad():
         branch = junction.run(*inputs)
-    return junction.merge(shortcut, branch)
+    return junction.merge(shortcut, branch.detach())  # a view made without a graph may not be written to with one
 
 
 def drop_rows(masks: RowMasks, factor: float) -> Action:
@@ -177,7 +177,9 @@ def _row_indices(mask: Tensor, device: torch.device) -> Tensor:
 
 def _dtype_key(tensor: Tensor) -> tuple:
     device_type = tensor.device.type
-    autocast = torch.is_autocast_enabled(device_type) and torch.get_autocast_dtype(device_type)
+    autocast = (
+        device_type != "meta" and torch.is_autocast_enabled(device_type) and torch.get_autocast_dtype(device_type)
+    )
     return tensor.dtype, autocast
 
 

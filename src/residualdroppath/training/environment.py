@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("residualdroppath", "torch", "torchvision", "timm", "numpy", "scikit-learn")
+PACKAGES = ("residualdroppath", "torch", "torchvision", "timm", "transformers", "numpy", "scikit-learn")
 
 
 def environment(device: torch.device) -> dict[str, Any]:

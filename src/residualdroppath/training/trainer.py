@@ -112,12 +112,17 @@ class Trainer:
         return loss.detach(), (logits.detach().argmax(1) == labels).sum()
 
     def train_epoch(self, epoch: int, observe: Observer) -> dict[str, Any]:
-        """Train for one epoch; its mean loss, accuracy and seconds. Raises `UserError` when the loss diverges."""
+        """Train for one epoch; its mean loss, accuracy, seconds, and the share of them that went into making batches.
+
+        Raises `UserError` when the loss diverges.
+        """
         torch.manual_seed(derived_seed(self.config.seed, f"dropout {epoch}"))
         self.model.train()
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
-        started = last_look = time.perf_counter()
+        started = last_look = asked = time.perf_counter()
+        making_batches = 0.0
         for done, (images, labels) in enumerate(self.batches(epoch), 1):
+            making_batches += time.perf_counter() - asked
             loss, correct = self.train_iteration(images, labels)
             totals += torch.stack([loss.double(), correct.double()])
             now = time.perf_counter()
@@ -126,6 +131,7 @@ class Trainer:
                 last_look = now
                 self.require_finite(float(totals[0]), epoch)
                 observe(self, totals[0] / done, totals[1] / (done * self.config.batch_size), done)
+            asked = time.perf_counter()
         seconds = time.perf_counter() - started
         mean_loss, correct = (totals / self.iterations_per_epoch).tolist()
         images_per_epoch = self.iterations_per_epoch * self.config.batch_size
@@ -134,6 +140,7 @@ class Trainer:
             "train_accuracy": correct / self.config.batch_size,
             "train_seconds": seconds,
             "images_per_second": images_per_epoch / seconds,
+            "data_share": making_batches / seconds,
         }
 
     def require_finite(self, loss: float, epoch: int) -> None:

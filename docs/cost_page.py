@@ -1,0 +1,122 @@
+"""`docs/cost.md` and the README's cost table, from the records of `rdp bench` in `results/bench/`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from residualdroppath.experiments.bench.config import OURS
+from residualdroppath.experiments.bench.report import HEAD, LEGEND, table_rows, title
+
+Record = dict[str, Any]
+
+INTRODUCTION = f"""# What an iteration costs
+
+Generated from the records in `results/bench/` by `python docs/generate.py`.
+
+`rdp bench MODEL` trains the same network in several ways on one batch, in one process, iteration by iteration in turn,
+each iteration beside a plain one; `drop_path` and `dropped_part` iterations of the same seeded plans count alike.
+{LEGEND}
+
+The floor is measured, not counted: each branch is taken out of the network and timed trained, frozen, and without a
+graph, on the tensors that it is given there; the trunk is timed with all branches away, and the optimizer on the
+parameters of each part. The parts that a plan needs are summed. Time / floor is what is lost on the way, in Python and
+in caches: 1 means nothing.
+"""
+BREAK_EVEN = """
+## Where skipping pays
+
+Time per iteration relative to plain training. At small batches Python and the optimizer count, and they do not shrink
+with what is dropped; a figure above 1 in **bold** says that skipping does not pay there.
+"""
+MEMORY = """
+## What does not get better
+
+- The peak memory of a run is about plain training's: bytes saved for the backward are fewer on average, but some plans
+  drop little, and a run needs what its worst plan needs ("worst" in the tables).
+- The trunk learns in one of two iterations. Compare at equal cost, or at equal cycles, as well as at equal iterations.
+- `granularity="sample"` gathers rows: on branches with batch norm all rows of a branch run if any does.
+
+## On a GPU
+
+The same commands measure there; no record of a GPU is in `results/` yet:
+
+```sh
+GPU="--device cuda --dtype bf16 --channels-last"
+rdp bench resnet50d $GPU --out results/bench/gpu/resnet50d-32.json
+rdp bench resnet50d $GPU --compile --out results/bench/gpu/resnet50d-32-compiled.json
+rdp bench resnet50d $GPU --image-size 224 --out results/bench/gpu/resnet50d-224.json
+rdp bench vit_small_patch16_224 $GPU --image-size 224 --out results/bench/gpu/vit_small-224.json
+```
+"""
+
+
+def records(folder: Path) -> dict[str, Record]:
+    """By the name of the file."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def readme_table(of_rates: list[Record]) -> str:
+    """Our rows of one network at several rates."""
+    head = ["drop rate", "`freeze`", "`drop_path`", "`dropped_part`", "per iteration", "95 % interval", "per cycle"]
+    rows = []
+    for record in of_rates:
+        for name in ("parameters", "stop_gradient"):
+            row = record["rows"][name]
+            ratio = row["per_iteration"]
+            rows.append(
+                [
+                    f"{record['config']['rate']:g}",
+                    f"`{name}`",
+                    *(f"{row['by_kind'][kind]['mean']:.2f}" for kind in ("drop_path", "dropped_part")),
+                    f"**{ratio['mean']:.2f}**",
+                    f"{ratio['low']:.2f} to {ratio['high']:.2f}",
+                    f"{row['per_cycle']['mean']:.2f}",
+                ]
+            )
+    environment = of_rates[0]["environment"]
+    return (
+        markdown_table(head, rows)
+        + f"\n\n{title(of_rates[0]).replace(' rate 0.1', ' rates')}, {environment['threads']} threads, "
+        + f"torch {environment['versions']['torch']}. `{environment['command']}`"
+    )
+
+
+def cost_page(folder: Path) -> str:
+    """The whole page."""
+    parts = [INTRODUCTION]
+    for record in records(folder).values():
+        rows = table_rows(record)
+        used = [index for index in range(len(HEAD)) if index == 0 or any(row[index] != "-" for row in rows)]
+        parts.append(f"\n## {title(record)}\n")
+        parts.append(markdown_table([HEAD[i] for i in used], [[row[i] for i in used] for row in rows]))
+        of_plain = record["plain_over_floor"]
+        note = f"Plain training takes {of_plain:.2f} of its own floor. " if of_plain else ""
+        versions = record["environment"]["versions"]
+        parts.append(f"\n{note}`{record['environment']['command']}`, torch {versions['torch']}, seed 0.\n")
+    if pairs := records(folder / "break_even"):
+        parts += [BREAK_EVEN, break_even_table(list(pairs.values())), ""]
+    return "\n".join([*parts, MEMORY.strip(), ""])
+
+
+def break_even_table(found: list[Record]) -> str:
+    """A row per network and batch size, a column per rate and freeze."""
+    cells: dict[str, dict[str, str]] = {}
+    for record in sorted(found, key=lambda r: (r["config"]["model"], r["config"]["batch_size"], r["config"]["rate"])):
+        config = record["config"]
+        network = title(record).split(", batch")[0]
+        row = cells.setdefault(f"{network}, batch {config['batch_size']}", {})
+        for name in OURS:
+            if name in record["rows"]:
+                mean = record["rows"][name]["per_iteration"]["mean"]
+                row[f"rate {config['rate']:g}, {name}"] = f"**{mean:.2f}**" if mean > 1 else f"{mean:.2f}"
+    columns = sorted({column for row in cells.values() for column in row})
+    return markdown_table(
+        ["network", *columns], [[name, *(row.get(column, "-") for column in columns)] for name, row in cells.items()]
+    )

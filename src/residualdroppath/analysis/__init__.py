@@ -1,0 +1,1 @@
+"""What residual branches are and do, measured on a model that is there."""

@@ -1,0 +1,56 @@
+"""`rdp bench MODEL`: what an iteration costs, beside plain training and what users would pick instead."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from pydantic import BaseModel, Field
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..experiments.bench.config import BenchConfig, BenchSetting
+from ..experiments.bench.measure import bench as measure
+from ..experiments.bench.report import LEGEND, terminal_table, write_files
+from ..training.config import checked
+
+WIDTH = 160
+
+
+class BenchCommand(BaseModel):
+    """Time iterations of several ways to train a network in turn with plain ones, and print the ratios."""
+
+    model: Annotated[str, tyro.conf.Positional] = Field(description="small_resnet, a timm name, or torchvision/NAME")
+    out: Path | None = Field(default=None, description="JSON record to write, a chart beside it; default: runs/bench/")
+    setting: Annotated[BenchSetting, tyro.conf.arg(name="")] = BenchSetting()
+
+
+def bench(arguments: list[str]) -> None:
+    """Parse the command line, measure, and show table, record and chart."""
+    command = checked(lambda: tyro.cli(BenchCommand, prog="rdp bench", args=arguments), "the command line")
+    config = BenchConfig(model=command.model, **command.setting.model_dump())
+    name = config.model.replace("/", "-")
+    out = (
+        command.out or Path("runs/bench") / f"{name}-{config.image_size}-b{config.batch_size}-rate{config.rate:g}.json"
+    )
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        tasks = {}
+
+        def observe(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done + 1)
+
+        record = measure(config, observe)
+    chart = write_files(record, out)
+    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    console.print(terminal_table(record))
+    console.print(LEGEND)
+    if record["plain_over_floor"]:
+        console.print(f"The floor of plain training, by the same parts, is {1 / record['plain_over_floor']:.2f} of it.")
+    for name, reason in record["left_out"].items():
+        console.print(f"left out: {name}, {reason}")
+    console.print(f"record: {out}\nchart: {chart}", soft_wrap=True)

@@ -1,0 +1,154 @@
+"""The residual adds of one block, over the ways to call it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from torch import fx, nn
+
+from .arguments import CallForm, forward_signature, plainest_form
+from .branch_nodes import NotResidual, ResidualAdd
+from .conditions import Way
+from .nodes import is_inplace, is_matrix, node_parameters, upstream
+from .registry import registering_call
+from .residual_add import find_residual_adds
+from .tracing import UntraceableError, trace_forward
+
+
+@dataclass(frozen=True)
+class BlockAdds:
+    """Residual adds by the last part of their branch's name, in order of execution, and the adds that are none."""
+
+    module: nn.Module
+    graphs: tuple[fx.Graph, ...]
+    found: dict[str, ResidualAdd]
+    others: list[NotResidual]
+
+    def roots(self, suffix: str) -> tuple[str, ...]:
+        """Children and parameters that only the branch names."""
+        mine = set(self.found[suffix].nodes)
+        graph = self.found[suffix].node.graph
+        elsewhere = {node.target for node in graph.nodes if node.op in NAMING and node not in mine}
+        used = (str(node.target) for node in self.found[suffix].nodes if node.op in NAMING)
+        return tuple(dict.fromkeys(name for name in used if name not in elsewhere))
+
+    def shares(self, suffix: str) -> tuple[str, ...]:
+        """Children and parameters that the branch uses, and something else too."""
+        nodes = (*self.found[suffix].nodes, *self.found[suffix].inputs)
+        own = self.roots(suffix)
+        names = (str(node.target) for node in nodes if node.op == "get_attr")
+        called = (str(node.target) for node in self.found[suffix].nodes if node.op == "call_module")
+        return tuple(dict.fromkeys(name for name in (*called, *names) if name not in own))
+
+    def children_called(self) -> list[str]:
+        """Dotted names, in order of the calls."""
+        called = [str(node.target) for graph in self.graphs for node in graph.nodes if node.op == "call_module"]
+        return list(dict.fromkeys(called))
+
+    def children_called_before(self, suffix: str) -> list[str]:
+        """Those whose calls come before the first of the branch."""
+        order = list(self.found[suffix].node.graph.nodes)
+        before = order[: order.index(self.found[suffix].nodes[0])]
+        return [str(node.target) for node in before if node.op == "call_module"]
+
+    def names_used(self) -> set[str]:
+        return {str(node.target) for graph in self.graphs for node in graph.nodes if node.op in NAMING}
+
+    def outputs_read(self) -> dict[str, frozenset[int]]:
+        """Of children that return several values, which are read; the others are not named."""
+        read: dict[str, set[int | None]] = {}
+        for graph in self.graphs:
+            for node in graph.nodes:
+                if node.op == "call_module":
+                    read.setdefault(str(node.target), set()).update({_item(user) for user in node.users} or {None})
+        return {name: frozenset(i for i in items if i is not None) for name, items in read.items() if None not in items}
+
+
+RANDOM = ("dropout", "rand", "bernoulli", "multinomial", "follow", "assert")  # to be left in, though nobody reads it
+NAMING = ("call_module", "get_attr")
+
+
+def all_adds(module: nn.Module, outputs_read: frozenset[int] | None = None) -> BlockAdds:
+    """What is added when the forward gets its required arguments alone, and when it gets the optional ones as well.
+
+    `outputs_read` names the returned values that the caller reads, None for all. Raises `UntraceableError`.
+    """
+    signature = forward_signature(module)
+    plainest = plainest_form(signature)
+    optional = tuple(name for name, default in plainest.constants.items() if default is None)
+    others = {name: default for name, default in plainest.constants.items() if default is not None}
+    graphs: list[fx.Graph] = []
+    failures: list[UntraceableError] = []
+    for form in [plainest, CallForm(signature, (*plainest.values, *optional), others)][: 2 if optional else 1]:
+        try:
+            graphs.append(trace_block(module, form, (), outputs_read))
+        except UntraceableError as error:
+            failures.append(error)
+    if not graphs:
+        raise failures[0]
+    by_graph = [find_residual_adds(graph, module) for graph in graphs]
+    named = [name_adds(adds, module) for adds, _ in by_graph]
+    known = named[0]
+    merged = {own: known.get(own, add) for suffix, add in named[-1].items() for own in [_known_as(suffix, known)]}
+    return BlockAdds(module, tuple(graphs), {**merged, **known}, by_graph[0][1])
+
+
+def trace_block(module: nn.Module, form: CallForm | None, way: Way, outputs_read: frozenset[int] | None) -> fx.Graph:
+    """The graph of a block, which returns None in the place of values that nobody reads."""
+    graph = trace_forward(module, form, way)
+    if outputs_read is not None:
+        (output,) = (node for node in graph.nodes if node.op == "output")
+        returned = output.args[0]
+        if isinstance(returned, (tuple, list)):
+            output.args = (type(returned)(v if i in outputs_read else None for i, v in enumerate(returned)),)
+            unread = [v for i, v in enumerate(returned) if i not in outputs_read and isinstance(v, fx.Node)]
+            served = {node for value in unread for node in upstream(value)}
+            for node in reversed(graph.nodes):
+                if node in served and not node.users and node.op in ("call_function", "call_method"):
+                    if not is_inplace(node, module) and not any(word in str(node.target) for word in RANDOM):
+                        graph.erase_node(node)
+    return graph
+
+
+def adds_of_call(graph: fx.Graph, module: nn.Module, form: CallForm, known: Collection[str]) -> dict[str, ResidualAdd]:
+    """Of the branches `known`, those that one way to call a block adds.
+
+    An optional argument may carry the shortcut (timm's DlaBasic). Raises `RuntimeError` where a known
+    branch takes part in a way that cannot be dropped.
+    """
+    parameters = form.signature.parameters
+    optional = {name for name in form.values if name in parameters and parameters[name].default is None}
+    named = name_adds(find_residual_adds(graph, module, may_be_shortcut=optional)[0], module)
+    adds = {_known_as(suffix, known): add for suffix, add in named.items()}
+    for suffix in known:
+        if suffix not in adds and any(node.op in NAMING and node.target == suffix for node in graph.nodes):
+            raise RuntimeError(
+                f"{type(module).__name__}.forward, called with {form.describe()}, uses {suffix} otherwise than as the "
+                f"residual branch that was found. Register its class: `{registering_call(module)}`, with its own "
+                "forward and branches."
+            )
+    return {suffix: add for suffix, add in adds.items() if suffix in known}
+
+
+def _known_as(suffix: str, known: Collection[str]) -> str:
+    """The name of the same branch where another way to call the block reaches deeper (`attns.0` for `attns.0.attn`)."""
+    return next((own for own in known if f"{suffix}.".startswith(f"{own}.") or own.startswith(f"{suffix}.")), suffix)
+
+
+def name_adds(adds: list[ResidualAdd], block: nn.Module) -> dict[str, ResidualAdd]:
+    """The adds by the first child in their branch with a weight matrix or kernel (`attn`, not the norm before it)."""
+    named: dict[str, ResidualAdd] = {}
+    for add in adds:
+        used = [(str(node.target), node_parameters(block, node)) for node in add.nodes]
+        with_weights = [name for name, parameters in used if any(map(is_matrix, parameters))]
+        suffix = (with_weights or [name for name, parameters in used if parameters])[0]
+        count = sum(other.split("@")[0] == suffix for other in named)
+        named[suffix if not count else f"{suffix}@{count + 1}"] = add
+    return named
+
+
+def _item(node: fx.Node) -> int | None:
+    """Which of several values a node takes, if it does nothing else."""
+    takes_one = node.op == "call_function" and getattr(node.target, "__name__", "") == "getitem"
+    return node.args[1] if takes_one and isinstance(node.args[1], int) else None

@@ -1,0 +1,78 @@
+"""How much learning lies on a way through a traced forward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import fx, nn
+from torch.nn.modules.conv import _ConvNd
+
+from .nodes import is_matrix, node_parameters
+from .tracing import UntraceableError, trace_forward
+
+SCALE_METHODS = ("view", "reshape", "mul", "unsqueeze")
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What is learned on a chain of nodes.
+
+    `parametrised` counts nodes with parameters and `scaling` those among them that only multiply by a
+    vector; `modules` counts children and weight matrices, not single vectors; `layers` weight matrices
+    and kernels, `depthwise` those among them that filter each channel by itself, as pooling does; `joins`
+    the operations on several values, concatenation apart: a shortcut has none.
+    """
+
+    parametrised: int = 0
+    scaling: int = 0
+    modules: int = 0
+    layers: int = 0
+    depthwise: int = 0
+    joins: int = 0
+
+    def __add__(self, other: Weight) -> Weight:
+        return Weight(*(mine + its for mine, its in zip(self._counts(), other._counts(), strict=True)))
+
+    def maximum(self, other: Weight) -> Weight:
+        return Weight(*map(max, self._counts(), other._counts()))
+
+    def is_shortcut_beside(self, branch: Weight) -> bool:
+        """Whether this is the chain of a shortcut, the other that of its residual branch."""
+        if self.joins:
+            return False
+        if self.parametrised == 0:
+            return branch.modules > 0
+        if self.parametrised == self.scaling:
+            return branch.parametrised > branch.scaling
+        return self.layers - self.depthwise == 1 and branch.layers - branch.depthwise > 1
+
+    def _counts(self) -> tuple[int, ...]:
+        return self.parametrised, self.scaling, self.modules, self.layers, self.depthwise, self.joins
+
+
+def weight_of(module: nn.Module, node: fx.Node) -> Weight:
+    """What a single node of `module`'s forward adds to a chain."""
+    parameters = node_parameters(module, node)
+    if not parameters:
+        return Weight()
+    layers = sum(map(is_matrix, parameters))
+    if node.op != "call_module":
+        return Weight(1, int(layers == 0), int(layers > 0), layers)
+    child = module.get_submodule(str(node.target))
+    return Weight(1, int(_only_scales(child)), 1, layers, sum(map(_is_depthwise, child.modules())))
+
+
+def _is_depthwise(module: nn.Module) -> bool:
+    return isinstance(module, _ConvNd) and module.groups == module.in_channels == module.out_channels > 1
+
+
+def _only_scales(module: nn.Module) -> bool:
+    """Whether the module multiplies its input by a parameter and does nothing else."""
+    if len(list(module.parameters())) != 1:
+        return False
+    try:
+        graph = trace_forward(module)
+    except UntraceableError:
+        return False
+    operations = [node for node in graph.nodes if node.op not in ("placeholder", "get_attr", "output")]
+    return all(getattr(node.target, "__name__", node.target) in SCALE_METHODS for node in operations)

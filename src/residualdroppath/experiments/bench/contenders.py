@@ -1,0 +1,203 @@
+"""Networks trained side by side: each does one whole iteration when called."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...core.discovery import NoResidualBranchError
+from ...core.plan import Plan
+from ...core.residual_drop_path import ResidualDropPath
+from ...core.unit import Action, Junction
+from ...errors import UserError, first_line
+from ...models.create import create_model
+from ...models.torchvision_ops import ensure_torchvision_ops
+from .config import OURS, BenchConfig
+
+NUM_CLASSES = 10
+
+
+class NotOfThisModel(Exception):
+    """A contender that the network does not have; the message says why."""
+
+
+class Contender:
+    """A network with its optimizer on one batch; `rdp` is None unless it trains by the method."""
+
+    def __init__(self, name: str, config: BenchConfig, device: torch.device, batch_size: int | None = None):
+        self.name = name
+        self.config = config
+        torch.manual_seed(config.seed)
+        layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        model = make_network(name, config).to(device)
+        self.model: nn.Module = model.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+        self.rdp = self._method()
+        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.SGD
+        options: dict[str, Any] = {} if config.optimizer == "adamw" else {"momentum": 0.9}
+        options |= {"fused": True} if config.fused else {}
+        self.optimizer = kind(self.model.parameters(), lr=1e-3, weight_decay=5e-4, **options)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.dtype == "fp16")
+        shape = (batch_size or config.batch_size, 3, config.image_size, config.image_size)
+        self.images = torch.randn(shape, device=device).contiguous(memory_format=layout)
+        self.labels = torch.randint(NUM_CLASSES, shape[:1], device=device)
+        if config.compile:
+            self.model.compile()
+            if self.rdp is not None:
+                self.rdp.compile()
+
+    def iteration(self) -> None:
+        """Forward, backward, update, and on to the next plan."""
+        self.scaler.scale(self.loss()).backward()
+        self._before_update()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self.rdp is not None:
+            self.rdp.step()
+
+    @property
+    def plan(self) -> Plan | None:
+        """Of the iteration that comes next."""
+        return None if self.rdp is None else self.rdp.plan
+
+    def autocast(self) -> torch.autocast:
+        dtype = torch.float16 if self.config.dtype == "fp16" else torch.bfloat16
+        return torch.autocast(self.images.device.type, dtype, enabled=self.config.dtype != "float32")
+
+    def loss(self) -> Tensor:
+        with self.autocast():
+            return F.cross_entropy(self.model(self.images), self.labels)
+
+    def close(self) -> None:
+        """Leave the network plain."""
+        if self.rdp is not None:
+            self.rdp.remove()
+
+    def _method(self) -> ResidualDropPath | None:
+        if self.name not in OURS and self.name != "rate_zero":
+            return None
+        rate = 0.0 if self.name == "rate_zero" else None
+        return make_method(self.model, self.config, rate, **OURS.get(self.name, {}))
+
+    def _before_update(self) -> None:
+        pass
+
+
+class Naive(Contender):
+    """The same updates from a network that runs everything: what is dropped is multiplied by 0.
+
+    Frozen gradients are computed, and thrown away before the optimizer sees them.
+    """
+
+    def __init__(self, config: BenchConfig, device: torch.device, batch_size: int | None = None):
+        super().__init__("naive", config, device, batch_size)
+        self.plans = make_method(copy.deepcopy(self.model).to("meta"), config)
+        units = make_method(self.model, config, 0.0)
+        self.factors = [1.0] * len(units.branches)
+        self._open = ExitStack()
+        self._open.callback(units.remove)
+        self._open.enter_context(units.acting([self._multiply(index) for index in range(len(self.factors))]))
+        self.owners = {id(p): branch.name for branch in units.branches for p in branch.parameters}
+
+    def iteration(self) -> None:
+        plan = self.plans.plan
+        dropped = set(plan.dropped) if plan.kind == "drop_path" else set()
+        for index, (branch, rate) in enumerate(zip(self.plans.branches, plan.drop_rates, strict=True)):
+            kept = 1.0 if plan.kind == "dropped_part" else 1 / (1 - rate)
+            self.factors[index] = 0.0 if branch.name in dropped else kept
+        super().iteration()
+        self.plans.step()
+
+    def close(self) -> None:
+        self._open.close()
+
+    @property
+    def plan(self) -> Plan:
+        return self.plans.plan
+
+    def _multiply(self, index: int) -> Action:
+        def multiplied(junction: Junction, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+            return junction.add(shortcut, junction.run(*inputs) * self.factors[index])
+
+        return multiplied
+
+    def _before_update(self) -> None:
+        plan = self.plans.plan
+        frozen = set(plan.dropped) if plan.kind == "drop_path" else {*plan.kept, None}
+        for parameter in self.model.parameters():
+            if self.owners.get(id(parameter)) in frozen:
+                parameter.grad = None
+
+
+def make_contender(name: str, config: BenchConfig, device: torch.device, batch_size: int | None = None) -> Contender:
+    """Raises `NotOfThisModel` where the network has no such option."""
+    return Naive(config, device, batch_size) if name == "naive" else Contender(name, config, device, batch_size)
+
+
+def make_method(model: nn.Module, config: BenchConfig, rate: float | None = None, **options: Any) -> ResidualDropPath:
+    rate = config.rate if rate is None else rate
+    try:
+        return ResidualDropPath(model, rate, rate_over_depth=config.rate_over_depth, seed=config.seed, **options)
+    except NoResidualBranchError as error:
+        raise UserError(str(error)) from error
+
+
+def make_network(name: str, config: BenchConfig) -> nn.Module:
+    """The network as contender `name` has it, in training mode. Raises `NotOfThisModel` or `UserError`."""
+    library, _, own_name = config.model.rpartition("/")
+    if library not in ("", "timm", "torchvision"):
+        raise UserError(f"`model` must be small_resnet, a timm name, or torchvision/NAME, got {config.model!r}.")
+    if library == "torchvision":
+        return _torchvision(own_name, config, stochastic=name == "torchvision")
+    if name == "torchvision":
+        raise NotOfThisModel("not a network of torchvision")
+    if name == "timm":
+        return _timm_with_drop_path(own_name, config)
+    return create_model(
+        own_name,
+        in_channels=3,
+        num_classes=NUM_CLASSES,
+        image_size=config.image_size,
+        depth=config.depth,
+        width=config.width,
+    ).train()
+
+
+def _timm_with_drop_path(name: str, config: BenchConfig) -> nn.Module:
+    ensure_torchvision_ops()
+    import timm
+
+    if not timm.is_model(name):
+        raise NotOfThisModel("not a network of timm")
+    make: Callable[..., nn.Module] = timm.create_model
+    options: dict[str, Any] = {"num_classes": NUM_CLASSES, "drop_path_rate": config.rate}
+    try:
+        try:
+            return make(name, **options, img_size=config.image_size).train()
+        except TypeError:
+            return make(name, **options).train()
+    except TypeError as error:
+        raise NotOfThisModel("it has no drop_path_rate") from error
+
+
+def _torchvision(name: str, config: BenchConfig, *, stochastic: bool) -> nn.Module:
+    ensure_torchvision_ops()
+    import torchvision
+
+    options = {"stochastic_depth_prob": config.rate if stochastic else 0.0}
+    try:
+        builder = torchvision.models.get_model_builder(name)
+    except ValueError as error:
+        raise UserError(f"`model` torchvision/{name} is not known: {first_line(error)}") from error
+    try:
+        return builder(weights=None, num_classes=NUM_CLASSES, **options).train()
+    except TypeError as error:
+        if stochastic:
+            raise NotOfThisModel("it has no StochasticDepth") from error
+        return builder(weights=None, num_classes=NUM_CLASSES).train()

@@ -1,0 +1,152 @@
+"""Times each part of a network apart: branches, trunk and optimizer.
+
+Parts take turns, so that each finds the caches as a whole iteration would leave them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...core.freezing import has_batch_statistics
+from ...core.unit import Action, Junction, drop
+from ..cost import Stopwatch
+from .contenders import Contender, make_method
+from .floor import MODES, Floor, Mode
+
+
+@dataclass
+class Part:
+    """A branch taken out of a network: what it was given, and the gradient of the sum."""
+
+    junction: Junction
+    shortcut: Tensor
+    inputs: tuple[Any, ...]
+    reads_shortcut: tuple[bool, ...]  # for each input, whether it is the shortcut itself
+    gradient: Tensor | None = None
+
+
+class PartsMeter:
+    """Takes a contender's network apart; each `round()` times every part once, into `floor`."""
+
+    def __init__(self, contender: Contender, stopwatch: Stopwatch):
+        self.contender = contender
+        self.stopwatch = stopwatch
+        self.parts: dict[int, Part] = {}
+        self.rdp = make_method(contender.model, contender.config, 0.0)
+        self.branches = [branch.parameters for branch in self.rdp.branches]
+        in_branches = {id(parameter) for own in self.branches for parameter in own}
+        self.trunk = [p for p in contender.model.parameters() if id(p) not in in_branches]
+        self.actions: list[Action] = [self._record(index) for index in range(len(self.branches))]
+        self._open = ExitStack()
+        self._open.callback(self.rdp.remove)
+        self._open.enter_context(self.rdp.acting([self._as_told(index) for index in range(len(self.branches))]))
+        self.gradients = {p: torch.zeros_like(p) for p in contender.model.parameters()}
+        contender.loss().backward()
+        contender.model.requires_grad_(False)
+        self.floor = self._empty()
+        self.round()
+        self.floor = self._empty()  # the first round warmed up
+
+    def round(self) -> None:
+        """Time every part once."""
+        floor = self.floor
+        for mode in MODES:
+            for index, part in self.parts.items():
+                floor.branches.setdefault((index, mode), []).append(self._branch(index, part, mode))
+        for index, part in self.parts.items():
+            seconds = self.stopwatch(lambda part=part: part.junction.hand_on(part.shortcut))
+            floor.handing_on.setdefault(index, []).append(seconds)
+        for first in (None, *self.parts):
+            floor.trunk.setdefault(first, []).append(self._trunk(first))
+        floor.idle_update.append(self._update([]))
+        for owner, parameters in [(None, self.trunk), *enumerate(self.branches)]:
+            floor.updates.setdefault(owner, []).append(self._update(parameters))
+
+    def close(self) -> None:
+        """Give the network back, plain."""
+        self.contender.model.requires_grad_(True)
+        self._open.close()
+        self.parts.clear()
+
+    def _empty(self) -> Floor:
+        found = self.rdp.discovery.branches
+        return Floor(tuple(b.name for b in found), tuple(has_batch_statistics(b.modules()) for b in found))
+
+    def _as_told(self, index: int) -> Action:
+        return lambda junction, shortcut, inputs: self.actions[index](junction, shortcut, inputs)
+
+    def _record(self, index: int) -> Action:
+        def recorded(junction: Junction, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+            detached = tuple(value.detach() if isinstance(value, Tensor) else value for value in inputs)
+            part = Part(junction, shortcut.detach(), detached, tuple(value is shortcut for value in inputs))
+            merged = junction.add(shortcut, junction.run(*inputs))
+            merged.register_hook(lambda gradient: setattr(part, "gradient", gradient.detach()))
+            self.parts[index] = part
+            return merged
+
+        return recorded
+
+    def _branch(self, index: int, part: Part, mode: Mode) -> float:
+        learns, passes = mode in ("trained", "first"), mode in ("trained", "frozen")
+        shortcut = part.shortcut.detach().requires_grad_(passes)
+        inputs = [
+            shortcut if same else _leaf(value, passes)
+            for value, same in zip(part.inputs, part.reads_shortcut, strict=True)
+        ]
+
+        def work() -> None:
+            with torch.set_grad_enabled(mode != "no_graph"), self.contender.autocast():
+                handed = shortcut.clone() if part.junction.overwrites_shortcut else shortcut
+                merged = part.junction.merge(handed, part.junction.run(*inputs))
+            if merged.requires_grad:
+                merged.backward(part.gradient)
+
+        with learning(self.branches[index] if learns else ()):
+            return self.stopwatch(work)
+
+    def _trunk(self, first: int | None) -> float:
+        self.actions = [drop] * len(self.branches)
+        if first is not None:
+            self.actions[first] = begin_gradient
+        with learning(self.trunk if first is None else ()):
+            return self.stopwatch(lambda: self.contender.loss().backward())
+
+    def _update(self, parameters: Sequence[nn.Parameter]) -> float:
+        for parameter in parameters:
+            parameter.grad = self.gradients[parameter]
+        seconds = self.stopwatch(self.contender.optimizer.step)
+        for parameter in parameters:
+            parameter.grad = None
+        return seconds
+
+
+def begin_gradient(junction: Junction, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+    """Dropped, and no gradient passes to what lies before."""
+    start = junction.hand_on(shortcut.detach()).requires_grad_()
+    return start.unsafe_split(len(start))[0]  # not a leaf, so that what follows may overwrite it; costs nothing
+
+
+@contextmanager
+def learning(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Only these ask for a gradient, and lose it afterwards."""
+    parameters = list(parameters)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+
+
+def _leaf(value: Any, learns: bool) -> Any:
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.detach().requires_grad_(learns)
+    return value

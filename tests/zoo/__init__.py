@@ -1,0 +1,1 @@
+"""Models of well-known libraries, their residual branches written down by reading the sources."""

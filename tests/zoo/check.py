@@ -1,0 +1,46 @@
+"""Is what discovery finds in a model what its source says?"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from residualdroppath import NoResidualBranchError
+from residualdroppath.core.discovery import discover
+from residualdroppath.core.ownership import assign_owners
+
+from .expected import ExpectedModel
+
+Branch = tuple[nn.Module, frozenset[nn.Parameter]]  # its block and its parameters
+
+
+def differences(model: ExpectedModel, network: nn.Module) -> list[str]:
+    """One line for each branch that is missing, too much or not made of the expected parameters."""
+    by_name = dict(network.named_parameters(remove_duplicate=False))
+    expected = [
+        (network.get_submodule(branch.block), frozenset(by_name[name] for name in branch.parameters(network)))
+        for branch in model.branches
+    ]
+    found = found_branches(network)
+    missing = [f"missing {_show(network, *branch)}" for branch in expected if branch not in found]
+    unexpected = [f"unexpected {_show(network, *branch)}" for branch in found if branch not in expected]
+    return missing + unexpected
+
+
+def found_branches(network: nn.Module) -> list[Branch]:
+    """Block and parameters of each branch found."""
+    try:
+        discovery = discover(network)
+    except NoResidualBranchError:
+        return []
+    ownership = assign_owners(network, discovery)
+    return [
+        (branch.block, frozenset(p for slot in ownership.slots[index] if (p := slot.parameter) is not None))
+        for index, branch in enumerate(discovery.branches)
+    ]
+
+
+def _show(network: nn.Module, block: nn.Module, parameters: frozenset[nn.Parameter]) -> str:
+    path = next(name for name, module in network.named_modules() if module is block)
+    names = [name for name, parameter in block.named_parameters() if parameter in parameters]
+    children = dict.fromkeys(name.split(".")[0] for name in names)
+    return f"{path}: {', '.join(children) or 'no parameters'}"

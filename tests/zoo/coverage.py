@@ -1,0 +1,215 @@
+"""Hold every written model to its expected branches and to the contracts: `python -m tests.zoo.coverage [MINUTES]`.
+
+First all branches, then contracts, quick files first, until MINUTES are over (all, by default).
+Writes results/coverage.json and, from it, docs/coverage.md.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.progress import Progress
+
+from residualdroppath import NoResidualBranchError
+from residualdroppath.core.discovery import discover
+from residualdroppath.errors import first_line
+from residualdroppath.training.environment import environment
+
+from .check import differences, found_branches
+from .contracts import Contracts
+from .expected import ExpectedFile, ExpectedModel, load_expected
+from .models import build, inputs, some_model_of
+
+ROOT = Path(__file__).parents[2]
+RECORD, PAGE = ROOT / "results" / "coverage.json", ROOT / "docs" / "coverage.md"
+LIBRARIES = ("timm", "torchvision", "transformers")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came out for one model file; `contracts` is None where they were not run.
+
+    `reason` says why it does not pass, or why nothing is expected.
+    """
+
+    library: str
+    file: str
+    models: list[str]
+    blocks: list[str]
+    expected: int
+    found: int
+    passes: bool
+    contracts: bool | None
+    reason: str
+    seconds: float
+
+
+def check_file(file: ExpectedFile) -> Row:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    started = time.perf_counter()
+    if file.none:
+        name, network = some_model_of(file)
+        row = _row_of_nothing(file, name, network)
+    else:
+        wrong: list[str] = []
+        blocks: dict[str, None] = {}
+        num_found = 0
+        for model in file.models:
+            network = build(model)
+            found = found_branches(network)
+            num_found += len(found)
+            blocks.update(dict.fromkeys(type(block).__name__ for block, _ in found))
+            wrong += [f"{model.name}: {problem}" for problem in differences(model, network)]
+        names, expected = [model.name for model in file.models], sum(len(model.branches) for model in file.models)
+        row = Row(
+            file.library,
+            file.file,
+            names,
+            list(blocks),
+            expected,
+            num_found,
+            not wrong,
+            None,
+            "; ".join(wrong[:3]),
+            0.0,
+        )
+    gc.collect()
+    return replace(row, seconds=round(time.perf_counter() - started, 1))
+
+
+def check_contracts(file: ExpectedFile) -> list[str]:
+    """Where a contract fails; empty if all models of the file hold them."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    broken = [f"{model.name}: {problem}" for model in file.models for problem in problems(model)]
+    gc.collect()
+    return broken
+
+
+def problems(model: ExpectedModel) -> list[str]:
+    """The contract that a model breaks, if any."""
+    try:
+        Contracts(lambda: build(model), inputs(model, rows=3)).check_all()
+    except Exception as error:  # whatever a network raises is its verdict
+        return [f"{type(error).__name__}: {first_line(error)}"]
+    return []
+
+
+def _row_of_nothing(file: ExpectedFile, name: str, network: torch.nn.Module) -> Row:
+    try:
+        found = len(discover(network).branches)
+    except NoResidualBranchError:
+        found = 0
+    return Row(file.library, file.file, [name], [], 0, found, found == 0, None, f"none: {file.none}", 0.0)
+
+
+def write_page(record: dict) -> str:
+    """The page in Markdown."""
+    lines = [
+        "# Coverage",
+        "",
+        "Residual branches found in the models of well-known libraries, against what reading their sources says",
+        "(`tests/zoo/expected`), and held to the contracts in float64. Made by `make coverage`.",
+    ]
+    for library in LIBRARIES:
+        rows = [Row(**row) for row in record["rows"] if row["library"] == library]
+        if not rows:
+            continue
+        passing = sum(row.passes for row in rows)
+        held = sum(row.contracts is True for row in rows)
+        run = sum(row.contracts is not None for row in rows)
+        version = record["environment"]["versions"].get(library, "")
+        lines += ["", f"## {library} {version}", ""]
+        lines += [
+            f"Branches as expected in {passing} of {len(rows)} files; contracts hold in {held} of {run} files run.",
+            "",
+        ]
+        lines += ["| file | models | blocks with branches | expected | found | verdict |", "|---|---|---|--:|--:|---|"]
+        for row in rows:
+            models, blocks = ", ".join(dict.fromkeys(row.models)), ", ".join(row.blocks)
+            lines.append(f"| {row.file} | {models} | {blocks} | {row.expected} | {row.found} | {verdict(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def verdict(row: Row) -> str:
+    if not row.passes or row.contracts is False:
+        return f"fails: {row.reason}".replace("|", "/")
+    if row.expected == 0:
+        return "none expected"
+    return "pass" if row.contracts else "branches pass; contracts not run here"
+
+
+def contracts_of(files: dict[int, ExpectedFile], ends: float) -> Iterator[tuple[int, list[str]]]:
+    """What each file breaks, as it is found, until `ends` of the clock is past.
+
+    A crash inside a library takes its process along and all that was waiting for it: the rest goes on in one
+    process, where the file that crashed is known.
+    """
+    left, workers = dict(files), os.cpu_count() or 1
+    while left and time.perf_counter() < ends:
+        with ProcessPoolExecutor(max_workers=workers) as pool:
+            pending = {pool.submit(check_contracts, file): i for i, file in left.items()}
+            try:
+                for future in as_completed(pending):
+                    if not future.cancelled():
+                        broken = future.result()
+                        del left[pending[future]]
+                        yield pending[future], broken
+                    if time.perf_counter() > ends:
+                        pool.shutdown(wait=False, cancel_futures=True)
+            except BrokenProcessPool:
+                if workers == 1:
+                    crashed = next(iter(left))
+                    del left[crashed]
+                    yield crashed, ["its process crashed"]
+                workers = 1
+
+
+def main() -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    ends = time.perf_counter() + 60 * float(sys.argv[1] if sys.argv[1:] else "inf")
+    files = [file for library in LIBRARIES for file in load_expected(library)]
+    rows: list[Row] = []
+    with Progress() as progress:
+        bar = progress.add_task("branches", total=len(files))
+        with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
+            for row in pool.map(check_file, files):
+                rows.append(row)
+                progress.update(bar, advance=1)
+        quick_first = sorted((i for i, file in enumerate(files) if file.models), key=lambda i: rows[i].seconds)
+        bar = progress.add_task("contracts", total=len(quick_first))
+        for i, broken in contracts_of({i: files[i] for i in quick_first}, ends):
+            rows[i] = replace(
+                rows[i], contracts=not broken, reason="; ".join([rows[i].reason, *broken[:3]]).strip("; ")
+            )
+            progress.update(bar, advance=1)
+    for row in rows:
+        if not row.passes or row.contracts is False:
+            print(f"{row.library}/{row.file}: {row.reason}")
+    rows.sort(key=lambda row: (LIBRARIES.index(row.library), row.file))
+    record = {
+        "command": "python -m tests.zoo.coverage " + " ".join(sys.argv[1:]),
+        "environment": environment(torch.device("cpu")),
+        "rows": [asdict(row) for row in rows],
+    }
+    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    PAGE.write_text(write_page(record))
+    print(f"branches as expected in {sum(row.passes for row in rows)} of {len(rows)} files")
+    sys.exit(0 if all(row.passes and row.contracts is not False for row in rows) else 1)
+
+
+if __name__ == "__main__":
+    main()

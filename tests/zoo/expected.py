@@ -1,0 +1,120 @@
+"""The residual branches that reading the sources of a library says there are, one YAML file per model file.
+
+models:
+  - name: resnet18
+    options: {img_size: 64}        # keyword arguments that make the model small
+    input: [3, 64, 64]             # shape of one sample
+    branches:
+      - block: layer{1..4}.{0..1}  # module paths; {a..b} and {a,b} expand
+        branch: [conv1, bn1, conv2, bn2]
+none: why the file has no residual add   # instead of models
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+EXPECTED = Path(__file__).parent / "expected"
+BRACES = re.compile(r"\{([^{}]+)\}")
+
+
+@dataclass(frozen=True)
+class ExpectedBranch:
+    """One branch: the path of its block, and the children and parameters of the block that only it uses."""
+
+    block: str
+    members: tuple[str, ...]
+
+    def parameters(self, model: nn.Module) -> frozenset[str]:
+        """Names of the parameters of `model` that belong to the branch."""
+        roots = [f"{self.block}.{member}" if self.block else member for member in self.members]
+        names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+        for root in roots:
+            if not any(_below(name, root) for name in names):
+                raise ValueError(f"`{root}` holds no parameter of {type(model).__name__}")
+        return frozenset(name for name in names if any(_below(name, root) for root in roots))
+
+
+@dataclass(frozen=True)
+class ExpectedModel:
+    """One model of a library and its branches."""
+
+    library: str
+    file: str
+    name: str
+    branches: tuple[ExpectedBranch, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    input: tuple[int, ...] = (3, 64, 64)
+    note: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{self.library}-{self.file}-{self.name}"
+
+
+@dataclass(frozen=True)
+class ExpectedFile:
+    """One model file of a library: the models that together use all its residual blocks, or why it has none."""
+
+    library: str
+    file: str
+    models: tuple[ExpectedModel, ...]
+    none: str = ""
+
+
+def load_expected(library: str) -> list[ExpectedFile]:
+    """All files written for `library`, by name."""
+    return [load_file(path) for path in sorted((EXPECTED / library).glob("*.yaml"))]
+
+
+def load_file(path: Path) -> ExpectedFile:
+    content = yaml.safe_load(path.read_text())
+    if unknown := content.keys() - {"models", "none"}:
+        raise ValueError(f"{path.name}: unknown keys {sorted(unknown)}")
+    library, file = path.parent.name, path.stem
+    models = tuple(_model(library, file, entry) for entry in content.get("models", ()))
+    return ExpectedFile(library, file, models, content.get("none", ""))
+
+
+def _model(library: str, file: str, entry: dict[str, Any]) -> ExpectedModel:
+    if unknown := entry.keys() - {"name", "options", "input", "branches", "note"}:
+        raise ValueError(f"{file}: unknown keys {sorted(unknown)} of a model")
+    branches = []
+    for branch in entry["branches"]:
+        if branch.keys() != {"block", "branch"}:
+            raise ValueError(f"{file}: a branch has the keys `block` and `branch`, got {sorted(branch)}")
+        branches += [ExpectedBranch(block, tuple(branch["branch"])) for block in expand(branch["block"])]
+    return ExpectedModel(
+        library=library,
+        file=file,
+        name=entry["name"],
+        branches=tuple(branches),
+        options=entry.get("options", {}),
+        input=tuple(entry.get("input", (3, 64, 64))),
+        note=entry.get("note", ""),
+    )
+
+
+def expand(pattern: str) -> list[str]:
+    """`a{0..1}.{x,y}` as `a0.x a0.y a1.x a1.y`."""
+    parts = BRACES.split(pattern)
+    choices = [[part] if index % 2 == 0 else _choices(part) for index, part in enumerate(parts)]
+    return ["".join(chosen) for chosen in itertools.product(*choices)]
+
+
+def _choices(braces: str) -> list[str]:
+    if ".." in braces:
+        first, last = braces.split("..")
+        return [str(number) for number in range(int(first), int(last) + 1)]
+    return braces.split(",")
+
+
+def _below(name: str, root: str) -> bool:
+    return name == root or name.startswith(f"{root}.")

@@ -1,0 +1,97 @@
+"""Networks of the libraries, made small, and inputs for them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from residualdroppath.models.torchvision_ops import ensure_torchvision_ops
+
+from .expected import ExpectedFile, ExpectedModel
+
+
+def build(model: ExpectedModel, seed: int = 0) -> nn.Module:
+    """The network in float64 and training mode, every parameter away from zero, the same at every call."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = _MAKERS[model.library](model).double()
+        # Libraries set the last norm or layer scale of a branch to zero: then nothing would be tested.
+        for parameter in network.parameters():
+            if parameter.is_floating_point():
+                parameter.data += 0.05 * torch.randn_like(parameter)
+    return network.train()
+
+
+def inputs(model: ExpectedModel, rows: int = 2, seed: int = 0) -> dict[str, Tensor]:
+    """Keyword arguments for one forward."""
+    generator = torch.Generator().manual_seed(seed)
+    if model.library == "transformers":
+        from .transformers_models import transformers_inputs
+
+        return transformers_inputs(model, rows, generator)
+    images = torch.randn(rows, *model.input, dtype=torch.float64, generator=generator)
+    return {"x": images}
+
+
+def _timm(model: ExpectedModel) -> nn.Module:
+    ensure_torchvision_ops()
+    import timm
+
+    return timm.create_model(model.name, pretrained=False, **{"num_classes": 5, **model.options})
+
+
+def _torchvision(model: ExpectedModel) -> nn.Module:
+    """A registered builder by its name, or a class of a model file by `<file>.<class>`, made of its own arguments."""
+    ensure_torchvision_ops()
+    import torchvision
+
+    file, _, name = model.name.rpartition(".")
+    if not file:
+        return torchvision.models.get_model(model.name, weights=None, **{"num_classes": 5, **model.options})
+    module = importlib.import_module(f"torchvision.models.{file}")
+    return getattr(module, name)(**{"num_classes": 5, **_classes(model.options, module)})
+
+
+def _classes(value: Any, module: ModuleType) -> Any:
+    """`value` where names of classes of `module` became the classes, and `{class: arguments}` an instance."""
+    if isinstance(value, str):
+        return getattr(module, value, value)
+    if isinstance(value, list):
+        return [_classes(item, module) for item in value]
+    if isinstance(value, dict):
+        if len(value) == 1 and hasattr(module, key := next(iter(value))):
+            return getattr(module, key)(*value[key])
+        return {key: _classes(item, module) for key, item in value.items()}
+    return value
+
+
+def _transformers(model: ExpectedModel) -> nn.Module:
+    from .transformers_models import make_transformers_model
+
+    with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):
+        return make_transformers_model(model)
+
+
+_MAKERS: dict[str, Any] = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}
+
+
+def some_model_of(file: ExpectedFile) -> tuple[str, nn.Module]:
+    """The name and network, without weights, of the first model of a file that has no residual branch."""
+    ensure_torchvision_ops()
+    import timm
+    import torchvision
+
+    if file.library == "timm":
+        names = timm.list_models(module=file.file)
+    else:
+        names = torchvision.models.list_models()
+        names = [n for n in names if torchvision.models.get_model_builder(n).__module__.endswith(f".{file.file}")]
+    with torch.device("meta"):
+        maker = timm.create_model if file.library == "timm" else torchvision.models.get_model
+        return names[0], maker(names[0])
