@@ -27,7 +27,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "sample": {"drop_path_rate": 0.5, "freeze": "stop_gradient", "granularity": "sample"},
     "rate over time": {"drop_path_rate": 0.5, "rate_over_time": "late"},
     "adamw": {"drop_path_rate": 0.5, "optimizer": "adamw", "lr": 0.01},
-    "bf16": {"drop_path_rate": 0.5, "amp": "bf16", "channels_last": True},
+    "bf16": {"drop_path_rate": 0.5, "amp": "bf16", "channels_last": True, "width": 8},
     "fp16": {"drop_path_rate": 0.5, "amp": "fp16"},
     "dropout": {"drop_path_rate": 0.5},
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -98,12 +97,10 @@ class Naive(Contender):
     def __init__(self, config: BenchConfig, device: torch.device, batch_size: int | None = None):
         super().__init__("naive", config, device, batch_size)
         self.plans = make_method(copy.deepcopy(self.model).to("meta"), config)
-        units = make_method(self.model, config, 0.0)
-        self.factors = [1.0] * len(units.branches)
-        self._open = ExitStack()
-        self._open.callback(units.remove)
-        self._open.enter_context(units.acting([self._multiply(index) for index in range(len(self.factors))]))
-        self.owners = {id(p): branch.name for branch in units.branches for p in branch.parameters}
+        self.units = make_method(self.model, config, 0.0)
+        self.factors = [1.0] * len(self.units.branches)
+        self.actions = [self._multiply(index) for index in range(len(self.factors))]
+        self.owners = {id(p): branch.name for branch in self.units.branches for p in branch.parameters}
 
     def iteration(self) -> None:
         plan = self.plans.plan
@@ -111,11 +108,12 @@ class Naive(Contender):
         for index, (branch, rate) in enumerate(zip(self.plans.branches, plan.drop_rates, strict=True)):
             kept = 1.0 if plan.kind == "dropped_part" else 1 / (1 - rate)
             self.factors[index] = 0.0 if branch.name in dropped else kept
-        super().iteration()
+        with self.units.acting(self.actions):
+            super().iteration()
         self.plans.step()
 
     def close(self) -> None:
-        self._open.close()
+        self.units.remove()
 
     @property
     def plan(self) -> Plan:

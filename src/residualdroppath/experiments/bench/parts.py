@@ -6,7 +6,7 @@ Parts take turns, so that each finds the caches as a whole iteration would leave
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,11 +43,10 @@ class PartsMeter:
         in_branches = {id(parameter) for own in self.branches for parameter in own}
         self.trunk = [p for p in contender.model.parameters() if id(p) not in in_branches]
         self.actions: list[Action] = [self._record(index) for index in range(len(self.branches))]
-        self._open = ExitStack()
-        self._open.callback(self.rdp.remove)
-        self._open.enter_context(self.rdp.acting([self._as_told(index) for index in range(len(self.branches))]))
+        self.told = [self._as_told(index) for index in range(len(self.branches))]
         self.gradients = {p: torch.zeros_like(p) for p in contender.model.parameters()}
-        contender.loss().backward()
+        with self.rdp.acting(self.told):
+            contender.loss().backward()
         contender.model.requires_grad_(False)
         self.floor = self._empty()
         self.round()
@@ -62,8 +61,9 @@ class PartsMeter:
         for index, part in self.parts.items():
             seconds = self.stopwatch(lambda part=part: part.junction.hand_on(part.shortcut))
             floor.handing_on.setdefault(index, []).append(seconds)
-        for first in (None, *self.parts):
-            floor.trunk.setdefault(first, []).append(self._trunk(first))
+        with self.rdp.acting(self.told):
+            for first in (None, *self.parts):
+                floor.trunk.setdefault(first, []).append(self._trunk(first))
         floor.idle_update.append(self._update([]))
         for owner, parameters in [(None, self.trunk), *enumerate(self.branches)]:
             floor.updates.setdefault(owner, []).append(self._update(parameters))
@@ -71,7 +71,7 @@ class PartsMeter:
     def close(self) -> None:
         """Give the network back, plain."""
         self.contender.model.requires_grad_(True)
-        self._open.close()
+        self.rdp.remove()
         self.parts.clear()
 
     def _empty(self) -> Floor:
