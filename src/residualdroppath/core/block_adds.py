@@ -94,9 +94,16 @@ def all_adds(module: nn.Module, outputs_read: frozenset[int] | None = None) -> B
     return BlockAdds(module, tuple(graphs), {**merged, **known}, by_graph[0][1])
 
 
-def trace_block(module: nn.Module, form: CallForm | None, way: Way, outputs_read: frozenset[int] | None) -> fx.Graph:
+def trace_block(
+    module: nn.Module,
+    form: CallForm | None,
+    way: Way,
+    outputs_read: frozenset[int] | None,
+    *,
+    in_training: bool = True,
+) -> fx.Graph:
     """The graph of a block, which returns None in the place of values that nobody reads."""
-    graph = trace_forward(module, form, way)
+    graph = trace_forward(module, form, way, in_training=in_training)
     if outputs_read is not None:
         (output,) = (node for node in graph.nodes if node.op == "output")
         returned = output.args[0]

@@ -23,7 +23,7 @@ from .unit import Junction, ResidualUnit
 
 
 class BlockForward(InstanceForward):
-    """Whenever no unit acts, and always in evaluation mode, the block's original forward runs."""
+    """Whenever no unit acts, and in evaluation mode unless told otherwise, the block's original forward runs."""
 
     def __init__(
         self,
@@ -43,21 +43,22 @@ class BlockForward(InstanceForward):
         self._attributes = _plain_attributes(block)
         self.compile_options: dict[str, Any] | None = None
         self.paused = False
+        self.acts_in_evaluation = False
 
     @refuse_reentrant_checkpointing
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.module.training:
+        if not (self.module.training or self.acts_in_evaluation):
             return self.original(*args, **kwargs)
         if torch.compiler.is_dynamo_compiling():  # of the user's: a graph of its own for each plan would never end
-            return _outside_of_graphs(self._train, *args, **kwargs)
-        return self._train(*args, **kwargs)
+            return _outside_of_graphs(self._act, *args, **kwargs)
+        return self._act(*args, **kwargs)
 
     def compile(self, options: dict[str, Any]) -> None:
         """From now on compile branches, and have the units run them in every training iteration."""
         self.compile_options = options
         self._rewritten.clear()
 
-    def _train(self, *args: Any, **kwargs: Any) -> Any:
+    def _act(self, *args: Any, **kwargs: Any) -> Any:
         acting = any(unit.action is not None for unit in self.units.values())
         if not acting and (self.compile_options is None or self.paused):
             return self.original(*args, **kwargs)
@@ -86,7 +87,7 @@ class BlockForward(InstanceForward):
     def _rewrite(self, form: CallForm, way: Way) -> Rewritten:
         try:
             with noticing_checkpoints() as noticed:
-                graph = trace_block(self.module, form, way, self.outputs_read)
+                graph = trace_block(self.module, form, way, self.outputs_read, in_training=self.module.training)
         except UntraceableError as error:
             raise RuntimeError(
                 f"{type(self.module).__name__}.forward, called with {form.describe()}, cannot be traced ({error}), "

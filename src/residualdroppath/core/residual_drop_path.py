@@ -167,16 +167,22 @@ class ResidualDropPath:
             self.refresh()
 
     @contextmanager
-    def acting(self, actions: Sequence[Action | None]) -> Iterator[None]:
+    def acting(self, actions: Sequence[Action | None], *, in_evaluation: bool = False) -> Iterator[None]:
         """`paused()`, but each branch does what its entry of `actions` says (`core/unit.py`); None: as written.
 
-        For measurements in training mode; evaluation mode runs the plain model here too.
+        For measurements. In evaluation mode the plain model runs here too, unless `in_evaluation`.
         """
         self._require_active("acting")
         with self.paused():
             for unit, action in zip(self._units, actions, strict=True):
                 unit.action = action
-            yield
+            for forward in self._forwards:
+                forward.acts_in_evaluation = in_evaluation
+            try:
+                yield
+            finally:
+                for forward in self._forwards:
+                    forward.acts_in_evaluation = False
 
     def refresh(self) -> None:
         """Take notice of changed parameters: `requires_grad` set by hand, modules replaced or added.

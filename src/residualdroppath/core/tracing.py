@@ -176,8 +176,10 @@ def _attributes_unchanged(module: nn.Module) -> Iterator[None]:
         raise ValueError(f"it sets {', '.join(sorted(set(changed)))} of a module, which a graph would not do")
 
 
-def trace_forward(module: nn.Module, form: CallForm | None = None, way: Way = ()) -> fx.Graph:
-    """The graph of `module`'s own forward in training mode, called as `form` says.
+def trace_forward(
+    module: nn.Module, form: CallForm | None = None, way: Way = (), *, in_training: bool = True
+) -> fx.Graph:
+    """The graph of `module`'s own forward, called as `form` says: in training mode, or in the mode it is in.
 
     By default that is with required arguments alone, so `if mask is None:` takes its usual side. Where
     shapes or dtypes decide, the first conditions turn out as in `way`, further ones so that tracing gets through.
@@ -186,7 +188,7 @@ def trace_forward(module: nn.Module, form: CallForm | None = None, way: Way = ()
     form = form or plainest_form(forward_signature(module))
     random_states = torch.random.get_rng_state(), random.getstate()
     try:
-        with _attributes_unchanged(module), _values_pass_for_tensors(module), _in_training_mode(module):
+        with _attributes_unchanged(module), _values_pass_for_tensors(module), _in_training_mode(module, in_training):
             graph = _first_open_way(module, form, way)
         if not torch.equal(random_states[0], torch.random.get_rng_state()) or random_states[1] != random.getstate():
             raise ValueError("it draws random numbers, which tracing would turn into constants")
@@ -273,9 +275,9 @@ def _looks_as_if_it_added_inputs(module: nn.Module) -> bool:
 
 
 @contextmanager
-def _in_training_mode(module: nn.Module) -> Iterator[None]:
-    """The graph stands in for the forward in training mode only. A child in evaluation inside stays so."""
-    modes = {} if module.training else {member: member.training for member in module.modules()}
+def _in_training_mode(module: nn.Module, in_training: bool) -> Iterator[None]:
+    """A child in evaluation inside of a module in training stays so."""
+    modes = {member: member.training for member in module.modules()} if in_training and not module.training else {}
     try:
         for member in modes:
             member.training = True
