@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="JSON record to write")
     parser.add_argument("--model", default="resnet50", help="a torchvision ResNet made of bottlenecks")
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.5], help="drop rates, the same in every block")
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.5], help="drop rates, of every block")
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--iterations", type=int, default=64, help="timed iterations of each contender")

@@ -8,7 +8,7 @@ from torch import Tensor
 from residualdroppath import ResidualDropPath
 from residualdroppath.core.unit import Junction, drop
 
-from .tiny_models import every_model, TinyModel
+from .tiny_models import TinyModel, every_model
 
 
 def as_written(junction: Junction, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
