@@ -879,6 +879,24 @@ def pair_input(m: Any, x: Tensor) -> Tensor:
     return m.inner((x, (x > 0).to(x)))[0]
 
 
+class AppendsToItsList(nn.Module):
+    """As timm's VoVNet gathers its layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([linear(), linear()])
+
+    def forward(self, x: Tensor, gathered: list[Tensor]) -> Tensor:
+        for layer in self.layers:
+            gathered.append(x := layer(x).relu())
+        return torch.cat(gathered, 1)
+
+
+@own("f last", f=AppendsToItsList, last=lambda: nn.Linear(3 * WIDTH, WIDTH))
+def gathered_in_a_list(m: Any, x: Tensor) -> Tensor:
+    return x + m.last(m.f(x, [x]))
+
+
 class WithProperty(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -167,9 +167,22 @@ class _TwinInterpreter(fx.Interpreter):
         with self.twin.leaving_no_trace(self.index_of_node[n], called):
             return super().run_node(n)
 
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> Any:
+        args, kwargs = super().fetch_args_kwargs_from_env(n)
+        return _as_written(args), _as_written(kwargs)
+
     def add(self, node: fx.Node, index: int) -> Any:
         """The add as written, what it adds masked."""
         add = self.adds[index]
         args: list[Any] = [self.env[add.shortcut], self.env[add.shortcut]]
         args[add.branch_operand] = self.twin.masked(self.env[add.branch], index)
         return getattr(self, node.op)(node.target, tuple(args), {})
+
+
+def _as_written(value: Any) -> Any:
+    """Lists and dicts that the callee may change, as the forward's own are; a graph holds immutable ones."""
+    if isinstance(value, list):
+        return [_as_written(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _as_written(item) for key, item in value.items()}
+    return tuple(map(_as_written, value)) if type(value) is tuple else value
