@@ -17,7 +17,17 @@ from .options import Freeze, Options
 from .ownership import TRUNK
 from .plan import Granularity, Kind, Plan, PlanOptions, RateOverDepth, RateOverTime, Schedule, make_plan, scheduled_kind
 from .report import describe
-from .unit import Action, ResidualUnit, RowMasks, drop, drop_rows, learn_rows, run_without_graph, scale_by
+from .unit import (
+    Action,
+    ResidualUnit,
+    RowMasks,
+    drop,
+    drop_rows,
+    learn_rows,
+    run_without_graph,
+    scale_by,
+    with_gradient_of_inputs,
+)
 
 
 class ResidualDropPath:
@@ -105,10 +115,8 @@ class ResidualDropPath:
         self._norms = FrozenNorms(frozen_norm)
         self._look_at_parameters()
         self._masks = RowMasks()
-        self._units = [
-            ResidualUnit(branch.name, index, has_batch_statistics(found.modules()))
-            for index, (branch, found) in enumerate(zip(self.branches, self.discovery.branches, strict=True))
-        ]
+        self._units = [ResidualUnit(branch.name, index) for index, branch in enumerate(self.branches)]
+        self._look_at_norms()
         self._forwards = _install(self.discovery, self._units)
         self._optimizer_hook = refuse_whole_vector_optimizers(model)
         self._active = True
@@ -192,8 +200,7 @@ class ResidualDropPath:
         self._require_active("refresh")
         self._release()
         self._look_at_parameters()
-        for unit, found in zip(self._units, self.discovery.branches, strict=True):
-            unit.has_batch_statistics = has_batch_statistics(found.modules())
+        self._look_at_norms()
         self.plan = make_plan(self._plan_options, self.iteration)
         self._enforce_plan()
 
@@ -273,6 +280,10 @@ class ResidualDropPath:
         self._masks.set_plan(plan)
         for index, unit in enumerate(self._units):
             unit.action = self._action(index, index in dropped)
+        if plan.kind == "dropped_part":
+            for unit in (self._units[index] for index in (dropped if by_row else dropped[:1])):
+                if unit.has_group_norm:
+                    unit.action = with_gradient_of_inputs(unit.action)
 
         frozen = [] if plan.kind == "drop_path" else kept + ([] if self.options.train_trunk else [TRUNK])
         not_run = dropped if plan.kind == "drop_path" and not by_row else []
@@ -284,6 +295,11 @@ class ResidualDropPath:
         if plan.kind == "dropped_part" and by_row:
             for owner in dropped:
                 self._norms.install(self._ownership.modules[owner], lambda owner=owner: not self._masks.any_row(owner))
+
+    def _look_at_norms(self) -> None:
+        for unit, found in zip(self._units, self.discovery.branches, strict=True):
+            unit.has_batch_statistics = has_batch_statistics(found.modules())
+            unit.has_group_norm = any(isinstance(module, nn.GroupNorm) for module in found.modules())
 
     def _holds_replaced_modules(self) -> bool:
         present = set(self.model.modules())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +48,7 @@ class ResidualUnit:
     name: str
     index: int
     has_batch_statistics: bool = False
+    has_group_norm: bool = False
     action: Action | None = None
     # Dtype of the sum by dtype of the shortcut and autocast: known once the branch has run.
     sum_dtypes: dict[tuple, torch.dtype] = field(default_factory=dict)
@@ -160,6 +162,30 @@ def learn_rows(masks: RowMasks) -> Action:
         return junction.merge(shortcut, branch)
 
     return learned
+
+
+def with_gradient_of_inputs(action: Action | None) -> Action:
+    """The same, but gradients are taken of the branch's inputs too, and thrown away.
+
+    PyTorch (2.13 and before) writes to a null pointer where a group norm on the CPU, channels last, needs gradients
+    of its parameters alone: so it would at the start of the first branch that learns.
+    """
+
+    def learned(junction: Junction, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+        if torch.is_grad_enabled() and shortcut.device.type == "cpu":
+            inputs = tuple(_begin_gradient(value) for value in inputs)
+        if action is not None:
+            return action(junction, shortcut, inputs)
+        return junction.merge(shortcut, junction.run(*inputs))
+
+    return learned
+
+
+def _begin_gradient(value: Any) -> Any:
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.requires_grad or not len(value):
+        return value
+    # Not a leaf, so that the branch may begin with an operation in place; costs nothing.
+    return value.detach().requires_grad_().unsafe_split(len(value))[0]
 
 
 def _needs_all_rows(junction: Junction, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> bool:
