@@ -25,7 +25,7 @@ def as_matrix(name: str, values: ArrayLike) -> Floats:
         )
     if not np.isfinite(matrix).all():
         raise UserError(
-            f"`{name}` must be finite, got NaN or infinite values; look for a run that diverged or an overflow in float16."
+            f"`{name}` must be finite, got NaN or infinite values; look for a run that diverged or a float16 overflow."
         )
     return matrix
 

@@ -1,4 +1,4 @@
-"""Mutual information where it means something: of bins, as a measure of clustering; of few dimensions, by neighbours."""
+"""Mutual information: of bins, as a measure of clustering; of few dimensions, by nearest neighbours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from scipy.special import digamma
 from scipy.stats import entropy
 
@@ -71,9 +71,9 @@ def ksg_with_null(x: ArrayLike, y: ArrayLike, k: int = 3, shuffles: int = 20, se
 
 def _ksg(x: Floats, y: Floats, k: int) -> float:
     both = np.concatenate([x, y], axis=1)
-    distances = cKDTree(both).query(both, k=[k + 1], p=np.inf)[0][:, 0]  # the nearest of all is the point itself
+    distances = KDTree(both).query(both, k=k + 1, p=np.inf)[0][:, k]  # at 0 is the point itself
     radius = np.nextafter(distances, 0)  # strictly nearer
-    counts = [cKDTree(side).query_ball_point(side, radius, p=np.inf, return_length=True) for side in (x, y)]
+    counts = [KDTree(side).query_ball_point(side, radius, p=np.inf, return_length=True) for side in (x, y)]
     # A point counts itself, so its count is n + 1.
     return float(digamma(k) + digamma(len(x)) - sum(digamma(count).mean() for count in counts))
 

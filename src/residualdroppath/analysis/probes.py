@@ -121,7 +121,7 @@ def reduce_width(features: ArrayLike, width: int, seed: int = 0) -> NDArray[np.f
         )
     if matrix.shape[1] <= width:
         return matrix
-    projection = SparseRandomProjection(n_components=width, dense_output=True, random_state=seed)
+    projection = SparseRandomProjection(dense_output=True, random_state=seed).set_params(n_components=width)
     return projection.fit(matrix).transform(matrix)
 
 

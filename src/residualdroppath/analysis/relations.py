@@ -34,7 +34,7 @@ def relation_matrix(layers: Sequence[ArrayLike] | Closest) -> Floats:
     """float[L, L] in [0, 1]: at [l, k] the mean over the units of layer l of their maximal r with units of layer k.
 
     At [l, l] a unit is compared with the other units of its layer. Not symmetric: a layer may hold all of another and
-    more. A wider layer k gives larger values by chance alone; compare layers of one width, or with an untrained network.
+    more. A wider layer k gives larger values by chance alone: compare layers of one width, or an untrained network.
     """
     table = layers if isinstance(layers, Closest) else closest(layers)
     return np.array([r.mean(1) for r in table.r])
