@@ -4,7 +4,9 @@ CKA(X, Y) = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with the linear kernels K =
 2019). HSIC is the unbiased estimate of Song et al. (2012, eq. 5); over minibatches it is averaged before the ratio
 (Nguyen, Raghu & Kornblith 2021), so that the result does not depend on the batch size in expectation.
 
-An unbiased estimate may be negative, and the ratio may leave [0, 1]. Both are kept.
+An unbiased estimate of what is at least 0 may be negative, and is kept: the range is [-1, 1], and independent layers
+are 0 on average. It stays within 1 because unbiased HSIC is an inner product (of U-centred kernels, Szekely & Rizzo
+2014), and so are its sums over batches.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ class MinibatchCKA:
         mean = self._sum / self._batches
         own = np.diagonal(mean)
         scale = np.sqrt(np.where(own > 0, own, np.nan))
-        return mean / scale / scale[:, None]
+        return mean / np.outer(scale, scale)
 
 
 def hsic_unbiased(first: ArrayLike, second: ArrayLike) -> float:
@@ -96,10 +98,10 @@ def _gram(name: str, features: Tensor | ArrayLike) -> Floats:
 
 
 def _hsic_of_all(kernels: Floats) -> Floats:
-    """Unbiased HSIC of all pairs of symmetric kernels float[L, n, n]: float[L, L]."""
+    """Unbiased HSIC of all pairs of symmetric kernels float[L, n, n], whose diagonals it overwrites: float[L, L]."""
     n = kernels.shape[1]
-    hollow = kernels * (1 - np.eye(n))
-    flat, sums = hollow.reshape(len(hollow), -1), hollow.sum(2)
+    kernels[:, range(n), range(n)] = 0
+    flat, sums = kernels.reshape(len(kernels), -1), kernels.sum(2)
     totals = sums.sum(1)
     traces = flat @ flat.T
-    return (traces + np.outer(totals, totals) / ((n - 1) * (n - 2)) - 2 / (n - 2) * sums @ sums.T) / (n * (n - 3))
+    return (traces + np.outer(totals, totals) / ((n - 1) * (n - 2)) - 2 / (n - 2) * (sums @ sums.T)) / (n * (n - 3))

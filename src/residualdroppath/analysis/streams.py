@@ -31,7 +31,7 @@ class StreamStatistics:
 
         Where the add overwrites the shortcut, give a copy of the shortcut that was made before.
         """
-        if branch_index < 0 or not shortcut.dim() == branch.dim() == merged.dim() >= 2:
+        if branch_index < 0 or shortcut.dim() < 2 or not _fit(shortcut, branch, merged):
             raise UserError(
                 f"`branch_index` must be at least 0, and shortcut, branch and merged be [inputs, ...], got "
                 f"{branch_index}, {list(shortcut.shape)}, {list(branch.shape)}, {list(merged.shape)}; "
@@ -53,6 +53,13 @@ class StreamStatistics:
             means = self._sums.get(index, empty) / self._counts.get(index, empty)
             rows.append(dict(zip(MEASURES, means.tolist(), strict=True)))
         return rows
+
+
+def _fit(shortcut: Tensor, branch: Tensor, merged: Tensor) -> bool:
+    try:
+        return torch.broadcast_shapes(shortcut.shape, branch.shape) == merged.shape
+    except RuntimeError:
+        return False
 
 
 def _sums(shortcut: Tensor, branch: Tensor, merged: Tensor) -> tuple[Tensor, Tensor]:
