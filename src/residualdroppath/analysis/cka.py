@@ -2,7 +2,8 @@
 
 CKA(X, Y) = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with the linear kernels K = X X', L = Y Y' (Kornblith et al.
 2019). HSIC is the unbiased estimate of Song et al. (2012, eq. 5); over minibatches it is averaged before the ratio
-(Nguyen, Raghu & Kornblith 2021), so that the result does not depend on the batch size in expectation.
+(Nguyen, Raghu & Kornblith 2021), so that the batch size does not shift the result. As in the code of these authors,
+batches weigh by n (n - 3): all the same where they are equally large, and a small last batch adds little noise.
 
 An unbiased estimate of what is at least 0 may be negative, and is kept: the range is [-1, 1], and independent layers
 are 0 on average. It stays within 1 because unbiased HSIC is an inner product (of U-centred kernels, Szekely & Rizzo
@@ -30,7 +31,6 @@ class MinibatchCKA:
 
     def __init__(self) -> None:
         self._sum: Floats | None = None
-        self._batches = 0
 
     @torch.no_grad()
     def update(self, layers: Sequence[Tensor | ArrayLike]) -> None:
@@ -49,16 +49,14 @@ class MinibatchCKA:
                 "begin a new `MinibatchCKA` for other layers."
             )
         self._sum = found if self._sum is None else self._sum + found
-        self._batches += 1
 
     def result(self) -> Floats:
         """float64[L, L], symmetric; NaN where the HSIC of a layer with itself is not positive (a constant layer)."""
         if self._sum is None:
             raise UserError("`MinibatchCKA.result` needs at least one batch, got none; call `update` first.")
-        mean = self._sum / self._batches
-        own = np.diagonal(mean)
+        own = np.diagonal(self._sum)
         scale = np.sqrt(np.where(own > 0, own, np.nan))
-        return mean / np.outer(scale, scale)
+        return self._sum / np.outer(scale, scale)
 
 
 def hsic_unbiased(first: ArrayLike, second: ArrayLike) -> float:
@@ -73,7 +71,8 @@ def hsic_unbiased(first: ArrayLike, second: ArrayLike) -> float:
             f"`first` and `second` must be kernel matrices of the same size [n, n], n >= {MIN_ROWS}, got {shapes}; "
             "give features to `cka` instead."
         )
-    return float(_hsic_of_all(np.stack(kernels))[0, 1])
+    n = shapes[0][0]
+    return float(_hsic_of_all(np.stack(kernels))[0, 1] / (n * (n - 3)))
 
 
 def cka(x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> float:
@@ -98,10 +97,10 @@ def _gram(name: str, features: Tensor | ArrayLike) -> Floats:
 
 
 def _hsic_of_all(kernels: Floats) -> Floats:
-    """Unbiased HSIC of all pairs of symmetric kernels float[L, n, n], whose diagonals it overwrites: float[L, L]."""
+    """n (n - 3) HSIC of all pairs of symmetric kernels float[L, n, n], whose diagonals it overwrites: float[L, L]."""
     n = kernels.shape[1]
     kernels[:, range(n), range(n)] = 0
     flat, sums = kernels.reshape(len(kernels), -1), kernels.sum(2)
     totals = sums.sum(1)
     traces = flat @ flat.T
-    return (traces + np.outer(totals, totals) / ((n - 1) * (n - 2)) - 2 / (n - 2) * (sums @ sums.T)) / (n * (n - 3))
+    return traces + np.outer(totals, totals) / ((n - 1) * (n - 2)) - 2 / (n - 2) * (sums @ sums.T)
