@@ -22,7 +22,7 @@ def gram(x: np.ndarray) -> np.ndarray:
 
 
 def hsic_over_tuples(first: np.ndarray, second: np.ndarray) -> float:
-    """Song et al. 2012, eq. 4: means over pairs, quadruples and triples of different rows."""
+    """Song et al. 2012: means over pairs, quadruples and triples of different rows."""
     rows = range(len(first))
     pairs = np.mean([first[i, j] * second[i, j] for i, j in itertools.permutations(rows, 2)])
     four = np.mean([first[i, j] * second[q, r] for i, j, q, r in itertools.permutations(rows, 4)])
@@ -131,7 +131,7 @@ def test_independent_wide_features_are_zero_on_average_and_may_be_negative() -> 
 
 
 def test_an_inner_product_of_u_centred_kernels() -> None:
-    """Szekely & Rizzo 2014, eq. 4: the reason why nothing is above 1."""
+    """Szekely & Rizzo 2014: the reason why nothing is above 1."""
     kernels = [gram(features(seed, 9, 3)) for seed in (18, 19)]
     centred = []
     for kernel in kernels:

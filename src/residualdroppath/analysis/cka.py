@@ -1,7 +1,7 @@
 """Centred kernel alignment between layers: debiased, over minibatches, in float64, never clipped.
 
 CKA(X, Y) = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with the linear kernels K = X X', L = Y Y' (Kornblith et al.
-2019). HSIC is the unbiased estimate of Song et al. (2012, eq. 5); over minibatches it is averaged before the ratio
+2019). HSIC is the unbiased estimate of Song et al. (2012); over minibatches it is averaged before the ratio
 (Nguyen, Raghu & Kornblith 2021), so that the batch size does not shift the result. As in the code of these authors,
 batches weigh by n (n - 3): all the same where they are equally large, and a small last batch adds little noise.
 

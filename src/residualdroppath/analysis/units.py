@@ -62,18 +62,19 @@ def correlations(a: ArrayLike, b: ArrayLike) -> Floats:
 def closest(layers: Sequence[ArrayLike]) -> Closest:
     """The closest unit of each layer to each unit; layers float[N, D_l], whose widths may differ.
 
-    Cost 2 N (sum of D_l)^2 / 2 operations, memory N (sum of D_l) float64.
+    Cost N (sum of D_l)^2 operations; memory a few times N (sum of D_l) float64, and (largest D_l) (sum of D_l).
     """
     units = [standardised(layer) for layer in as_layers(layers)]
     widths = [unit.shape[1] for unit in units]
     found = Closest(
-        [np.zeros((len(units), width)) for width in widths],
-        [np.full((len(units), width), -1, dtype=np.int64) for width in widths],
+        [np.zeros((len(widths), width)) for width in widths],
+        [np.full((len(widths), width), -1, dtype=np.int64) for width in widths],
     )
     ends = np.cumsum(widths)
     together = np.concatenate(units, axis=1)
+    del units
     for layer, end in enumerate(ends):
-        with_all_before = _r(units[layer], together[:, :end])
+        with_all_before = _r(together[:, end - widths[layer] : end], together[:, :end])
         for other, table in enumerate(np.split(with_all_before, ends[:layer], axis=1)):
             if other < layer:
                 _note(found, layer, other, table)
@@ -136,7 +137,9 @@ def _closest(layers: Sequence[ArrayLike] | Closest) -> Closest:
 
 
 def _r(first: Floats, second: Floats) -> Floats:
-    return np.minimum(np.abs(first.T @ second), 1.0)  # above 1 by rounding alone
+    table = first.T @ second
+    np.abs(table, out=table)
+    return np.minimum(table, 1.0, out=table)  # above 1 by rounding alone
 
 
 def _note(found: Closest, layer: int, other: int, table: Floats) -> None:
