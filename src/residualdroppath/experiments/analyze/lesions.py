@@ -89,12 +89,18 @@ def swapped(count: int, place: int) -> list[int]:
 
 
 def random_orders(lengths: list[int], repeats: int, seed: int) -> list[list[list[int]]]:
-    """`repeats` times an order for each group, from a little shuffled to thoroughly."""
+    """An order for each group, `repeats` times, from a little shuffled to thoroughly; never as trained, none twice,
+    so fewer where there are not so many."""
     generator = np.random.default_rng([seed, 1])
-    orders = []
-    for repeat in range(repeats):
-        strength = 2 * (repeat + 1) / repeats
-        orders.append([np.argsort(np.arange(n) + strength * n * generator.random(n)).tolist() for n in lengths])
+    trained = [list(range(length)) for length in lengths]
+    orders: list[list[list[int]]] = []
+    for attempt in range(20 * repeats):
+        strength = 2 * (attempt % repeats + 1) / repeats
+        order = [np.argsort(np.arange(n) + strength * n * generator.random(n)).tolist() for n in lengths]
+        if order != trained and order not in orders:
+            orders.append(order)
+        if len(orders) == repeats:
+            break
     return orders
 
 
