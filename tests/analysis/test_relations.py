@@ -133,6 +133,13 @@ def test_a_group_needs_likeness_on_average() -> None:
     assert [len(group) for group in groups] == [2]
 
 
+def test_rounding_is_no_development() -> None:
+    values = np.float32(1000) + normal(3, 16, 2).astype(np.float32)
+    rounded = np.nextafter(values, np.float32(2000))
+    assert not alike_in_development(np.stack([values, rounded, values])).similarity.any()
+    assert alike_in_development(np.stack([values, values + 0.1 * WAVES[:, :2]])).effective == pytest.approx(2)
+
+
 def test_nothing_develops() -> None:
     found = alike_in_development(np.ones((3, 4, 2)))
     assert (found.groups, found.effective) == ([], 0.0)

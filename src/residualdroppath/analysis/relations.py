@@ -15,7 +15,7 @@ from scipy.spatial.distance import squareform
 
 from ..errors import UserError
 from .arrays import Floats, Ints, as_layers
-from .units import Closest, closest, correlations, standardised
+from .units import FLOAT32_ROUNDING, Closest, closest, correlations, standardised
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,9 @@ def alike_in_development(history: ArrayLike, threshold: float = 0.8) -> Developm
     changes = np.diff(checkpoints, axis=0)
     changes = (changes - changes.mean(1, keepdims=True)).reshape(-1, changes.shape[2])
     length = np.linalg.norm(changes, axis=0)
-    cosines = (changes.T @ changes) / np.outer(*[np.where(length > 0, length, 1.0)] * 2)
+    moves = length > FLOAT32_ROUNDING * np.linalg.norm(checkpoints, axis=(0, 1))
+    changes = np.where(moves, changes, 0.0) / np.where(moves, length, 1.0)
+    cosines = changes.T @ changes
     similarity = np.minimum(np.abs(cosines), 1.0)
     groups, order = _groups(similarity, threshold, "average")
     moving = np.trace(cosines)
