@@ -29,8 +29,9 @@ FROM_RECORD = {"answer": draw_answer, "profiles": draw_profiles, "matrices": dra
 
 def block(config: dict[str, Any]) -> str:
     """What a block computes."""
-    norm = "x" if config["norm"] == "none" else f"{config['norm']}_norm(x)"
-    return f"`x + W {config['activation']}({norm}) + b`"
+    norm = "" if config["norm"] == "none" else f"{config['norm']}_norm"
+    act = config["activation"]
+    return f"`{act}(x + {norm}(W2 {act}({norm}(W1 x))))`, the basic block of ResNets"
 
 
 def page(record: dict[str, Any]) -> str:
@@ -64,9 +65,10 @@ Small branches alone raise reuse: the untrained network reuses without having le
 ## What is trained
 
 {config["arms"]} arms of {config["turns"]:g} turns, {config["samples"]} training points, noise {config["noise"]:g}.
-A linear stem, {config["depth"]} blocks of {config["width"]} units, a linear head. The paper gives depth and width; what a
-block holds is our choice: {block(config)}. AdamW, {config["iterations"]} iterations of
-{config["batch_size"]} points for every method, drop rate {config["drop_path_rate"]:g}, {config["rate_over_depth"]} over depth.
+A linear stem, {config["depth"]} blocks of {config["width"]} units, a linear head. The paper gives depth and width; what
+a block holds is our choice: {block(config)}.
+AdamW, {config["iterations"]} iterations of {config["batch_size"]} points for every method,
+drop rate {config["drop_path_rate"]:g}, {config["rate_over_depth"]} over depth.
 Initialisation and batches are the same for all methods of a seed.
 
 ![Decision regions](figures/spiral_regions.png)

@@ -25,11 +25,12 @@ def test_streams_and_branches_are_those_of_a_forward_by_hand(tiny: SpiralConfig,
         x = network.stem(inputs)
         assert np.array_equal(found.streams[0], x.numpy())
         for index, block in enumerate(network.blocks):
-            branch = block.linear(block.activation(block.norm(x)))  # pyright: ignore[reportCallIssue]
+            first, norm, _, second, other_norm = block.branch  # pyright: ignore[reportGeneralTypeIssues]
+            branch = other_norm(second(norm(first(x)).relu()))
             assert np.array_equal(found.branches[index], branch.numpy())
-            x = x + branch
+            x = (x + branch).relu()
             assert np.array_equal(found.streams[index + 1], x.numpy())
-        torch.testing.assert_close(network.head(network.activation(network.norm(x))), network(inputs))
+        torch.testing.assert_close(network.head(x), network(inputs))
 
 
 def test_looking_leaves_a_network_in_training_alone(tiny: SpiralConfig) -> None:

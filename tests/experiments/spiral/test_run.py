@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock
-from residualdroppath.analysis.units import recreated, reuse
 from safetensors.torch import load_file
 
+from residualdroppath.analysis.units import recreated, reuse
 from residualdroppath.errors import UserError
 from residualdroppath.experiments.spiral.config import SpiralConfig
 from residualdroppath.experiments.spiral.data import make_data
@@ -39,7 +39,7 @@ def test_record_holds_every_row_and_what_made_it(tiny: SpiralConfig, tiny_run: R
         assert all(len(own["values"]) == 2 for own in row["scalars"].values())
         assert (row["against_plain"] is None) == (name in ("untrained", "plain"))
         for panel in PANELS:
-            length = tiny.depth + (1 if panel.start == 0 else 0)
+            length = 4 if panel.probed else tiny.depth + (1 if panel.start == 0 else 0)  # probed: 0, 1, 2, 4
             assert all(len(row["profiles"][panel.key][key]) == length for key in ("mean", "low", "high"))
         assert np.shape(row["matrices"]["relations"]) == np.shape(row["matrices"]["cka_streams"]) == (5, 5)
         assert np.shape(row["matrices"]["cka_branches"]) == (4, 4) and np.shape(row["sweep"]) == (5, 4)

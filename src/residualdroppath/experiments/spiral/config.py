@@ -27,10 +27,10 @@ class SpiralConfig(BaseModel):
     samples: int = Field(default=1024, ge=16, description="training points; half for validation, as many for testing")
     data_seed: int = Field(default=0, ge=0, lt=2**32, description="seed of the points, the same for all networks")
 
-    depth: int = Field(default=32, ge=2, le=128, description="residual blocks, one linear layer each")
+    depth: int = Field(default=32, ge=2, le=128, description="residual blocks")
     width: int = Field(default=32, ge=2, le=256, description="units of the residual stream")
-    activation: Literal["relu", "gelu", "tanh"] = Field(default="relu", description="before each linear layer")
-    norm: Literal["none", "layer", "batch"] = Field(default="layer", description="before each activation")
+    activation: Literal["relu", "gelu", "tanh"] = Field(default="relu", description="within a block, and after its add")
+    norm: Literal["none", "layer", "batch"] = Field(default="batch", description="after each linear layer")
 
     methods: tuple[Method, ...] = Field(
         default=("plain", "drop_path", "residual_drop_path"), description="methods to train with"
@@ -39,7 +39,7 @@ class SpiralConfig(BaseModel):
     drop_path_rate: float = Field(default=0.1, gt=0, lt=1, description="largest drop rate")
     rate_over_depth: Literal["linear", "uniform"] = Field(default="linear", description="drop rate over the blocks")
     freeze: Literal["parameters", "stop_gradient"] = Field(default="parameters", description="how dropped_part freezes")
-    iterations: int = Field(default=1500, ge=1, description="optimizer updates, the same for all methods")
+    iterations: int = Field(default=600, ge=1, description="optimizer updates, the same for all methods")
     batch_size: int = Field(default=256, ge=2, description="points an iteration")
     lr: float = Field(default=2e-3, gt=0, description="largest learning rate of AdamW")
     weight_decay: float = Field(default=1e-2, ge=0, description="of weight matrices only")

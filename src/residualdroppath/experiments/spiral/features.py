@@ -7,38 +7,27 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...core.residual_drop_path import ResidualDropPath
-from ...core.unit import Action, Junction
+from .network import SpiralNetwork
 
 
 @dataclass(frozen=True)
 class Features:
-    """`streams` float32[L + 1, N, D]: the stream before the first add, then after each; `branches` float32[L, N, D]."""
+    """`streams` float32[L + 1, N, D]: what the stem and then each block hands on; `branches` float32[L, N, D]."""
 
     streams: np.ndarray
     branches: np.ndarray
 
 
 @torch.no_grad()
-def look_at(network: nn.Module, inputs: Tensor) -> Features:
-    """Run a copy of the network in evaluation over `inputs`, and keep what passes each residual add."""
+def look_at(network: SpiralNetwork, inputs: Tensor) -> Features:
+    """Run a copy of the network in evaluation over `inputs`, and keep the stream between blocks and every branch."""
     network = copy.deepcopy(network).eval()  # a copy is a plain model, also in the midst of a training
-    rdp = ResidualDropPath(network, 0.0)
-    streams: list[Tensor] = []
-    branches: list[Tensor] = []
-
-    def note(junction: Junction, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
-        if not streams:
-            streams.append(shortcut)
-        branches.append(junction.run(*inputs))
-        streams.append(junction.merge(shortcut, branches[-1]))
-        return streams[-1]
-
-    actions: list[Action | None] = [note] * len(rdp.branches)
-    with rdp.acting(actions, in_evaluation=True):
-        network(inputs)
+    streams, branches = [x := network.stem(inputs)], []
+    for block in network.blocks:
+        block.branch.register_forward_hook(lambda module, given, output: branches.append(output))
+        streams.append(x := block(x))
     return Features(torch.stack(streams).numpy(), torch.stack(branches).numpy())
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .config import TITLES
+from .quantities import probed_layers
 from .style import INK, ROW_COLOURS, quiet
 
 
@@ -25,6 +26,10 @@ class Panel:
     x: str = "layer"
     log: bool = False
     null: str | None = None
+    probed: bool = False  # at `probed_layers` only
+
+    def layers(self, depth: int, length: int) -> np.ndarray:
+        return np.asarray(probed_layers(depth)) if self.probed else np.arange(self.start, self.start + length)
 
 
 PANELS = (
@@ -34,10 +39,17 @@ PANELS = (
     Panel("norm_ratio", "Size of what a block adds", "‖branch‖ / ‖stream‖", log=True),
     Panel("cosine", "Direction of what a block adds", "cosine(branch, stream)"),
     Panel("block_influence", "Block influence (a weak proxy)", "1 − cosine(before, after)", log=True),
-    Panel("probe_accuracy", "Early readout", "accuracy of a linear probe", start=0),
-    Panel("probe_bits", "Label, linearly", "held-out cross-entropy (bits)", start=0),
-    Panel("input_r2", "Input, linearly", "R² of a ridge reconstruction", start=0),
-    Panel("ksg_information", "Position along the arm", "KSG information of 2 PCs (nats)", start=0, null="ksg_null"),
+    Panel("probe_accuracy", "Early readout", "accuracy of a linear probe", start=0, probed=True),
+    Panel("probe_bits", "Label, linearly", "held-out cross-entropy (bits)", start=0, probed=True),
+    Panel("input_r2", "Input, linearly", "R² of a ridge reconstruction", start=0, probed=True),
+    Panel(
+        "ksg_information",
+        "Position along the arm",
+        "KSG information of 2 PCs (nats)",
+        start=0,
+        null="ksg_null",
+        probed=True,
+    ),
     Panel("binned_information", "Binned information (clustering)", "bits, 30 bins a unit", start=0),
     Panel("cka_with_last", "Similarity to the last layer", "debiased CKA", start=0),
     Panel("duplicates", "Duplicate units", "share with r ≥ 0.95 in the layer", start=0),
@@ -66,7 +78,7 @@ def draw_panel(axes: Axes, panel: Panel, record: dict[str, Any]) -> None:
     for name, row in record["rows"].items():
         profile = row["profiles"][panel.key]
         mean = np.asarray(profile["mean"])
-        layers = np.arange(panel.start, panel.start + len(mean))
+        layers = panel.layers(record["config"]["depth"], len(mean))
         colour = ROW_COLOURS[name]
         style: dict[str, Any] = {"linestyle": (0, (4, 2)), "zorder": 1} if name == "untrained" else {"zorder": 3}
         axes.plot(layers, mean, color=colour, linewidth=2, label=TITLES[name], **style)

@@ -22,6 +22,7 @@ from .training import evaluate
 SAME, LOST = 0.95, 0.80
 SAMES, LOSTS = (0.90, 0.925, 0.95, 0.975, 0.99), (0.60, 0.70, 0.80, 0.90)
 CKA_BATCH = 256
+FIT_POINTS = 512  # of probes and reconstructions
 KSG_POINTS, KSG_SHUFFLES, KSG_NEIGHBOURS = 512, 8, 3
 BINS = 30
 DIGITS = 5
@@ -63,25 +64,31 @@ def measure(network: SpiralNetwork, data: SpiralData, seed: int) -> dict[str, An
     }
 
 
+def probed_layers(depth: int) -> list[int]:
+    """Where probes are fitted, for they cost more than all else: 0, 1, 2, 4, 8, 16, ... and the last."""
+    return sorted({0, depth, *(2**k for k in range(8) if 2**k < depth)})
+
+
 def _of_data(network: SpiralNetwork, data: SpiralData, seed: int) -> dict[str, Any]:
-    train, test = look_at(network, data.train.inputs), look_at(network, data.test.inputs)
-    labels_train, labels_test = data.train.labels.numpy(), data.test.labels.numpy()
-    pairs = list(zip(train.streams.astype(np.float64), test.streams.astype(np.float64), strict=True))
-    probes = [probe(own, labels_train, other, labels_test, seed=seed) for own, other in pairs]
-    inputs_train, inputs_test = data.train.inputs.double().numpy(), data.test.inputs.double().numpy()
+    train, test = look_at(network, data.train.inputs[:FIT_POINTS]), look_at(network, data.test.inputs)
+    labels_train, labels_test = data.train.labels[:FIT_POINTS].numpy(), data.test.labels.numpy()
+    inputs_train, inputs_test = data.train.inputs[:FIT_POINTS].double().numpy(), data.test.inputs.double().numpy()
     positions = data.test.positions.double().numpy()[:KSG_POINTS, None]
+    layers = probed_layers(len(train.branches))
+    pairs = [(train.streams[layer].astype(np.float64), test.streams[layer].astype(np.float64)) for layer in layers]
+    probes = [probe(own, labels_train, other, labels_test, seed=seed) for own, other in pairs]
     informations = [
-        ksg_with_null(leading_plane(layer)[:KSG_POINTS], positions, KSG_NEIGHBOURS, KSG_SHUFFLES, seed)
+        ksg_with_null(leading_plane(layer[:KSG_POINTS]), positions, KSG_NEIGHBOURS, KSG_SHUFFLES, seed)
         for _, layer in pairs
     ]
     return {
         "probe_bits": [found.bits for found in probes],
         "probe_accuracy": [found.accuracy for found in probes],
         "input_r2": [reconstruction_r2(own, inputs_train, other, inputs_test) for own, other in pairs],
-        "binned_information": [binned_information(layer, labels_test, BINS) for _, layer in pairs],
         "ksg_information": [information[0] for information in informations],
         "ksg_null": [information[1] for information in informations],
         "ksg_null_sd": [information[2] for information in informations],
+        "binned_information": [binned_information(layer, labels_test, BINS) for layer in test.streams],
         **_stream_statistics(test),
     }
 
