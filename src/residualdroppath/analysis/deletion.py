@@ -23,7 +23,7 @@ Lesion = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbouring blocks that could stand in each other's place: children `keys` of `parent`, in order of execution."""
+    """Blocks that could stand in each other's place: children `keys` of `parent`, in order of execution."""
 
     parent: str
     keys: tuple[str, ...]
@@ -132,7 +132,7 @@ def random_sets(count: int, sizes: Sequence[int], repeats: int, seed: int = 0) -
 
 
 def disorder(orders: Sequence[Sequence[int]]) -> float:
-    """Kendall's tau of permutations with the order as trained, pairs of all groups together, in [-1, 1]; 1: as trained."""
+    """Kendall's tau with the order as trained, over the pairs of all groups together: in [-1, 1], 1 as trained."""
     pairs = [len(order) * (len(order) - 1) // 2 for order in orders]
-    taus = [float(kendalltau(range(len(order)), order).statistic) for order in orders]
+    taus = [float(kendalltau(range(len(order)), order)[0]) for order in orders]  # pyright: ignore[reportArgumentType]
     return float(np.average(taus, weights=pairs))

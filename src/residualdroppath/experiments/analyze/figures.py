@@ -11,7 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from .panels import (
-    Matrix, Panel, baseline, colours, matrix, profile, shown_matrices, shown_panels,
+    Matrix,
+    Panel,
+    baseline,
+    colours,
+    matrix,
+    profile,
+    shown_matrices,
+    shown_panels,
 )  # fmt: skip
 
 INK, SOFT, LINE = "#1d2733", "#4a5563", "#e6e9ed"

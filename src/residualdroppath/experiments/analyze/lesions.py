@@ -10,7 +10,14 @@ import torch
 
 from ...analysis.capture import Features
 from ...analysis.deletion import (
-    Lesion, all_reordered, answers, disorder, exchangeable, random_sets, reordered, without,
+    Lesion,
+    all_reordered,
+    answers,
+    disorder,
+    exchangeable,
+    random_sets,
+    reordered,
+    without,
 )  # fmt: skip
 from .config import AnalyzeConfig
 from .networks import Network

@@ -80,7 +80,10 @@ def measure(
     if wanted & {"probes", "reconstruction"}:
         fit_inputs: list[np.ndarray] = []
         fit = capture(network.rdp, _watched(training, network, device, fit_inputs, "training images", observe))
-        narrow = [_narrow(layer, config) for layer in fit.streams], [_narrow(layer, config) for layer in features.streams]
+        narrow = (
+            [_narrow(layer, config) for layer in fit.streams],
+            [_narrow(layer, config) for layer in features.streams],
+        )
         if "probes" in wanted:
             _probes(result, narrow, fit.labels, features.labels, config, observe)
         if "reconstruction" in wanted:
@@ -183,7 +186,9 @@ def _relations(result: Result, features: Features, config: AnalyzeConfig, observ
     chosen = []
     for layer in features.streams:
         width = layer.shape[1]
-        few = np.sort(generator.choice(width, config.units, replace=False)) if width > config.units else np.arange(width)
+        few = (
+            np.sort(generator.choice(width, config.units, replace=False)) if width > config.units else np.arange(width)
+        )
         chosen.append(layer[:, few])
     table = closest(chosen)
     again = recreated(table)

@@ -41,7 +41,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Network:
-    """A network in evaluation mode; `no_accuracy` says why its answers are not compared with labels, if they are not."""
+    """A network in evaluation mode; `no_accuracy` says why its answers are not held against labels, if so."""
 
     title: str
     kind: Kind

@@ -82,11 +82,14 @@ def _lesions(network: Row) -> Row:
     if "reordering" in measures:
         order = measures["reordering"]
         found["random"] = [
-            [tau, 100 * value, 0, ""] for tau, value in zip(order["random"]["tau"], order["random"][quantity], strict=True)
+            [tau, 100 * value, 0, ""]
+            for tau, value in zip(order["random"]["tau"], order["random"][quantity], strict=True)
         ]
         found["swaps"] = [
             [place, 100 * value, 0, name]
-            for place, (name, value) in enumerate(zip(order["swaps"]["names"], order["swaps"][quantity], strict=True), 1)
+            for place, (name, value) in enumerate(
+                zip(order["swaps"]["names"], order["swaps"][quantity], strict=True), 1
+            )
         ]
     return found
 

@@ -13,7 +13,7 @@ PAIR = (COLOURS["plain"], COLOURS["residual_drop_path"])
 
 @dataclass(frozen=True)
 class Panel:
-    """One profile. `start` is the layer of its first value: 1 for what belongs to a branch, which layer 1 comes after."""
+    """One profile. `start` is the layer of its first value: 1 for what belongs to branches, after which layer 1 is."""
 
     key: str
     title: str
@@ -27,7 +27,8 @@ class Panel:
 
 PANELS = (
     Panel("lost", "Lost without the branch", "accuracy lost (points)",
-          "Layer deletion (Veit et al. 2016): accuracy of the whole network minus accuracy without this branch, on held-out "
+          "Layer deletion (Veit et al. 2016): accuracy of the whole network minus accuracy without this branch, "
+          "on held-out "
           "images. The measure to trust for what a branch is worth.", digits=1, zero=True),
     Panel("changed", "Answers changed without it", "answers changed (%)",
           "Share of images that get another answer without this branch; needs no labels.", digits=1, zero=True),
@@ -36,28 +37,36 @@ PANELS = (
     Panel("cosine", "Direction of what it adds", "cosine(branch, stream)",
           "Mean cosine of branch and stream; negative where the branch takes away.", zero=True),
     Panel("block_influence", "Block influence, a weak proxy", "1 − cosine(before, after)",
-          "ShortGPT (arXiv 2403.03853). A weak proxy of what deletion measures: read it beside that only.", zero=True),
+          "ShortGPT (arXiv 2403.03853). A weak proxy of what deletion measures: read it beside that only.",
+          zero=True),
     Panel("probe_accuracy", "Early readout", "accuracy of a probe (%)",
-          "Accuracy on held-out images of an affine classifier fitted on this layer: how early the answer is there. Wide layers "
+          "Accuracy on held-out images of an affine classifier fitted on this layer: how early the answer is "
+          "there. Wide layers "
           "are projected at random first.", start=0, digits=1),
     Panel("probe_bits", "Label, linearly", "held-out bits",
-          "Held-out cross-entropy of the same classifier (V-information, arXiv 2002.10689); below the entropy of the labels, "
+          "Held-out cross-entropy of the same classifier (V-information, arXiv 2002.10689); below the entropy "
+          "of the labels, "
           "the layer tells something of them.", start=0),
     Panel("input_r2", "Input kept", "R² of the small input",
-          "Held-out R² of a ridge regression from the pooled layer to the input averaged to 8 x 8 pixels.", start=0, zero=True),
+          "Held-out R² of a ridge regression from the pooled layer to the input averaged to 8 x 8 pixels.",
+          start=0, zero=True),
     Panel("information", "Information on the input", "KSG of 2 components (nats)",
-          "KSG estimate between the two leading components of the layer and of the input; the shuffled null is near 0. Two "
+          "KSG estimate between the two leading components of the layer and of the input; the shuffled null is "
+          "near 0. Two "
           "dimensions only: the whole layer holds more.", start=0, zero=True),
     Panel("reuse", "Reuse", "mean max r, layer before",
-          "Mean over units of the largest |correlation| with a unit of the layer before. Small branches alone raise it; a wider "
+          "Mean over units of the largest |correlation| with a unit of the layer before. Small branches alone "
+          "raise it; a wider "
           "layer before raises it by chance.", digits=3),
     Panel("recreated", "Recreated units", "units",
-          "Units with r of 0.95 or more to a unit at least two layers back, while every layer between stays below 0.8.", start=0,
+          "Units with r of 0.95 or more to a unit at least two layers back, while every layer between stays "
+          "below 0.8.", start=0,
           digits=0, zero=True),
     Panel("duplicates", "Duplicate units", "units (%)",
           "Share of units with r of 0.95 or more to another unit of their layer.", start=0, digits=1, zero=True),
     Panel("effective", "Effective units", "of the layer's units (%)",
-          "Participation ratio of the eigenvalues of the units' correlation matrix, over their number.", start=0, digits=1,
+          "Participation ratio of the eigenvalues of the units' correlation matrix, over their number.",
+          start=0, digits=1,
           zero=True),
 )  # fmt: skip
 
@@ -75,12 +84,14 @@ class Matrix:
 
 MATRICES = (
     Matrix("cka_streams", "CKA of streams", "CKA of {row} and {column}",
-           "Debiased, minibatch CKA of the stream after each add, on maps averaged to 4 x 4; never clipped. Streams share what "
+           "Debiased, minibatch CKA of the stream after each add, on maps averaged to 4 x 4; never clipped. "
+           "Streams share what "
            "earlier layers put there, which inflates it: compare with the branches."),
     Matrix("cka_branches", "CKA of branches", "CKA of what {row} and {column} add",
            "The same on what each branch adds.", start=1),
     Matrix("relations", "Max r of units", "units of {row}: mean max r with units of {column}",
-           "Mean over the units of the row's layer of their largest |correlation| with a unit of the column's layer; on the "
+           "Mean over the units of the row's layer of their largest |correlation| with a unit of the column's "
+           "layer; on the "
            "diagonal with the other units of their own layer."),
     Matrix("earlier", "Earlier layers kept", "R² of {column}, given back from {row}",
            "Held-out R² of a ridge regression from the row's layer to an earlier layer, the column's."),
