@@ -20,6 +20,7 @@ from residualdroppath.analysis.capture import capture, coarse, logits_of, pooled
 from residualdroppath.analysis.streams import StreamStatistics
 from residualdroppath.errors import UserError
 
+
 class Block(nn.Module):
     """The add in place, and an activation in place behind it: both overwrite what capture looks at."""
 

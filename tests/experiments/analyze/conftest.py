@@ -29,9 +29,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def pair(runs: dict[str, Path]) -> Analysis:
-    return analyze(
-        AnalyzeConfig(target=str(runs["plain"]), compare=str(runs["residual_drop_path"]), **TINY)
-    )
+    return analyze(AnalyzeConfig(target=str(runs["plain"]), compare=str(runs["residual_drop_path"]), **TINY))
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def test_the_record_holds_every_measure_of_both_networks(pair: Analysis) -> None
         assert len(measures["probes"]["bits"]) == 7 and len(measures["streams"]["cosine"]) == 6
         assert 0 <= min(measures["probes"]["accuracy"]) and max(measures["probes"]["accuracy"]) <= 1
         earlier = measures["reconstruction"]["earlier"]
-        assert all((earlier[l][k] is not None) == (k < l) for l in range(7) for k in range(7))
+        assert all((earlier[row][k] is not None) == (k < row) for row in range(7) for k in range(7))
         assert [each["size"] for each in measures["deletion"]["sets"]] == [2, 3, 4, 6]
         assert measures["reordering"]["groups"] == [["blocks.0", "blocks.1"]]
         assert set(measures["reordering"]["random"]["tau"]) == {-1.0}
