@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cost_page import markdown_table
+from PIL import Image
 
 from residualdroppath.experiments.spiral.config import TITLES
 from residualdroppath.experiments.spiral.figures import draw_answer, draw_matrices, draw_sweep
@@ -24,6 +25,7 @@ from residualdroppath.experiments.spiral.summary import QUESTION, answer
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"
 RECORD = ROOT / "results" / "spiral" / "spiral.json"
+SHEETS = ("plain", "residual_drop_path")  # the page of a run shows all
 FROM_RECORD = {"answer": draw_answer, "profiles": draw_profiles, "matrices": draw_matrices, "sweep": draw_sweep}
 
 
@@ -41,8 +43,8 @@ def page(record: dict[str, Any]) -> str:
     ]
     sheets = "\n\n".join(
         f"### {TITLES[name]}\n\n![{TITLES[name]}: every unit of every layer](figures/spiral_sheet_{name}.png)"
-        for name in record["rows"]
-        if name != "drop_path"
+        for name in SHEETS
+        if name in record["rows"]
     )
     return f"""# The spiral
 
@@ -96,6 +98,16 @@ Every measure is defined in [measures.md](measures.md).
 """
 
 
+def copy_small(source: Path, target: Path) -> None:
+    """A PNG in 1,100 pixels and 96 colours; anything else as it is."""
+    if source.suffix != ".png":
+        shutil.copyfile(source, target)
+        return
+    image = Image.open(source).convert("RGB")
+    image.thumbnail((1100, 1600), Image.Resampling.LANCZOS)
+    image.quantize(96, dither=Image.Dither.NONE).save(target, optimize=True)
+
+
 def main() -> int:
     arguments = sys.argv[1:]
     record, target = json.loads(RECORD.read_text()), ROOT / "docs" / "spiral.md"
@@ -105,8 +117,12 @@ def main() -> int:
     for name, draw in FROM_RECORD.items():
         save_figure(draw(record), FIGURES / f"spiral_{name}", svg=False)
     if arguments:
-        for name in ("regions.png", *(f"sheet_{name}.png" for name in record["rows"]), "training.gif"):
-            shutil.copyfile(Path(arguments[0]) / "figures" / name, FIGURES / f"spiral_{name}")
+        for name in (
+            "regions.png",
+            *(f"sheet_{name}.png" for name in SHEETS if name in record["rows"]),
+            "training.gif",
+        ):
+            copy_small(Path(arguments[0]) / "figures" / name, FIGURES / f"spiral_{name}")
     return 0
 
 

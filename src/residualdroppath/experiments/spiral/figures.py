@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from .config import TITLES
 from .data import HALF_SIDE, Points
@@ -51,6 +52,11 @@ def draw_answer(record: dict[str, Any]) -> Figure:
                 axes.plot([place, place], [low, factor * own["high"]], color=colour, linewidth=1.6, zorder=3)
         if log:
             axes.set_yscale("log")
+        if key == "recreated":
+            axes.set_ylim(-0.3, max(4.0, values.max() + 0.5))
+            axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        if key == "test_accuracy":
+            axes.set_ylim(min(99.0, trained.min() - 0.2), 100.05)
         quiet(axes)
         axes.grid(axis="x", visible=False)
         axes.set_xticks(range(start, len(names)), [SHORT[name] for name in names[start:]], fontsize=9)

@@ -12,18 +12,20 @@ from PIL import Image, ImageDraw, ImageFont
 from .config import TITLES
 from .style import INK, ROW_COLOURS, decision_colours, feature_palette
 
-LEVELS, SHADES = 40, 16  # colours of features, of decisions: few compress well
+LEVELS, SHADES = 20, 12  # colours of features, of decisions: few compress well
 CELL = 11  # pixels of a unit's map, its gap included
 HEAD = 74  # pixels above a sheet: the decisions and the title
 MARGIN = 14
-HOLD, STEP = 2500, 160  # milliseconds: the last frame, the others
+MOST_FRAMES = 16  # of the pictures taken; the file stays small
+HOLD, STEP = 2500, 220  # milliseconds: the last frame, the others
 
 
 def write_film(path: Path, pictures: dict[str, dict[str, np.ndarray]]) -> None:
     """`pictures` by method, with `film_*` (`pictures.py`). One palette for all frames, no dithering."""
     films = {name: own for name, own in pictures.items() if "film_maps" in own}
     iterations = next(iter(films.values()))["film_iterations"]
-    frames = [_frame(films, index, int(iteration)) for index, iteration in enumerate(iterations)]
+    shown = np.unique(np.linspace(0, len(iterations) - 1, MOST_FRAMES).round().astype(int))
+    frames = [_frame(films, index, int(iterations[index])) for index in shown.tolist()]
     durations = [STEP] * (len(frames) - 1) + [HOLD]
     frames[0].save(
         path, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False

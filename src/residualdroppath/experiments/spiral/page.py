@@ -16,14 +16,14 @@ from PIL import Image
 from ...training.run_folder import write_atomically
 from .config import TITLES
 from .quantities import LOST, SAME
-from .sheet import sheet_palette, sheet_pixels
+from .sheet import sheet_palette, sheet_pixels, shrunk
 from .style import ROW_COLOURS, decision_colours
 from .summary import QUESTION, answer
 
 TEMPLATE = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
-PAGE_MAP = 48  # pixels of a unit's map in the page, before it is enlarged
+PAGE_MAP = 32  # pixels of a unit's map in the page, before it is enlarged
 
 
 def write_page(
@@ -52,10 +52,8 @@ def write_page(
 
 
 def _network(name: str, own: dict[str, np.ndarray], result: dict[str, Any]) -> dict[str, Any]:
-    maps = own["maps"]
-    layers, units, size, _ = maps.shape
-    if size > PAGE_MAP:
-        maps = _resized(maps, PAGE_MAP)
+    maps = shrunk(own["maps"], PAGE_MAP)
+    layers, units = maps.shape[:2]
     return {
         "title": TITLES[name],
         "colour": ROW_COLOURS[name],
@@ -72,15 +70,8 @@ def _network(name: str, own: dict[str, np.ndarray], result: dict[str, Any]) -> d
     }
 
 
-def _resized(maps: np.ndarray, size: int) -> np.ndarray:
-    flat = maps.reshape(-1, *maps.shape[2:])
-    small = [np.asarray(Image.fromarray(one).resize((size, size), Image.Resampling.BOX)) for one in flat]
-    return np.stack(small).reshape(*maps.shape[:2], size, size)
-
-
 def _indexed_png(pixels: np.ndarray) -> bytes:
-    image = Image.fromarray(pixels).convert("P")
-    image.putdata(pixels.flatten().tolist())
+    image = Image.frombytes("P", pixels.shape[::-1], pixels.tobytes())
     image.putpalette(sheet_palette().tobytes())
     return _png(image)
 
@@ -91,7 +82,7 @@ def _rgb_png(picture: np.ndarray) -> bytes:
 
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG")
     return buffer.getvalue()
 
 

@@ -87,8 +87,15 @@ def draw_panel(axes: Axes, panel: Panel, record: dict[str, Any]) -> None:
             axes.plot(layers, row["profiles"][panel.null]["mean"], ":", color=colour, linewidth=1.2, zorder=2)
     if panel.null is not None:
         axes.annotate(
-            "dotted: labels shuffled", (0.98, 0.04), xycoords="axes fraction", ha="right", fontsize=7.5, color="#4a5563"
+            "dotted: positions shuffled",
+            (0.98, 0.1),
+            xycoords="axes fraction",
+            ha="right",
+            fontsize=7.5,
+            color="#4a5563",
         )
+    if panel.key == "binned_information":
+        axes.set_ylim(0, None)
     if panel.log:
         axes.set_yscale("log")
     quiet(axes)

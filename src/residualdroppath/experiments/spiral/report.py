@@ -90,7 +90,7 @@ def save_figure(figure: Figure, path: Path, *, svg: bool = True) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     image = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    image.save(path.with_suffix(".png"), optimize=True)
+    image.save(path.with_suffix(".png"))
     return path.with_suffix(".png").read_bytes()
 
 

@@ -12,7 +12,8 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from .config import TITLES
 from .style import INK, ROW_COLOURS, bare, feature_palette
 
-GAP = 8  # white pixels between maps, the first of each side
+GAP = 4  # white pixels between maps, the first of each side
+MAP_PIXELS = 36  # of a map in the figure
 ARROWS = 40  # more would hide the maps
 
 
@@ -27,6 +28,15 @@ def sheet_pixels(maps: np.ndarray, gap: int = GAP) -> np.ndarray:
     return cells.reshape(units * (size + gap), layers * (size + gap))
 
 
+def shrunk(maps: np.ndarray, largest: int) -> np.ndarray:
+    """Maps uint8[..., size, size] averaged over whole squares of pixels, so that `size` is near `largest` at most."""
+    size = maps.shape[-1]
+    factor = -(-size // largest)
+    kept = size // factor * factor
+    cut = maps[..., :kept, :kept].reshape(*maps.shape[:-2], kept // factor, factor, kept // factor, factor)
+    return np.round(cut.mean((-3, -1))).astype(np.uint8)
+
+
 def sheet_palette() -> np.ndarray:
     """uint8[256, 3]: white for 0, then the colours of features."""
     return np.concatenate([[[255, 255, 255]], feature_palette(255)]).astype(np.uint8)
@@ -35,6 +45,7 @@ def sheet_palette() -> np.ndarray:
 def draw_sheet(row: str, pictures: dict[str, np.ndarray], result: dict[str, Any]) -> Figure:
     """Above, reuse of each layer; below, the maps, recreated units framed, an arrow from each unit that they repeat."""
     maps, sources = pictures["maps"], pictures["sources"]
+    maps = shrunk(maps, MAP_PIXELS)
     layers, units = maps.shape[:2]
     width = 14.0
     cell = width / (layers + 2)

@@ -29,8 +29,9 @@ ARM_COLOURS = (
 
 
 def feature_palette(levels: int = 256) -> np.ndarray:
-    """uint8[levels, 3]: the colours of `FEATURE_MAP`."""
-    return np.round(255 * FEATURE_MAP(np.linspace(0, 1, levels))[:, :3]).astype(np.uint8)
+    """uint8[levels, 3]: the colours of `FEATURE_MAP`, spread in the middle: units rise steeply at the corners."""
+    values = np.linspace(-1, 1, levels)
+    return np.round(255 * FEATURE_MAP(0.5 + 0.5 * np.sign(values) * np.abs(values) ** 0.65)[:, :3]).astype(np.uint8)
 
 
 def decision_colours(probabilities: np.ndarray) -> np.ndarray:
@@ -51,6 +52,6 @@ def quiet(axes: Axes) -> None:
     """A light grid, and the two axes that are read."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#9aa3ae")
-    axes.tick_params(labelsize=8, colors="#4a5563", length=3)
+    axes.tick_params(which="both", labelsize=8, colors="#4a5563", length=3)
     axes.grid(color="#e6e9ed", linewidth=0.8)
     axes.set_axisbelow(True)
