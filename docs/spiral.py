@@ -99,13 +99,13 @@ Every measure is defined in [measures.md](measures.md).
 
 
 def copy_small(source: Path, target: Path) -> None:
-    """A PNG in 1,100 pixels and 96 colours; anything else as it is."""
+    """A PNG in 960 pixels and 64 colours; anything else as it is."""
     if source.suffix != ".png":
         shutil.copyfile(source, target)
         return
     image = Image.open(source).convert("RGB")
-    image.thumbnail((1100, 1600), Image.Resampling.LANCZOS)
-    image.quantize(96, dither=Image.Dither.NONE).save(target, optimize=True)
+    image.thumbnail((960, 1400), Image.Resampling.LANCZOS)
+    image.quantize(64, dither=Image.Dither.NONE).save(target, optimize=True)
 
 
 def main() -> int:
