@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, NullFormatter
 
 from .panels import (
     Matrix,
@@ -100,8 +100,9 @@ def _draw_panel(axes: Axes, panel: Panel, networks: list[Row]) -> None:
         below = baseline(network, panel.key)
         if below is not None:
             axes.plot(layers, np.broadcast_to(_array(below), layers.shape), ":", color=colour, linewidth=1.2)
-            word = "dotted: shuffled" if panel.key == "information" else "dotted: entropy of the labels"
-            axes.annotate(word, (0.98, 1.02), xycoords="axes fraction", ha="right", fontsize=7, color=SOFT)
+            word, height = ("shuffled", 0.14) if panel.key == "information" else ("entropy of the labels", 0.82)
+            place = {"xycoords": "axes fraction", "ha": "right", "fontsize": 7, "color": SOFT}
+            axes.annotate(f"dotted: {word}", (0.98, height), **place)
     _quiet(axes)
     if panel.log:
         axes.set_yscale("log")
@@ -168,6 +169,7 @@ def _draw_random(axes: Axes, network: Row, quantity: str, colour: str, place: in
     axes.set_title("Blocks reordered", fontsize=10.5, color=INK, loc="left", weight="bold")
     axes.set_xlabel("Kendall τ with the order as trained", fontsize=9, color=SOFT)
     axes.set_xlim(-1.1, 1.1)
+    axes.xaxis.set_major_locator(MultipleLocator(0.5))
 
 
 def set_curve(network: Row, quantity: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
