@@ -88,10 +88,12 @@ def _seen(record: dict[str, Any]) -> str:
     return f"""What is seen, the plain network first:
 
 - One branch removed costs {both("mean_deletion", 100, 1)} points of accuracy on average, the worst one
-  {both("worst_deletion", 100, 1)}; without half of the branches both are near chance ({both("half_deleted", 100, 1)} %).
+  {both("worst_deletion", 100, 1)}; without half of the branches {both("half_deleted", 100, 1)} % is left, where chance
+  is {100 / record["data"]["num_classes"]:.0f} %.
 - Swapping two neighbouring blocks costs at worst {both("worst_swap", 100, 1)} points.
 - What a branch adds has {both("norm_ratio", 1, 2)} times the norm of the stream, at a cosine of {both("cosine", 1, 2)}
-  to it. Small branches alone raise reuse ({both("reuse", 1, 3)}) and what is kept of the input (R² {both("input_r2", 1, 2)}).
+  to it. Small branches alone can raise reuse ({both("reuse", 1, 3)}) and what is kept of the input
+  (R² {both("input_r2", 1, 2)}).
 - Recreated units hardly occur: {both("recreated", 100, 2)} %. Units with a duplicate in their layer:
   {both("duplicates", 100, 1)} %."""
 
