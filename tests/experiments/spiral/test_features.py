@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from residualdroppath.experiments.spiral.network import make_network
 
 @pytest.mark.parametrize("norm", ["none", "layer", "batch"])
 def test_streams_and_branches_are_those_of_a_forward_by_hand(tiny: SpiralConfig, norm: str) -> None:
-    network = make_network(tiny.model_copy(update={"norm": norm}), 0)
+    network: Any = make_network(tiny.model_copy(update={"norm": norm}), 0)
     inputs = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
     network.train()(inputs)  # running statistics of their own
     found = look_at(network, inputs)
@@ -25,7 +27,7 @@ def test_streams_and_branches_are_those_of_a_forward_by_hand(tiny: SpiralConfig,
         x = network.stem(inputs)
         assert np.array_equal(found.streams[0], x.numpy())
         for index, block in enumerate(network.blocks):
-            first, norm, _, second, other_norm = block.branch  # pyright: ignore[reportGeneralTypeIssues]
+            first, norm, _, second, other_norm = block.branch
             branch = other_norm(second(norm(first(x)).relu()))
             assert np.array_equal(found.branches[index], branch.numpy())
             x = (x + branch).relu()

@@ -86,7 +86,7 @@ def _work(jobs: list[Job], workers: int, observe: Observe) -> None:
             ended, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
             for future in ended:
                 future.result()
-            observe(sum(counters), total)
+            observe(sum(counters[:]), total)
     except BaseException:
         executor.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():

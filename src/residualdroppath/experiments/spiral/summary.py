@@ -35,7 +35,9 @@ def summarise(config: SpiralConfig, results: dict[str, list[Result]]) -> dict[st
         difference = None
         if "plain" in results and name not in ("plain", "untrained"):
             difference = {
-                key: interval(np.subtract(scalars[key]["values"], [run["scalars"][key] for run in results["plain"]]))
+                key: interval(
+                    [a["scalars"][key] - b["scalars"][key] for a, b in zip(runs, results["plain"], strict=True)]
+                )
                 for key in scalars
             }
         rows[name] = {
