@@ -121,7 +121,7 @@ def test_stream_statistics_survive_adds_in_place() -> None:
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    "resnet": (lambda: ResNet(cast(Any, Bottleneck), (1, 1, 1, 1), 3, stem_type="deep", stem_width=4, avg_down=True), 4),
+    "resnet": (lambda: ResNet(cast(Any, Bottleneck), (1, 1, 1, 1), 3, stem_type="deep", stem_width=4), 4),
     "vit": (lambda: VisionTransformer(16, 8, embed_dim=16, depth=2, num_heads=2, num_classes=3), 4),
     "swin, channels last": (
         lambda: SwinTransformer(32, 4, num_classes=3, embed_dim=8, depths=(1, 1), num_heads=(2, 2), window_size=4), 4,
