@@ -36,10 +36,12 @@ def test_batches_of_any_size_and_shape_are_one_sample_each(monkeypatch: pytest.M
     generator = torch.Generator().manual_seed(0)
     shortcut, branch = torch.randn(2, 11, 3, 2, 5, generator=generator, dtype=torch.float64)
     merged = torch.relu(shortcut + branch)
-    statistics = StreamStatistics()
-    monkeypatch.setattr(streams, "ELEMENTS", 70)  # two rows at a time, and one
+    statistics, rows_at_once, sums = StreamStatistics(), [], streams._sums
+    monkeypatch.setattr(streams, "_sums", lambda *sides: rows_at_once.append(len(sides[0])) or sums(*sides))
+    monkeypatch.setattr(streams, "ELEMENTS", 70)  # two rows of 30 at a time, and one
     for rows in (slice(0, 4), slice(4, 9), slice(9, 11)):
         statistics.update(0, shortcut[rows], branch[rows], merged[rows])
+    assert rows_at_once == [2, 2, 2, 2, 1, 2]
     (row,) = statistics.result()
     flat = [side.flatten(1) for side in (shortcut, branch, merged)]
     cosine = torch.nn.functional.cosine_similarity
