@@ -1,0 +1,66 @@
+"""`rdp analyze TARGET`: what the layers and branches of any residual network do, alone or beside another."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from pydantic import BaseModel, Field
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ..experiments.analyze.config import AnalyzeConfig, AnalyzeSetting
+from ..experiments.analyze.report import write_report
+from ..experiments.analyze.run import analyze as measure
+from ..experiments.analyze.run import claimed, write_record
+from ..experiments.analyze.summary import skipped_lines, terminal_table
+from ..training.config import checked
+
+WIDTH = 120
+
+
+class AnalyzeCommand(BaseModel):
+    """Measure the residual branches and layers of a network, and draw them as one page."""
+
+    target: Annotated[str, tyro.conf.Positional] = Field(
+        description="run folder of rdp train, small_resnet, a timm name, torchvision/NAME, or a .safetensors file"
+    )
+    compare: str | None = Field(default=None, description="another one, to lay beside the first")
+    out: Path | None = Field(default=None, description="folder for record and page; default: under runs/analyze/")
+    record: Path | None = Field(default=None, description="JSON file to keep the record in as well")
+    setting: Annotated[AnalyzeSetting, tyro.conf.arg(name="")] = AnalyzeSetting()
+
+
+def analyze(arguments: list[str]) -> None:
+    """Parse the command line, measure, and show table, record and page."""
+    command = checked(lambda: tyro.cli(AnalyzeCommand, prog="rdp analyze", args=arguments), "the command line")
+    config = AnalyzeConfig(target=command.target, compare=command.compare, **command.setting.model_dump())
+    out = command.out or Path("runs/analyze") / "-".join(
+        "-".join(Path(name).parts[-2:]).replace(".", "-") for name in (config.target, config.compare) if name
+    )
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    times = [TimeElapsedColumn(), TimeRemainingColumn()]
+    with claimed(out):
+        with Progress(*columns, *times, console=Console(stderr=True), transient=True) as progress:
+            tasks = {}
+
+            def observe(what: str, done: int, total: int) -> None:
+                if what not in tasks:
+                    tasks[what] = progress.add_task(what, total=total)
+                progress.update(tasks[what], completed=done)
+
+            analysis = measure(config, observe)
+            drawing = progress.add_task("drawing", total=1)
+            page = write_report(analysis, out)
+            progress.update(drawing, completed=1)
+    if command.record is not None:
+        write_record(analysis.record, command.record)
+    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    console.print(terminal_table(analysis.record))
+    for line in skipped_lines(analysis.record):
+        console.print(line)
+    gigabytes = analysis.record["peak_memory_bytes"] / 2**30
+    console.print(f"{analysis.record['seconds']:,.0f} seconds, at most {gigabytes:.2f} GiB of memory")
+    console.print(f"record: {out / 'record.json'}\npage: {page}", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""`rdp analyze`: what the branches and layers of a network do, alone or beside another network."""

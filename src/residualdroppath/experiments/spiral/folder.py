@@ -1,0 +1,79 @@
+"""The folder of a spiral run: one whole result per network, so that a resumed run keeps what is finished."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from ...errors import UserError
+from ...training.run_folder import read_json, require_unused, write_json
+from .config import SpiralConfig
+
+
+@dataclass(frozen=True)
+class SpiralFolder:
+    """`config.json`, `ROW/seed_N/` with `model.safetensors`, `result.json` and pictures, then record and page."""
+
+    path: Path
+
+    @contextmanager
+    def opened(self, config: SpiralConfig, *, resume: bool) -> Iterator[None]:
+        """Claim the folder: a new one, or with `resume` one of the same configuration (`seeds` may differ)."""
+        stored = self.path / "config.json"
+        if not resume:
+            require_unused(self.path)
+        elif stored.is_file():
+            ours, theirs = json.loads(config.model_dump_json()), read_json(stored)
+            names = [name for name in ours if name != "seeds" and ours[name] != theirs.get(name)]
+            if names:
+                told = ", ".join(f"{name} ({theirs.get(name)} there, {ours[name]} now)" for name in names)
+                raise UserError(f"A resumed run keeps its configuration; {self.path} differs in {told}.")
+        elif self.path.exists():
+            require_unused(self.path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout as error:
+            raise UserError(f"{self.path} is in use by a run that still goes on; wait for it or stop it.") from error
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written to ({error}); choose another `out`.") from error
+        try:
+            write_json(stored, json.loads(config.model_dump_json()))
+            yield
+        finally:
+            lock.release()
+
+    def of(self, row: str, seed: int) -> Path:
+        """The folder of one network."""
+        return self.path / row / f"seed_{seed}"
+
+    def finished(self, row: str, seed: int) -> bool:
+        return (self.of(row, seed) / "result.json").is_file()
+
+    def result(self, row: str, seed: int) -> dict[str, Any]:
+        return read_json(self.of(row, seed) / "result.json")
+
+    def pictures(self, row: str) -> dict[str, np.ndarray]:
+        """What the first seed's network looks like (`pictures.py`)."""
+        path = self.of(row, 0) / "pictures.npz"
+        try:
+            with np.load(path) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is damaged ({error}); delete {path.parent} and resume.") from error
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+    os.replace(partial, path)

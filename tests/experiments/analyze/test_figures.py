@@ -1,0 +1,115 @@
+"""Figures as images, and the page: not blank, with the panels that they should have, and on its own."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from residualdroppath.errors import UserError
+from residualdroppath.experiments.analyze.figures import draw_lesions, draw_matrices, draw_profiles
+from residualdroppath.experiments.analyze.panels import MATRICES, PAIR, PANELS, colours, matrix, profile, shown_panels
+from residualdroppath.experiments.analyze.report import drawings, read_unit_maps, save_figure, write_report
+from residualdroppath.experiments.analyze.run import Analysis, claimed
+from residualdroppath.experiments.analyze.summary import SCALARS, table_head, table_rows
+
+
+def panels(figure: Figure) -> int:
+    """Those that show something."""
+    return sum(axes.axison and axes.get_label() != "<colorbar>" for axes in figure.axes)
+
+
+def pixels(path: Path) -> set[tuple[int, ...]]:
+    return {tuple(pixel) for pixel in np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3).tolist()}
+
+
+def near(wanted: str, found: set[tuple[int, ...]]) -> bool:
+    rgb = [int(wanted[i : i + 2], 16) for i in (1, 3, 5)]
+    return any(max(abs(a - b) for a, b in zip(rgb, other, strict=True)) <= 6 for other in found)
+
+
+@pytest.mark.parametrize(
+    ("draw", "count"), [(draw_profiles, len(PANELS)), (draw_matrices, 3 * len(MATRICES)), (draw_lesions, 3)]
+)
+def test_figures_of_a_pair(draw: Any, count: int, pair: Analysis, tmp_path: Path) -> None:
+    figure = draw(pair.record)
+    assert panels(figure) == count
+    found = pixels(save_figure(figure, tmp_path / "figure"))
+    assert len(found) > 50 and "<svg" in (tmp_path / "figure.svg").read_text()
+    if draw is not draw_matrices:
+        assert all(near(colour, found) for colour in PAIR)
+
+
+def test_what_was_not_measured_is_not_drawn(single: Analysis) -> None:
+    networks = single.record["networks"]
+    assert colours(networks) == [PAIR[1]]
+    keys = [panel.key for panel in shown_panels(networks)]
+    assert "changed" in keys and "lost" not in keys and "probe_bits" not in keys and "reuse" in keys
+    assert panels(draw_profiles(single.record)) == len(keys)
+    assert panels(draw_matrices(single.record)) == 1 and panels(draw_lesions(single.record)) == 2
+    assert profile(networks[0], "input_r2") is None and matrix(networks[0], "cka_streams") is None
+    assert set(drawings(single.record)) == {"profiles", "matrices", "lesions"}
+
+
+def test_profiles_are_the_measures_in_what_the_label_says(pair: Analysis) -> None:
+    network = pair.record["networks"][0]
+    deletion = network["measures"]["deletion"]
+    lost = profile(network, "lost")
+    assert lost is not None
+    assert lost[2] == pytest.approx(100 * (deletion["whole"]["accuracy"] - deletion["single"]["accuracy"][2]))
+    assert network["scalars"]["worst_deletion"] == pytest.approx(max(each for each in lost if each is not None) / 100)
+    for panel in PANELS:
+        values = profile(network, panel.key)
+        assert values is not None and len(values) + panel.start == len(network["layers"])
+    assert [len(matrix(network, each.key) or []) + each.start for each in MATRICES] == [7] * len(MATRICES)
+
+
+def test_the_table_shows_both_and_their_difference(pair: Analysis, single: Analysis) -> None:
+    rows = table_rows(pair.record)
+    assert table_head(pair.record) == ["", "plain, seed 0", "residual_drop_path, seed 0", "difference"]
+    assert len(rows) == len(SCALARS) and all(len(row) == 4 for row in rows)
+    first, second = (100 * network["scalars"]["accuracy"] for network in pair.record["networks"])
+    assert rows[0] == ["accuracy (%)", f"{first:.1f}", f"{second:.1f}", f"{second - first:+.1f}"]
+    assert not any(row[0] == "accuracy (%)" for row in table_rows(single.record))
+
+
+def test_the_page_is_whole_and_needs_nothing_else(pair: Analysis, tmp_path: Path) -> None:
+    page = write_report(pair, tmp_path).read_text()
+    assert not re.search(r"""(src|href)=["'](?!data:)|@import|https?://""", page.replace("${n.units[layer]}", "data:"))
+    payload = json.loads(re.findall(r'<script id="payload" type="application/json">(.*?)</script>', page, re.S)[0])
+    assert [network["colour"] for network in payload["networks"]] == list(PAIR)
+    assert len(payload["panels"]) == len(PANELS) and len(payload["matrices"]) == len(MATRICES)
+    assert len(payload["networks"][0]["units"]) == 7
+    assert payload["networks"][1]["profiles"]["cosine"] == pair.record["networks"][1]["measures"]["streams"]["cosine"]
+    for text in ("plain, seed 0 beside residual_drop_path, seed 0", "difference", "Layers against layers"):
+        assert text in page
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        f"{name}.{kind}" for name in ("profiles", "matrices", "lesions") for kind in ("png", "svg")
+    }
+    again = read_unit_maps(tmp_path / "unit_maps.npz", 2)
+    for kept, maps in zip(again, pair.unit_maps, strict=True):
+        assert all(np.abs(a - b).max() <= 1 / 255 for a, b in zip(kept, maps, strict=True))
+    assert json.loads((tmp_path / "record.json").read_text()) == pair.record
+
+
+def test_a_title_cannot_break_the_page(single: Analysis, tmp_path: Path) -> None:
+    record = json.loads(json.dumps(single.record))
+    record["networks"][0]["title"] = "</script><b>"
+    page = write_report(Analysis(record, single.unit_maps), tmp_path).read_text()
+    assert "</script><b>" not in page and page.count("</script>") == 2
+
+
+def test_a_folder_in_use_is_refused_and_a_mistake_leaves_none(tmp_path: Path) -> None:
+    with claimed(tmp_path / "new"):
+        (tmp_path / "new" / "file").write_text("")
+    with pytest.raises(UserError, match="in use"), claimed(tmp_path / "new"):
+        pass
+    with pytest.raises(ValueError), claimed(tmp_path / "other"):
+        raise ValueError
+    assert not (tmp_path / "other").exists()

@@ -1,0 +1,99 @@
+"""Figures as images: not blank, with the panels that they should have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from residualdroppath.experiments.spiral.config import SpiralConfig
+from residualdroppath.experiments.spiral.data import make_data
+from residualdroppath.experiments.spiral.figures import draw_answer, draw_matrices, draw_regions, draw_sweep
+from residualdroppath.experiments.spiral.folder import SpiralFolder
+from residualdroppath.experiments.spiral.profiles import PANELS, draw_profiles
+from residualdroppath.experiments.spiral.report import save_figure, write_report
+from residualdroppath.experiments.spiral.sheet import draw_sheet, sheet_palette, sheet_pixels
+from residualdroppath.experiments.spiral.style import ROW_COLOURS
+
+Run = tuple[dict[str, Any], Path]
+
+
+def panels(figure: Figure) -> int:
+    """Those that show something."""
+    return sum(axes.axison and axes.get_label() != "<colorbar>" for axes in figure.axes)
+
+
+def colours(path: Path) -> set[tuple[int, ...]]:
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    return {tuple(pixel) for pixel in pixels.reshape(-1, 3).tolist()}
+
+
+def near(wanted: str, found: set[tuple[int, ...]]) -> bool:
+    rgb = [int(wanted[i : i + 2], 16) for i in (1, 3, 5)]
+    return any(max(abs(a - b) for a, b in zip(rgb, other, strict=True)) <= 6 for other in found)
+
+
+@pytest.mark.parametrize(
+    ("draw", "count"), [(draw_answer, 5), (draw_profiles, len(PANELS)), (draw_matrices, 12), (draw_sweep, 4)]
+)
+def test_figures_of_the_record(draw: Any, count: int, tiny_run: Run, tmp_path: Path) -> None:
+    figure = draw(tiny_run[0])
+    assert panels(figure) == count
+    save_figure(figure, tmp_path / "figure")
+    found = colours(tmp_path / "figure.png")
+    assert len(found) > 50 and "<svg" in (tmp_path / "figure.svg").read_text()
+    if draw in (draw_answer, draw_profiles):
+        assert all(near(colour, found) for colour in ROW_COLOURS.values())
+
+
+def test_regions_show_every_network(tiny: SpiralConfig, tiny_run: Run, tmp_path: Path) -> None:
+    folder = SpiralFolder(tiny_run[1])
+    pictures = {row: folder.pictures(row) for row in tiny.rows}
+    results = {row: folder.result(row, 0) for row in tiny.rows}
+    figure = draw_regions(pictures, results, make_data(tiny).test)
+    assert panels(figure) == 4 and all(len(axes.images) == 1 and len(axes.collections) == 2 for axes in figure.axes)
+    save_figure(figure, tmp_path / "regions")
+    assert len(colours(tmp_path / "regions.png")) > 100
+
+
+def test_sheet_puts_each_map_in_its_place() -> None:
+    maps = np.arange(1, 7, dtype=np.uint8).reshape(3, 2, 1, 1) * np.ones((3, 2, 4, 4), np.uint8)
+    pixels = sheet_pixels(maps, gap=2)
+    assert pixels.shape == (2 * 6, 3 * 6)
+    assert [int(pixels[2 + 6 * unit, 2 + 6 * layer]) for layer in range(3) for unit in range(2)] == [1, 2, 3, 4, 5, 6]
+    assert (pixels[:2] == 0).all() and (pixels[:, 6:8] == 0).all()
+    assert sheet_palette().shape == (256, 3) and sheet_palette()[0].tolist() == [255, 255, 255]
+
+
+def test_sheet_frames_what_is_recreated(tiny_run: Run) -> None:
+    folder = SpiralFolder(tiny_run[1])
+    pictures, result = folder.pictures("plain"), folder.result("plain", 0)
+    pictures["sources"] = np.asarray([[3, 2, 0, 5], [4, 7, 1, 1]])
+    figure = draw_sheet("plain", pictures, result)
+    above, sheet = figure.axes
+    assert len(above.patches) == 4 and len(sheet.images) == 1
+    frames = [patch for patch in sheet.patches if patch.get_label() == "recreated"]
+    arrows = [patch for patch in sheet.patches if patch.get_label() == "arrow"]
+    assert len(frames) == len(arrows) == 2
+
+
+def test_report_writes_every_file(tiny_run: Run) -> None:
+    record, out = tiny_run
+    page = write_report(record, out)
+    names = {path.name for path in (out / "figures").iterdir()}
+    kinds = ("answer", "regions", "profiles", "matrices", "sweep", *(f"sheet_{row}" for row in record["rows"]))
+    assert names == {f"{name}.{kind}" for name in kinds for kind in ("png", "svg")} | {"training.gif"}
+    film = Image.open(out / "figures" / "training.gif")
+    assert film.n_frames == 3  # pyright: ignore[reportAttributeAccessIssue]
+    frames = []
+    for index in (0, 2):
+        film.seek(index)
+        frames.append(np.asarray(film.convert("RGB")))
+    assert (frames[0] != frames[1]).any(2).mean() > 0.05  # it moves
+    text = page.read_text()
+    assert "http" not in text.replace("http://www.w3.org", "") and '<link rel="icon" href="data:,">' in text
+    assert text.count("data:image/png") >= 5 + 2 * 4 and text.count("data:image/gif") == 1
