@@ -18,8 +18,10 @@ from ..experiments.table import terminal_table, write_compare_page
 from ..training.config import Recipe, TrainConfig, checked, read_config
 from ..training.run import train
 from ..training.run_folder import write_json
+from .analyze import analyze
 from .bench import bench
 from .branches import branches
+from .spiral import spiral
 
 console = Console(markup=False)  # brackets in the name of a folder are brackets
 
@@ -58,6 +60,8 @@ def run(arguments: list[str]) -> int:
         "compare": _compare,
         "branches": branches,
         "bench": bench,
+        "spiral": spiral,
+        "analyze": analyze,
     }
     if not arguments or arguments[0] not in commands:
         asked_help = bool(arguments) and arguments[0] in ("-h", "--help")
@@ -81,7 +85,9 @@ USAGE = """usage: rdp COMMAND [options]      (rdp COMMAND --help lists them)
   train     train a network by one method: plain, drop_path or residual_drop_path
   compare   train by several methods over several seeds, and print a table
   branches  show the residual branches of any timm, torchvision or Hugging Face network, and what they cost
-  bench     time an iteration beside plain training, drop path, and the least that it could take"""
+  bench     time an iteration beside plain training, drop path, and the least that it could take
+  spiral    draw and measure every unit of a deep, narrow network on a spiral, trained by each method
+  analyze   measure and draw what the layers and branches of any residual network do, alone or beside another"""
 
 
 def _train(arguments: list[str]) -> None:
