@@ -12,7 +12,7 @@ from residualdroppath import ResidualDropPath
 from residualdroppath.experiments.spiral.config import SpiralConfig
 from residualdroppath.experiments.spiral.data import grid
 from residualdroppath.experiments.spiral.features import as_maps, look_at
-from residualdroppath.experiments.spiral.network import make_network
+from residualdroppath.experiments.spiral.network import Block, make_network
 
 
 @pytest.mark.parametrize("norm", ["none", "layer", "batch"])
@@ -27,8 +27,9 @@ def test_streams_and_branches_are_those_of_a_forward_by_hand(tiny: SpiralConfig,
         x = network.stem(inputs)
         assert np.array_equal(found.streams[0], x.numpy())
         for index, block in enumerate(network.blocks):
-            first, norm, _, second, other_norm = block.branch
-            branch = other_norm(second(norm(first(x)).relu()))
+            assert isinstance(block, Block)
+            first, first_norm, _, second, second_norm = block.branch
+            branch = second_norm(second(first_norm(first(x)).relu()))
             assert np.array_equal(found.branches[index], branch.numpy())
             x = (x + branch).relu()
             assert np.array_equal(found.streams[index + 1], x.numpy())

@@ -87,12 +87,12 @@ def test_report_writes_every_file(tiny_run: Run) -> None:
     names = {path.name for path in (out / "figures").iterdir()}
     kinds = ("answer", "regions", "profiles", "matrices", "sweep", *(f"sheet_{row}" for row in record["rows"]))
     assert names == {f"{name}.{kind}" for name in kinds for kind in ("png", "svg")} | {"training.gif"}
-    film = Image.open(out / "figures" / "training.gif")
-    assert film.n_frames == 3  # pyright: ignore[reportAttributeAccessIssue]
     frames = []
-    for index in (0, 2):
-        film.seek(index)
-        frames.append(np.asarray(film.convert("RGB")))
+    with Image.open(out / "figures" / "training.gif") as film:
+        assert film.n_frames == 3  # pyright: ignore[reportAttributeAccessIssue]
+        for index in (0, 2):
+            film.seek(index)
+            frames.append(np.asarray(film.convert("RGB")))
     assert (frames[0] != frames[1]).any(2).mean() > 0.05  # it moves
     text = page.read_text()
     assert "http" not in text.replace("http://www.w3.org", "") and '<link rel="icon" href="data:,">' in text

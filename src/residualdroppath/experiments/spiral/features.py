@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .network import SpiralNetwork
+from .network import Block, SpiralNetwork
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ def look_at(network: SpiralNetwork, inputs: Tensor) -> Features:
     network = copy.deepcopy(network).eval()  # a copy is a plain model, also in the midst of a training
     streams, branches = [x := network.stem(inputs)], []
     for block in network.blocks:
+        assert isinstance(block, Block)
         block.branch.register_forward_hook(lambda module, given, output: branches.append(output))
         streams.append(x := block(x))
     return Features(torch.stack(streams).numpy(), torch.stack(branches).numpy())

@@ -68,7 +68,7 @@ def _panel(name: str, own: dict[str, np.ndarray], index: int) -> Image.Image:
     panel.putpalette(_palette().tobytes())
     panel.paste(Image.fromarray(sheet, "L"), (0, HEAD))
     shades = 3 + LEVELS + np.round(own["film_decisions"][index] / 255 * (SHADES - 1)).astype(np.uint8)
-    decisions = Image.fromarray(np.kron(shades[:, :], np.ones((1, 1), np.uint8)), "L").resize((64, 64), Image.NEAREST)
+    decisions = Image.fromarray(shades, "L").resize((64, 64), Image.Resampling.NEAREST)
     panel.paste(decisions, (0, 0))
     draw = ImageDraw.Draw(panel)
     draw.fontmode = "1"
