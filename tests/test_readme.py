@@ -69,6 +69,7 @@ def test_recipes_are_valid(path: Path):
     assert "plain" in config.methods
 
 
-def test_tables_and_records_agree():
-    checked = subprocess.run([sys.executable, ROOT / "docs" / "generate.py", "--check"], cwd=ROOT, capture_output=True)
+@pytest.mark.parametrize("script", ["generate.py", "spiral.py", "analyze.py"])
+def test_tables_and_records_agree(script: str):
+    checked = subprocess.run([sys.executable, ROOT / "docs" / script, "--check"], cwd=ROOT, capture_output=True)
     assert checked.returncode == 0, checked.stderr.decode()
