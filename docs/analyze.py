@@ -60,8 +60,8 @@ def _pair(record: dict[str, Any]) -> str:
 A `small_resnet` trained on part of Fashion-MNIST by plain training and by ResidualDroppath: {headline(record)}
 **One seed of each, so a difference here is that of two networks, not of two methods**, and the second network is far
 less accurate (`rdp compare --data fashion_mnist --train-size 10000 --depth 20 --width 8 --epochs 8 --methods plain
-residual_drop_path --drop-path-rate 0.3 --rate-over-depth uniform`): at equal iterations its trunk gets half the updates, and training was short. Much of what differs may be
-that alone.
+residual_drop_path --drop-path-rate 0.3 --rate-over-depth uniform`): at equal iterations its trunk gets half the
+updates, and training was short. Much of what differs may be that alone.
 
 {markdown_table(table_head(record), table_rows(record))}
 {skipped}
