@@ -121,6 +121,14 @@ def test_null_of_dependent_and_of_independent() -> None:
     assert sum(p <= 0.1 for p in independent) < 11  # 4 expected
 
 
+def test_null_is_that_of_shuffled_rows() -> None:
+    x, y = gaussians(11, 100, 0.5)
+    generator = np.random.default_rng(4)
+    expected = [ksg_information(x, generator.permutation(y)) for _ in range(5)]
+    found = ksg_with_null(x, y, shuffles=5, seed=4)
+    assert (found.null_mean, found.null_sd) == pytest.approx((np.mean(expected), np.std(expected, ddof=1)), rel=1e-6)
+
+
 def test_the_seed_repeats_the_null() -> None:
     x, y = gaussians(9, 80, 0.3)
     assert ksg_with_null(x, y, seed=1) == ksg_with_null(x, y, seed=1)
