@@ -109,6 +109,12 @@ def test_ksg_of_equal_points_is_finite_and_near_nothing_where_constant() -> None
     assert abs(ksg_information(np.ones(300), y)) < 0.15
 
 
+def test_ties_are_broken() -> None:
+    """Two values on each side, the same: ln 2; with distances of 0 the estimate would be far below 0."""
+    x = np.random.default_rng(12).integers(0, 2, 600).astype(float)
+    assert ksg_information(x, x) == pytest.approx(np.log(2), abs=0.1)
+
+
 def test_null_of_dependent_and_of_independent() -> None:
     found = ksg_with_null(*gaussians(8, 400, 0.8), shuffles=39, seed=0)
     assert found.value == ksg_information(*gaussians(8, 400, 0.8))
