@@ -109,6 +109,12 @@ def test_ksg_of_equal_points_is_finite_and_near_nothing_where_constant() -> None
     assert abs(ksg_information(np.ones(300), y)) < 0.15
 
 
+def test_ties_are_broken() -> None:
+    """Two values on each side, the same: ln 2; with distances of 0 the estimate would be far below 0."""
+    x = np.random.default_rng(12).integers(0, 2, 600).astype(float)
+    assert ksg_information(x, x) == pytest.approx(np.log(2), abs=0.1)
+
+
 def test_null_of_dependent_and_of_independent() -> None:
     found = ksg_with_null(*gaussians(8, 400, 0.8), shuffles=39, seed=0)
     assert found.value == ksg_information(*gaussians(8, 400, 0.8))
@@ -119,6 +125,14 @@ def test_null_of_dependent_and_of_independent() -> None:
     assert min(independent) >= 1 / 20
     assert 0.35 < np.mean(independent) < 0.7  # uniform on 1/20 .. 1: mean 0.525, standard error 0.05
     assert sum(p <= 0.1 for p in independent) < 11  # 4 expected
+
+
+def test_null_is_that_of_shuffled_rows() -> None:
+    x, y = gaussians(11, 100, 0.5)
+    generator = np.random.default_rng(4)
+    expected = [ksg_information(x, generator.permutation(y)) for _ in range(5)]
+    found = ksg_with_null(x, y, shuffles=5, seed=4)
+    assert (found.null_mean, found.null_sd) == pytest.approx((np.mean(expected), np.std(expected, ddof=1)), rel=1e-6)
 
 
 def test_the_seed_repeats_the_null() -> None:

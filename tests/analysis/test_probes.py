@@ -145,6 +145,17 @@ def test_r2_chooses_a_penalty_where_rows_are_few() -> None:
     assert found > max(map(r2, np.logspace(-1, 4, 26))) - 0.05
 
 
+def test_r2_does_not_see_the_scale_of_units() -> None:
+    features, targets = normal(29, 200, 30), normal(30, 200, 2)
+    targets += features[:, :2]
+    r2 = [
+        reconstruction_r2(scaled[:100], targets[:100], scaled[100:], targets[100:])
+        for scaled in (features, features * np.logspace(-3, 3, 30))
+    ]
+    assert r2[1] == pytest.approx(r2[0], abs=1e-6)
+    assert 0.2 < r2[0] < 0.6
+
+
 def test_reduced_width_keeps_distances_and_is_the_same_every_time() -> None:
     features = normal(28, 40, 3000).astype(np.float32)
     reduced = reduce_width(features, 1000, seed=1)

@@ -92,3 +92,5 @@ def test_mistakes_are_said() -> None:
         statistics.update(0, SHORTCUT[0], BRANCH[0], BRANCH[0])
     with pytest.raises(UserError, match="2, 3"):
         statistics.update(0, SHORTCUT, torch.ones(2, 3), BRANCH)
+    with pytest.raises(UserError, match="2, 1"):
+        statistics.update(0, SHORTCUT, BRANCH, torch.ones(2, 1))

@@ -97,9 +97,7 @@ def _groups(similarity: Floats, threshold: float, method: str) -> tuple[list[lis
     count = len(similarity)
     if count < 2:
         return [], np.arange(count)
-    distance = 1 - similarity
-    np.fill_diagonal(distance, 0.0)
-    tree = linkage(squareform(distance, checks=False), method=method)
+    tree = linkage(squareform(1 - similarity, checks=False), method=method)  # the diagonal is not looked at
     members = fcluster(tree, 1 - threshold, criterion="distance")
     groups = [np.flatnonzero(members == group).tolist() for group in np.unique(members)]
     return sorted((group for group in groups if len(group) > 1), key=len, reverse=True), leaves_list(tree)
