@@ -17,7 +17,7 @@ from torchvision.models.resnet import BasicBlock as TorchvisionBasicBlock
 from torchvision.models.resnet import ResNet as TorchvisionResNet
 
 from residualdroppath import ResidualDropPath
-from residualdroppath.analysis.capture import capture, coarse, logits_of, pooled
+from residualdroppath.analysis.capture import _Rows, capture, coarse, logits_of, pooled
 from residualdroppath.analysis.streams import StreamStatistics
 from residualdroppath.errors import UserError
 
@@ -197,3 +197,12 @@ class CutsImages(Network):
 def test_images_cut_apart_are_told() -> None:
     with pytest.raises(UserError, match="along the first"):
         capture(ResidualDropPath(CutsImages().eval(), 0.0), batches())
+
+
+def test_rows_collected_in_pieces_are_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Rows, "PIECE", 4)
+    batches = [np.arange(n * 2, dtype=np.float32).reshape(n, 2) + 10 * n for n in (3, 1, 6, 4, 1)]
+    rows = _Rows()
+    for batch in batches:
+        rows.append(batch)
+    assert np.array_equal(rows.joined(), np.concatenate(batches))

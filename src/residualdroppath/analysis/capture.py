@@ -63,7 +63,7 @@ def capture(
     """
     count = len(rdp.branches)
     order: list[int] = []
-    kept: dict[tuple[str, int], list[Floats32]] = {}
+    kept: dict[tuple[str, int], _Rows] = {}
     outputs, labels = [], []
     seen: dict[int, tuple[Tensor | None, Tensor, Tensor, Tensor | None]] = {}
     rows = 0
@@ -92,7 +92,7 @@ def capture(
         return act
 
     def keep(kind: str, index: int, maps: Tensor) -> None:
-        kept.setdefault((kind, index), []).append(pooled(maps).float().cpu().numpy())
+        kept.setdefault((kind, index), _Rows()).append(pooled(maps).float().cpu().numpy())
 
     was_training = rdp.model.training
     rdp.model.eval()
@@ -122,11 +122,37 @@ def capture(
         names=[f"input of {names[0]}", *names],
         branch_names=names,
         indices=order,
-        streams=[np.concatenate(kept["stream", index]) for index in (-1, *order)],
-        branches=[np.concatenate(kept["branch", index]) for index in order],
+        streams=[kept["stream", index].joined() for index in (-1, *order)],
+        branches=[kept["branch", index].joined() for index in order],
         outputs=np.concatenate(outputs),
         labels=np.concatenate(labels),
     )
+
+
+class _Rows:
+    """Rows collected batch by batch in large pieces: small arrays kept between the large maps of a forward would leave
+    the heap in holes that no map fits into, and memory would grow with every batch."""
+
+    PIECE = 1024
+
+    def __init__(self) -> None:
+        self._pieces: list[Floats32] = []
+        self._free = 0
+
+    def append(self, rows: Floats32) -> None:
+        while len(rows):
+            if not self._free:
+                self._pieces.append(np.empty((self.PIECE, rows.shape[1]), dtype=np.float32))
+                self._free = self.PIECE
+            taken = rows[: self._free]
+            start = self.PIECE - self._free
+            self._pieces[-1][start : start + len(taken)] = taken
+            self._free -= len(taken)
+            rows = rows[len(taken) :]
+
+    def joined(self) -> Floats32:
+        rows = np.concatenate(self._pieces)
+        return rows[: len(rows) - self._free].copy()
 
 
 def pooled(maps: Tensor) -> Tensor:
