@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.immutable_collections import immutable_dict, immutable_list
 
 from .arguments import form_of, forward_signature
 from .block_adds import adds_of_call, trace_block
@@ -181,8 +182,8 @@ class _TwinInterpreter(fx.Interpreter):
 
 def _as_written(value: Any) -> Any:
     """Lists and dicts that the callee may change, as the forward's own are; a graph holds immutable ones."""
-    if isinstance(value, list):
+    if type(value) is immutable_list:
         return [_as_written(item) for item in value]
-    if isinstance(value, dict):
+    if type(value) is immutable_dict:
         return {key: _as_written(item) for key, item in value.items()}
     return tuple(map(_as_written, value)) if type(value) is tuple else value
