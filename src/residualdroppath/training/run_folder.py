@@ -19,6 +19,26 @@ from ..errors import UserError, first_line
 from .config import TrainConfig, read_config
 
 
+@contextmanager
+def locked(
+    path: Path, *below: Path, in_use: str = "a run that still goes on; wait for it or stop it"
+) -> Iterator[None]:
+    """Make a folder, and those `below` it, and hold it for this process alone; raises `UserError` saying why not."""
+    try:
+        for folder in (path, *below):
+            folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"{path} is in use by {in_use}.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be written to ({error}); choose another `out`.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class RunFolder:
     """`config.yaml`, `environment.json`, `metrics.jsonl`, `checkpoints/`, `model.safetensors`, `result.json`."""
 
@@ -38,20 +58,10 @@ class RunFolder:
             self._require_same(config, read_config(TrainConfig, config_path))
         else:
             require_unused(self.path)
-        try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock", timeout=0)
-            lock.acquire()
-        except Timeout as error:
-            raise UserError(f"{self.path} is in use by a run that still goes on; wait for it or stop it.") from error
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be written to ({error}); choose another `out`.") from error
-        try:
+        with locked(self.path, self.checkpoints):
             if not resume:
                 write_atomically(config_path, config.to_yaml())
             yield
-        finally:
-            lock.release()
 
     def _require_same(self, config: TrainConfig, stored: TrainConfig) -> None:
         ours, theirs = config.model_dump(), stored.model_dump()

@@ -13,11 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
-from ...errors import UserError
 from ...training.environment import environment
-from ...training.run_folder import require_unused, write_json
+from ...training.run_folder import locked, require_unused, write_json
 from ...training.trainer import pick_device
 from .config import AnalyzeConfig
 from .measure import Observe, measure, plain_values
@@ -93,21 +91,14 @@ def analyze(config: AnalyzeConfig, observe: Observe = lambda what, done, total: 
 def claimed(out: Path) -> Iterator[None]:
     """A folder that is new or empty, for this process alone."""
     require_unused(out)
+    held = False
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise UserError(f"{out} is in use by an analysis that still goes on; choose another `out`.") from error
-    except OSError as error:
-        raise UserError(f"{out} cannot be written to ({error}); choose another `out`.") from error
-    try:
-        yield
+        with locked(out, in_use="an analysis that still goes on; choose another `out`"):
+            held = True
+            yield
     finally:
-        lock.release()
-        left = list(out.iterdir())
-        if left == [out / ".lock"]:  # a mistake leaves nothing behind
-            left[0].unlink()
+        if held and list(out.iterdir()) == [out / ".lock"]:  # a mistake leaves nothing behind
+            (out / ".lock").unlink()
             out.rmdir()
 
 

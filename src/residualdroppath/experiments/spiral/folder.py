@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from ...errors import UserError
-from ...training.run_folder import read_json, require_unused, write_json
+from ...training.run_folder import locked, read_json, require_unused, write_json
 from .config import SpiralConfig
 
 
@@ -38,19 +37,9 @@ class SpiralFolder:
                 raise UserError(f"A resumed run keeps its configuration; {self.path} differs in {told}.")
         elif self.path.exists():
             require_unused(self.path)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock", timeout=0)
-            lock.acquire()
-        except Timeout as error:
-            raise UserError(f"{self.path} is in use by a run that still goes on; wait for it or stop it.") from error
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be written to ({error}); choose another `out`.") from error
-        try:
+        with locked(self.path):
             write_json(stored, json.loads(config.model_dump_json()))
             yield
-        finally:
-            lock.release()
 
     def of(self, row: str, seed: int) -> Path:
         """The folder of one network."""
