@@ -16,10 +16,12 @@ from typing import Any
 from cost_page import markdown_table
 from PIL import Image
 
+from residualdroppath.experiments.drawing import save_figure
 from residualdroppath.experiments.spiral.config import TITLES
+from residualdroppath.experiments.spiral.development import ALIKE
 from residualdroppath.experiments.spiral.figures import draw_answer, draw_matrices, draw_sweep
 from residualdroppath.experiments.spiral.profiles import draw_profiles
-from residualdroppath.experiments.spiral.report import HEAD, save_figure, table_rows
+from residualdroppath.experiments.spiral.report import HEAD, table_rows
 from residualdroppath.experiments.spiral.summary import QUESTION, answer
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +36,17 @@ def block(config: dict[str, Any]) -> str:
     norm = "" if config["norm"] == "none" else f"{config['norm']}_norm"
     act = config["activation"]
     return f"`{act}(x + {norm}(W2 {act}({norm}(W1 x))))`, the basic block of ResNets"
+
+
+def developed(record: dict[str, Any]) -> str:
+    """How many different developments there are, method by method."""
+    texts = []
+    for name, row in record["rows"].items():
+        if "developments" in row["scalars"]:
+            own = row["scalars"]["developments"]
+            texts.append(f"{TITLES[name]} {own['mean']:.1f} ± {own['high'] - own['mean']:.1f}")
+    units = (record["config"]["depth"] + 1) * record["config"]["width"]
+    return f"Different developments among {units:,} units (participation ratio): {', '.join(texts)}."
 
 
 def page(record: dict[str, Any]) -> str:
@@ -84,6 +97,13 @@ blue below its mean and red above. Recreated units are framed, an arrow comes fr
 
 ![The sheets over training](figures/spiral_training.gif)
 
+### Who develops alike
+
+Columns are layers, rows are units; units of one colour change alike, or in opposite directions, over the whole training
+(|cosine| of their changes over the square, average linkage cut at {ALIKE:g}). {developed(record)}
+
+![Units of each layer, coloured by the group that develops alike](figures/spiral_groups.png)
+
 ## Layer by layer
 
 Every measure is defined in [measures.md](measures.md).
@@ -119,6 +139,7 @@ def main() -> int:
     if arguments:
         for name in (
             "regions.png",
+            "groups.png",
             *(f"sheet_{name}.png" for name in SHEETS if name in record["rows"]),
             "training.gif",
         ):

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -132,7 +133,7 @@ class Contracts:
         self, freeze: Literal["parameters", "stop_gradient"] = "parameters", **options: Any
     ) -> None:
         network, twin = self.network(), self.network()
-        rdp = ResidualDropPath(network, seed=self.telling_seed(), freeze=freeze, **RATE, **options)
+        rdp = ResidualDropPath(network, seed=self.telling_seed, freeze=freeze, **RATE, **options)
         optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=0.1)
         rows = len(next(iter(self.inputs.values())))
         for _ in range(2):
@@ -155,6 +156,7 @@ class Contracts:
             optimizer.zero_grad()
             rdp.step()
 
+    @cached_property
     def telling_seed(self) -> int:
         """A seed that drops some branches and keeps some, where there are several."""
         rdp = ResidualDropPath(self.network(), **RATE)

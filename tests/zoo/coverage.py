@@ -1,6 +1,7 @@
 """Hold every written model to its expected branches and to the contracts: `python -m tests.zoo.coverage [--failed]`.
 
-First all branches, then contracts, quick files first. Writes results/coverage.json and, from it, docs/coverage.md.
+First all branches, then contracts, slow files first, so that no core waits at the end. Writes results/coverage.json
+and, from it, docs/coverage.md.
 With `--failed` only files that did not pass the last time run again; the other rows stay, and the record says so.
 """
 
@@ -41,7 +42,7 @@ LIBRARIES = ("timm", "torchvision", "transformers")
 class Row:
     """What came out for one model file; `contracts` is None where they were not run.
 
-    `reason` says why it does not pass, or why nothing is expected.
+    `reason` says why it does not pass, or why nothing is expected; `seconds` what both took.
     """
 
     library: str
@@ -90,13 +91,14 @@ def check_file(file: ExpectedFile) -> Row:
     return replace(row, seconds=round(time.perf_counter() - started, 1))
 
 
-def check_contracts(file: ExpectedFile) -> list[str]:
-    """Where a contract fails; empty if all models of the file hold them."""
+def check_contracts(file: ExpectedFile) -> tuple[list[str], float]:
+    """Where a contract fails, empty if all models of the file hold them, and how many seconds it took."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    started = time.perf_counter()
     broken = [f"{model.name}: {problem}" for model in file.models for problem in problems(model)]
     gc.collect()
-    return broken
+    return broken, time.perf_counter() - started
 
 
 def problems(model: ExpectedModel) -> list[str]:
@@ -157,8 +159,8 @@ def verdict(row: Row) -> str:
     return "pass" if row.contracts else "branches pass; contracts not run here"
 
 
-def contracts_of(files: dict[int, ExpectedFile]) -> Iterator[tuple[int, list[str]]]:
-    """What each file breaks, as it is found.
+def contracts_of(files: dict[int, ExpectedFile]) -> Iterator[tuple[int, list[str], float]]:
+    """What each file breaks and how long it took, as it is found.
 
     A crash inside a library takes its process along and all that was waiting for it: the rest goes on in one
     process, where the file that crashed is known.
@@ -169,20 +171,21 @@ def contracts_of(files: dict[int, ExpectedFile]) -> Iterator[tuple[int, list[str
             pending = {pool.submit(check_contracts, file): i for i, file in left.items()}
             try:
                 for future in as_completed(pending):
-                    broken = future.result()
+                    found = future.result()
                     del left[pending[future]]
-                    yield pending[future], broken
+                    yield pending[future], *found
             except BrokenProcessPool:
                 if workers == 1:
                     crashed = next(iter(left))
                     del left[crashed]
-                    yield crashed, ["its process crashed"]
+                    yield crashed, ["its process crashed"], 0.0
                 workers = 1
 
 
 def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    started = time.perf_counter()
     files = [file for library in LIBRARIES for file in load_expected(library)]
     kept: list[Row] = []
     if again := sys.argv[1:] == ["--failed"]:
@@ -196,12 +199,12 @@ def main() -> None:
             for row in pool.map(check_file, files):
                 rows.append(row)
                 progress.update(bar, advance=1)
-        quick_first = sorted((i for i, file in enumerate(files) if file.models), key=lambda i: rows[i].seconds)
-        bar = progress.add_task("contracts", total=len(quick_first))
-        for i, broken in contracts_of({i: files[i] for i in quick_first}):
-            rows[i] = replace(
-                rows[i], contracts=not broken, reason="; ".join([rows[i].reason, *broken[:3]]).strip("; ")
-            )
+        slow_first = sorted((i for i, file in enumerate(files) if file.models), key=lambda i: -rows[i].seconds)
+        bar = progress.add_task("contracts", total=len(slow_first))
+        for i, broken, seconds in contracts_of({i: files[i] for i in slow_first}):
+            reason = "; ".join([rows[i].reason, *broken[:3]]).strip("; ")
+            seconds = round(rows[i].seconds + seconds, 1)
+            rows[i] = replace(rows[i], contracts=not broken, reason=reason, seconds=seconds)
             progress.update(bar, advance=1)
     rows += kept
     for row in rows:
@@ -212,6 +215,7 @@ def main() -> None:
         "command": "python -m tests.zoo.coverage",
         "environment": environment(torch.device("cpu")),
         "run_again": [f"{file.library}/{file.file}" for file in files] if again else [],
+        "minutes": round((time.perf_counter() - started) / 60, 1),
         "cpu_minutes": round(sum(getrusage(RUSAGE_CHILDREN)[:2]) / 60, 1),
         "rows": [asdict(row) for row in rows],
     }

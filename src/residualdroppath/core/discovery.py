@@ -101,8 +101,8 @@ class _Walk:
             self.visit_children(module, path, {} if inside else roots, None, inside)
         elif _is_container(module):
             self.visit_children(module, path, {}, None, inside)
-        elif not _is_library_leaf(module):
-            self.trace(module, path, inside)
+        elif not (_is_library_leaf(module) or (inside and not _has_parametrised_children(module))):
+            self.trace(module, path, inside)  # of a layer inside a branch nothing can come of use; tracing takes time
 
     def trace(self, module: nn.Module, path: str, inside: str) -> None:
         try:
@@ -227,6 +227,10 @@ def _is_library_leaf(module: nn.Module) -> bool:
     """PyTorch's own layers, which hold no residual add of a shape that tracing could find."""
     defined_in = type(module).__module__
     return defined_in.startswith("torch.nn.modules") and not defined_in.endswith((".container", ".transformer"))
+
+
+def _has_parametrised_children(module: nn.Module) -> bool:
+    return any(any(True for _ in child.parameters()) for child in module.children())
 
 
 def _is_module(block: nn.Module, name: str) -> bool:

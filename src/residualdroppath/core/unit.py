@@ -173,7 +173,7 @@ def with_gradient_of_inputs(action: Action | None) -> Action:
 
     def learned(junction: Junction, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
         if torch.is_grad_enabled() and shortcut.device.type == "cpu":
-            inputs = tuple(_begin_gradient(value) for value in inputs)
+            inputs = tuple(begin_gradient(value) for value in inputs)
         if action is not None:
             return action(junction, shortcut, inputs)
         return junction.merge(shortcut, junction.run(*inputs))
@@ -181,10 +181,11 @@ def with_gradient_of_inputs(action: Action | None) -> Action:
     return learned
 
 
-def _begin_gradient(value: Any) -> Any:
+def begin_gradient(value: Any) -> Any:
+    """The same value, with a gradient from here on if it had none."""
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.requires_grad or not len(value):
         return value
-    # Not a leaf, so that the branch may begin with an operation in place; costs nothing.
+    # Not a leaf, so that what follows may begin with an operation in place; costs nothing.
     return value.detach().requires_grad_().unsafe_split(len(value))[0]
 
 

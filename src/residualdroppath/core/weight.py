@@ -67,8 +67,9 @@ def _is_depthwise(module: nn.Module) -> bool:
 
 
 def _only_scales(module: nn.Module) -> bool:
-    """Whether the module multiplies its input by a parameter and does nothing else."""
-    if len(list(module.parameters())) != 1:
+    """Whether the module multiplies its input by a vector and does nothing else."""
+    parameters = list(module.parameters())
+    if len(parameters) != 1 or is_matrix(parameters[0]):
         return False
     try:
         graph = trace_forward(module)

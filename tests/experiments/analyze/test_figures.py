@@ -15,9 +15,10 @@ from PIL import Image
 from residualdroppath.errors import UserError
 from residualdroppath.experiments.analyze.figures import draw_lesions, draw_matrices, draw_profiles
 from residualdroppath.experiments.analyze.panels import MATRICES, PAIR, PANELS, colours, matrix, profile, shown_panels
-from residualdroppath.experiments.analyze.report import drawings, read_unit_maps, save_figure, write_report
+from residualdroppath.experiments.analyze.report import drawings, read_unit_maps, write_report
 from residualdroppath.experiments.analyze.run import Analysis, claimed
 from residualdroppath.experiments.analyze.summary import SCALARS, table_head, table_rows
+from residualdroppath.experiments.drawing import save_figure
 
 
 def panels(figure: Figure) -> int:

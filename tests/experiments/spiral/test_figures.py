@@ -10,12 +10,20 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from residualdroppath.experiments.drawing import save_figure
 from residualdroppath.experiments.spiral.config import SpiralConfig
 from residualdroppath.experiments.spiral.data import make_data
-from residualdroppath.experiments.spiral.figures import draw_answer, draw_matrices, draw_regions, draw_sweep
+from residualdroppath.experiments.spiral.figures import (
+    ALONE,
+    draw_answer,
+    draw_groups,
+    draw_matrices,
+    draw_regions,
+    draw_sweep,
+)
 from residualdroppath.experiments.spiral.folder import SpiralFolder
 from residualdroppath.experiments.spiral.profiles import PANELS, draw_profiles
-from residualdroppath.experiments.spiral.report import save_figure, write_report
+from residualdroppath.experiments.spiral.report import write_report
 from residualdroppath.experiments.spiral.sheet import draw_sheet, sheet_palette, sheet_pixels
 from residualdroppath.experiments.spiral.style import ROW_COLOURS
 
@@ -38,7 +46,7 @@ def near(wanted: str, found: set[tuple[int, ...]]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("draw", "count"), [(draw_answer, 5), (draw_profiles, len(PANELS)), (draw_matrices, 12), (draw_sweep, 4)]
+    ("draw", "count"), [(draw_answer, 5), (draw_profiles, len(PANELS)), (draw_matrices, 4 * 3 + 3), (draw_sweep, 4)]
 )
 def test_figures_of_the_record(draw: Any, count: int, tiny_run: Run, tmp_path: Path) -> None:
     figure = draw(tiny_run[0])
@@ -58,6 +66,18 @@ def test_regions_show_every_network(tiny: SpiralConfig, tiny_run: Run, tmp_path:
     assert panels(figure) == 4 and all(len(axes.images) == 1 and len(axes.collections) == 2 for axes in figure.axes)
     save_figure(figure, tmp_path / "regions")
     assert len(colours(tmp_path / "regions.png")) > 100
+
+
+def test_groups_have_their_colours() -> None:
+    groups = np.zeros((5, 4), dtype=np.int16)
+    groups[2:4, 1], groups[0, 0], groups[4, 3] = 1, 21, 300  # layers, units
+    figure = draw_groups({"untrained": {}, "plain": {"groups": groups}})
+    (axes,) = figure.axes
+    shown = np.asarray(axes.images[0].get_array())  # units, layers
+    assert shown.shape == (4, 5, 3)
+    assert (shown[1, 2] == shown[1, 3]).all() and (shown[0, 0] == shown[3, 4]).all()
+    assert np.allclose(shown[2, 2] * 255, [int(ALONE[i : i + 2], 16) for i in (1, 3, 5)])
+    assert len({tuple(colour) for colour in shown.reshape(-1, 3).tolist()}) == 3
 
 
 def test_sheet_puts_each_map_in_its_place() -> None:
@@ -85,7 +105,15 @@ def test_report_writes_every_file(tiny_run: Run) -> None:
     record, out = tiny_run
     page = write_report(record, out)
     names = {path.name for path in (out / "figures").iterdir()}
-    kinds = ("answer", "regions", "profiles", "matrices", "sweep", *(f"sheet_{row}" for row in record["rows"]))
+    kinds = (
+        "answer",
+        "regions",
+        "profiles",
+        "matrices",
+        "groups",
+        "sweep",
+        *(f"sheet_{row}" for row in record["rows"]),
+    )
     assert names == {f"{name}.{kind}" for name in kinds for kind in ("png", "svg")} | {"training.gif"}
     frames = []
     with Image.open(out / "figures" / "training.gif") as film:
@@ -96,4 +124,4 @@ def test_report_writes_every_file(tiny_run: Run) -> None:
     assert (frames[0] != frames[1]).any(2).mean() > 0.05  # it moves
     text = page.read_text()
     assert "http" not in text.replace("http://www.w3.org", "") and '<link rel="icon" href="data:,">' in text
-    assert text.count("data:image/png") >= 5 + 2 * 4 and text.count("data:image/gif") == 1
+    assert text.count("data:image/png") >= 6 + 2 * 4 and text.count("data:image/gif") == 1

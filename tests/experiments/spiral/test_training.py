@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from residualdroppath.errors import UserError
 from residualdroppath.experiments.spiral.config import SpiralConfig
 from residualdroppath.experiments.spiral.data import make_data
-from residualdroppath.experiments.spiral.training import evaluate, frame_iterations, train_network
+from residualdroppath.experiments.spiral.training import evaluate, power_law, train_network
 
 METHODS: Any = ("plain", "drop_path", "residual_drop_path")
 
@@ -55,8 +55,8 @@ def test_evaluation_is_the_deployed_network(tiny: SpiralConfig) -> None:
     assert accuracy == pytest.approx(float((logits.argmax(1) == data.test.labels).float().mean()))
 
 
-def test_frames_begin_and_end_with_the_training() -> None:
-    times = frame_iterations(SpiralConfig(iterations=1000, frames=10))
+def test_looks_begin_and_end_with_the_training() -> None:
+    times = power_law(1000, 10)
     assert times[0] == 0 and times[-1] == 1000 and len(times) <= 10
     assert np.all(np.diff(times) > 0) and times[1] < 1000 / 9  # densely at first
 

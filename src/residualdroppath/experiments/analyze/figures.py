@@ -10,6 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, NullFormatter
 
+from ..drawing import AXIS, INK, SOFT, quiet
 from .panels import (
     Matrix,
     Panel,
@@ -21,7 +22,6 @@ from .panels import (
     shown_panels,
 )  # fmt: skip
 
-INK, SOFT, LINE = "#1d2733", "#4a5563", "#e6e9ed"
 VALUES = LinearSegmentedColormap.from_list("values", ["#f7fbff", "#c6dbef", "#6baed6", "#2171b5", "#08306b"])
 DIFFERENCES = LinearSegmentedColormap.from_list("differences", ["#8c3b00", "#e0955a", "#f7f5f0", "#5c9ac7", "#0b4a82"])
 Row = dict[str, Any]
@@ -83,7 +83,7 @@ def draw_lesions(record: Row) -> Figure:
         for place, network in enumerate(own):
             draw = {"single": _draw_single, "sets": _draw_sets, "random": _draw_random}[kind]
             draw(axes, network, quantity, by[id(network)], place, len(own))
-        _quiet(axes)
+        quiet(axes)
         axes.set_ylim(0, 102)
         axes.set_ylabel("accuracy (%)" if quantity == "accuracy" else "answers kept (%)", fontsize=9, color=SOFT)
     _legend(figure, networks)
@@ -103,7 +103,7 @@ def _draw_panel(axes: Axes, panel: Panel, networks: list[Row]) -> None:
             word, height = ("shuffled", 0.14) if panel.key == "information" else ("entropy of the labels", 0.82)
             place = {"xycoords": "axes fraction", "ha": "right", "fontsize": 7, "color": SOFT}
             axes.annotate(f"dotted: {word}", (0.98, height), **place)
-    _quiet(axes)
+    quiet(axes)
     if panel.log:
         axes.set_yscale("log")
         plain = FuncFormatter(lambda value, _: f"{value:g}")
@@ -112,7 +112,7 @@ def _draw_panel(axes: Axes, panel: Panel, networks: list[Row]) -> None:
         axes.yaxis.set_minor_formatter(plain if high < 10 * low else NullFormatter())
         axes.tick_params(which="minor", labelsize=7, colors=SOFT, length=2)
     elif panel.zero:
-        axes.axhline(0, color="#9aa3ae", linewidth=0.8)
+        axes.axhline(0, color=AXIS, linewidth=0.8)
         if axes.dataLim.height == 0:
             axes.set_ylim(-0.05, 1)
     axes.set_title(panel.title, fontsize=10, color=INK, loc="left", weight="bold")
@@ -190,14 +190,6 @@ def _legend(figure: Figure, networks: list[Row]) -> None:
     handles = [Line2D([], [], color=colour, linewidth=3) for colour in colours(networks)]
     names = [network["title"] for network in networks]
     figure.legend(handles, names, loc="outside upper left", ncols=2, frameon=False, fontsize=10)
-
-
-def _quiet(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#9aa3ae")
-    axes.tick_params(labelsize=8, colors=SOFT, length=3)
-    axes.grid(color=LINE, linewidth=0.8)
-    axes.set_axisbelow(True)
 
 
 def _array(values: Any) -> np.ndarray:

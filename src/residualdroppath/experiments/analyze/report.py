@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
+from ..drawing import save_figure
 from .figures import draw_lesions, draw_matrices, draw_profiles
 from .page import write_page
 from .panels import shown_matrices, shown_panels
@@ -39,18 +37,6 @@ def drawings(record: dict[str, Any]) -> dict[str, Callable[[dict[str, Any]], Fig
     if any({"deletion", "reordering"} & network["measures"].keys() for network in networks):
         found["lesions"] = draw_lesions
     return found
-
-
-def save_figure(figure: Figure, path: Path, *, svg: bool = True, dpi: int = 120) -> Path:
-    """`path` with `.svg` and `.png` added; the latter, whose path is returned, of at most 256 colours to be small."""
-    if svg:
-        with matplotlib.rc_context({"svg.hashsalt": path.name}):
-            figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    image = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    image.save(path.with_suffix(".png"), optimize=True)
-    return path.with_suffix(".png")
 
 
 def save_unit_maps(maps: list[list[np.ndarray]], path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.freezing import has_batch_statistics
-from ...core.unit import Action, Junction, drop
+from ...core.unit import Action, Junction, begin_gradient, drop
 from ..cost import Stopwatch
 from .contenders import Contender, make_method
 from .floor import MODES, Floor, Mode
@@ -113,7 +113,7 @@ class PartsMeter:
     def _trunk(self, first: int | None) -> float:
         self.actions = [drop] * len(self.branches)
         if first is not None:
-            self.actions[first] = begin_gradient
+            self.actions[first] = drop_and_begin
         with learning(self.trunk if first is None else ()):
             return self.stopwatch(lambda: self.contender.loss().backward())
 
@@ -126,10 +126,9 @@ class PartsMeter:
         return seconds
 
 
-def begin_gradient(junction: Junction, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+def drop_and_begin(junction: Junction, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
     """Dropped, and no gradient passes to what lies before."""
-    start = junction.hand_on(shortcut.detach()).requires_grad_()
-    return start.unsafe_split(len(start))[0]  # not a leaf, so that what follows may overwrite it; costs nothing
+    return begin_gradient(junction.hand_on(shortcut.detach()))
 
 
 @contextmanager

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import PowerNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from ..drawing import INK, SOFT, bare, quiet
 from .config import TITLES
 from .data import HALF_SIDE, Points
 from .quantities import LOST, LOSTS, SAME, SAMES
-from .style import ARM_COLOURS, INK, ROW_COLOURS, bare, decision_colours, quiet
+from .style import ARM_COLOURS, ROW_COLOURS, decision_colours
 
 SHORT = {
     "untrained": "untrained",
@@ -87,7 +89,7 @@ def draw_regions(pictures: dict[str, dict[str, np.ndarray]], results: dict[str, 
             transform=axes.transAxes,
             ha="center",
             fontsize=10,
-            color="#4a5563",
+            color=SOFT,
         )
     return figure
 
@@ -96,6 +98,7 @@ MATRICES = (
     ("relations", "max r, mean over\nunits of layer l"),
     ("cka_streams", "CKA of streams"),
     ("cka_branches", "CKA of branches"),
+    ("development", "alike in development, mean\nover units of layer l"),
 )
 
 
@@ -107,21 +110,50 @@ def draw_matrices(record: dict[str, Any]) -> Figure:
     for line, (key, title) in zip(grid, MATRICES, strict=True):
         image = None
         for axes, name in zip(line, names, strict=True):
+            if line is grid[0]:
+                axes.set_title(TITLES[name], fontsize=13, color=INK, weight="bold")
+            if key not in record["rows"][name]["matrices"]:
+                axes.set_axis_off()  # the untrained network has no development
+                continue
             matrix = np.asarray(record["rows"][name]["matrices"][key])
             first = 1 if key == "cka_branches" else 0
             side = (first - 0.5, first + len(matrix) - 0.5)
             image = axes.imshow(matrix, origin="lower", extent=(*side, *side), vmin=0, vmax=1, cmap="magma")
-            axes.tick_params(labelsize=8, colors="#4a5563", length=2)
+            axes.tick_params(labelsize=8, colors=SOFT, length=2)
             axes.spines[:].set_visible(False)
-            if line is grid[0]:
-                axes.set_title(TITLES[name], fontsize=13, color=INK, weight="bold")
             if line is grid[-1]:
-                axes.set_xlabel("layer k", fontsize=9, color="#4a5563")
-        line[0].set_ylabel(f"{title}\n\nlayer l", fontsize=10, color=INK)
+                axes.set_xlabel("layer k", fontsize=9, color=SOFT)
+        shown = next(axes for axes in line if axes.axison)
+        shown.set_ylabel(f"{title}\n\nlayer l", fontsize=10, color=INK)
         assert image is not None
         bar = figure.colorbar(image, ax=list(line), shrink=0.85, pad=0.01)
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
         bar.ax.tick_params(labelsize=8, length=0)
+    return figure
+
+
+ALONE, OTHER_GROUP = "#f1f2f4", "#c9ced6"
+COLOURED = 20
+
+
+def draw_groups(pictures: dict[str, dict[str, np.ndarray]]) -> Figure:
+    """Units of the first seed's networks, coloured by the group that develops alike: the largest in colour."""
+    trained = {name: own["groups"] for name, own in pictures.items() if "groups" in own}
+    figure = Figure(figsize=(4.6 * len(trained), 5.2), layout="constrained")
+    for axes, (name, groups) in zip(figure.subplots(1, len(trained), squeeze=False)[0], trained.items(), strict=True):
+        named = [to_rgb(ALONE), *colormaps["tab20"].colors, to_rgb(OTHER_GROUP)]  # pyright: ignore[reportAttributeAccessIssue]
+        axes.imshow(np.asarray(named)[np.minimum(groups, COLOURED + 1)].transpose(1, 0, 2), interpolation="nearest")
+        axes.set_xticks(np.arange(groups.shape[0]) - 0.5, minor=True)
+        axes.set_yticks(np.arange(groups.shape[1]) - 0.5, minor=True)
+        axes.grid(which="minor", color="white", linewidth=0.8)
+        axes.tick_params(which="both", length=0, labelsize=8, colors=SOFT)
+        axes.spines[:].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_title(TITLES[name], fontsize=13, color=INK, weight="bold", pad=20)
+        alike = f"{groups.max()} groups hold {100 * (groups > 0).mean():.0f} % of the units"
+        axes.text(0.5, 1.01, alike, transform=axes.transAxes, ha="center", va="bottom", fontsize=10, color=SOFT)
+        axes.set_xlabel("layer", fontsize=9, color=SOFT)
+        axes.set_ylabel("unit", fontsize=9, color=SOFT)
     return figure
 
 
@@ -135,9 +167,9 @@ def draw_sweep(record: dict[str, Any]) -> Figure:
         axes.imshow(counts, cmap="YlGnBu", norm=PowerNorm(0.5, 0, max(highest, 1)), aspect="auto")
         _write_counts(axes, counts, highest)
         axes.set_title(TITLES[name], fontsize=13, color=INK, weight="bold")
-        axes.set_xlabel("lost between: max r below", fontsize=9, color="#4a5563")
+        axes.set_xlabel("lost between: max r below", fontsize=9, color=SOFT)
         if name == names[0]:
-            axes.set_ylabel("the same again: r at least", fontsize=9, color="#4a5563")
+            axes.set_ylabel("the same again: r at least", fontsize=9, color=SOFT)
     return figure
 
 
@@ -159,7 +191,7 @@ def _write_counts(axes: Axes, counts: np.ndarray, highest: float) -> None:
             axes.add_patch(_frame(column, line))
     axes.set_xticks(range(len(LOSTS)), [f"{value:g}" for value in LOSTS])
     axes.set_yticks(range(len(SAMES)), [f"{value:g}" for value in SAMES])
-    axes.tick_params(length=0, labelsize=9, colors="#4a5563")
+    axes.tick_params(length=0, labelsize=9, colors=SOFT)
     axes.spines[:].set_visible(False)
 
 

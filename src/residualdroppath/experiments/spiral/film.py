@@ -9,8 +9,9 @@ from matplotlib import get_data_path
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageFont
 
+from ..drawing import INK
 from .config import TITLES
-from .style import INK, ROW_COLOURS, decision_colours, feature_palette
+from .style import ROW_COLOURS, decision_colours, feature_palette
 
 LEVELS, SHADES = 20, 12  # colours of features, of decisions: few compress well
 CELL = 11  # pixels of a unit's map, its gap included

@@ -15,6 +15,8 @@ from PIL import Image
 
 from ...training.run_folder import write_atomically
 from .config import TITLES
+from .development import ALIKE
+from .figures import COLOURED
 from .quantities import LOST, SAME
 from .sheet import sheet_palette, sheet_pixels, shrunk
 from .style import ROW_COLOURS, decision_colours
@@ -47,6 +49,8 @@ def write_page(
         payload=json.dumps({"same": SAME, "lost": LOST, "networks": networks}).replace("<", "\\u003c"),
         same=SAME,
         lost=LOST,
+        alike=ALIKE,
+        coloured=COLOURED,
     )
     write_atomically(path, html)
 

@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..drawing import INK, SOFT, quiet
 from .config import TITLES
 from .quantities import probed_layers
-from .style import INK, ROW_COLOURS, quiet
+from .style import ROW_COLOURS
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ PANELS = (
     Panel("cka_with_last", "Similarity to the last layer", "debiased CKA", start=0),
     Panel("duplicates", "Duplicate units", "share with r ≥ 0.95 in the layer", start=0),
     Panel("effective_units", "Effective units", "participation ratio", start=0),
+    Panel("developments", "Different developments", "participation ratio, over training", start=0),
 )
 
 
@@ -76,6 +78,8 @@ def draw_profiles(record: dict[str, Any]) -> Figure:
 
 def draw_panel(axes: Axes, panel: Panel, record: dict[str, Any]) -> None:
     for name, row in record["rows"].items():
+        if panel.key not in row["profiles"]:
+            continue  # the untrained network has no development
         profile = row["profiles"][panel.key]
         mean = np.asarray(profile["mean"])
         layers = panel.layers(record["config"]["depth"], len(mean))
@@ -92,7 +96,7 @@ def draw_panel(axes: Axes, panel: Panel, record: dict[str, Any]) -> None:
             xycoords="axes fraction",
             ha="right",
             fontsize=7.5,
-            color="#4a5563",
+            color=SOFT,
         )
     if panel.key == "binned_information":
         axes.set_ylim(0, None)
@@ -100,8 +104,8 @@ def draw_panel(axes: Axes, panel: Panel, record: dict[str, Any]) -> None:
         axes.set_yscale("log")
     quiet(axes)
     axes.set_title(panel.title, fontsize=11, color=INK, loc="left", weight="bold")
-    axes.set_ylabel(panel.label, fontsize=8.5, color="#4a5563")
-    axes.set_xlabel(panel.x, fontsize=8.5, color="#4a5563")
+    axes.set_ylabel(panel.label, fontsize=8.5, color=SOFT)
+    axes.set_xlabel(panel.x, fontsize=8.5, color=SOFT)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 

@@ -15,6 +15,7 @@ from ...analysis.streams import StreamStatistics
 from ...analysis.units import closest, recreated, recreated_sweep, reuse
 from ...training.trainer import derived_seed
 from .data import SpiralData
+from .development import Developments
 from .features import Features, look_at
 from .network import SpiralNetwork
 from .training import evaluate
@@ -28,8 +29,10 @@ BINS = 30
 DIGITS = 5
 
 
-def measure(network: SpiralNetwork, data: SpiralData, seed: int) -> dict[str, Any]:
-    """Scalars, profiles over depth and matrices of one network.
+def measure(
+    network: SpiralNetwork, data: SpiralData, seed: int, developed: Developments | None = None
+) -> dict[str, Any]:
+    """Scalars, profiles over depth and matrices of one network; those of `developed` too if it was trained.
 
     Relations between units, and CKA, are taken over the grid; what concerns labels is fitted on training points and
     taken on test points. Profiles of L + 1 values start at the stem's output, those of L at the first block.
@@ -48,6 +51,9 @@ def measure(network: SpiralNetwork, data: SpiralData, seed: int) -> dict[str, An
     }
     matrices = {"relations": np.asarray(relation_matrix(pairs)), **_cka(over_grid, seed)}
     profiles |= _from_matrices(matrices)
+    scalars: dict[str, float] = {}
+    if developed is not None:
+        scalars, profiles, matrices = developed.scalars, profiles | developed.profiles, matrices | developed.matrices
     return {
         "scalars": {
             "recreated": int(found.count),
@@ -57,6 +63,7 @@ def measure(network: SpiralNetwork, data: SpiralData, seed: int) -> dict[str, An
             **{f"{name}_accuracy": losses[name][1] for name in losses},
             "norm_ratio": float(np.mean(profiles["norm_ratio"])),
             "effective_units": float(np.mean(profiles["effective_units"])),
+            **scalars,
         },
         "sweep": np.asarray(recreated_sweep(pairs, SAMES, LOSTS)).tolist(),
         "profiles": {name: _rounded(values) for name, values in profiles.items()},

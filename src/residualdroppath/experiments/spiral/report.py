@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
-from PIL import Image
 from rich import box
 from rich.table import Table
 
+from ..drawing import save_figure
 from .config import TITLES, SpiralConfig
 from .data import make_data
-from .figures import draw_answer, draw_matrices, draw_regions, draw_sweep
+from .figures import draw_answer, draw_groups, draw_matrices, draw_regions, draw_sweep
 from .film import write_film
 from .folder import SpiralFolder
 from .page import write_page
@@ -63,6 +61,7 @@ def write_report(
         **{f"sheet_{row}": lambda row=row: draw_sheet(row, pictures[row], results[row]) for row in config.rows},
         "profiles": lambda: draw_profiles(record),
         "matrices": lambda: draw_matrices(record),
+        "groups": lambda: draw_groups(pictures),
         "sweep": lambda: draw_sweep(record),
     }
     total = len(drawings) + 2
@@ -71,7 +70,7 @@ def write_report(
     figures: dict[str, bytes] = {}
     for done, (name, draw) in enumerate(drawings.items()):
         observe(done, total)
-        figures[f"{name}.png"] = save_figure(draw(), place / name)
+        figures[f"{name}.png"] = save_figure(draw(), place / name).read_bytes()
     observe(total - 2, total)
     write_film(place / "training.gif", pictures)
     figures["training.gif"] = (place / "training.gif").read_bytes()
@@ -80,18 +79,6 @@ def write_report(
     write_page(out / "index.html", record, pictures, results, shown, (HEAD, table_rows(record)))
     observe(total, total)
     return out / "index.html"
-
-
-def save_figure(figure: Figure, path: Path, *, svg: bool = True) -> bytes:
-    """`path` with `.svg` and `.png` added; returns the bytes of the latter, of at most 256 colours to be small."""
-    if svg:
-        with matplotlib.rc_context({"svg.hashsalt": path.name}):
-            figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    image = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    image.save(path.with_suffix(".png"))
-    return path.with_suffix(".png").read_bytes()
 
 
 def _cells(scalars: dict[str, Any], sign: str) -> list[str]:

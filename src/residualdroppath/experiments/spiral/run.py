@@ -19,12 +19,13 @@ from ...training.run_folder import write_json
 from ...training.trainer import derived_seed
 from .config import SpiralConfig
 from .data import make_data
+from .development import History, developments
 from .folder import SpiralFolder, save_arrays
 from .network import make_network
 from .pictures import Film, portrait
 from .quantities import measure
 from .summary import summarise
-from .training import frame_iterations, train_network
+from .training import power_law, train_network
 
 Observe = Callable[[int, int], None]  # iterations done, and to be done, of all networks together
 MEASURING = 0.5  # what measuring a network counts in the progress, in trainings
@@ -108,22 +109,26 @@ def run_job(job: Job, tick: Callable[[int], None]) -> None:
 
 def _run_job(job: Job, tick: Callable[[int], None]) -> None:
     config, data = job.config, make_data(job.config)
-    film = Film(frame_iterations(config) if job.seed == 0 else [])
+    film = Film(power_law(config.iterations, config.frames) if job.seed == 0 else [])
+    history = History.of(config)
     if job.row == "untrained":
         network = make_network(config, derived_seed(job.seed, "spiral network")).eval()
     else:
 
         def look(network: Any, iteration: int) -> None:
             film(network, iteration)
+            history(network, iteration)
             tick(iteration)
 
         network = train_network(config, job.row, job.seed, data.train, look)  # pyright: ignore[reportArgumentType]
+    developed = developments(history) if history.streams else None
     path = job.folder.of(job.row, job.seed)
     path.mkdir(parents=True, exist_ok=True)
     if job.seed == 0:
-        save_arrays(path / "pictures.npz", portrait(network, data) | (film.arrays() if film.maps else {}))
+        over_training = film.arrays() | {"groups": developed.groups} if developed else {}
+        save_arrays(path / "pictures.npz", portrait(network, data) | over_training)
     save_file(dict(network.state_dict()), path / "model.safetensors")
-    write_json(path / "result.json", measure(network, data, job.seed))
+    write_json(path / "result.json", measure(network, data, job.seed, developed))
 
 
 _counters: Any = None

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
+from ..drawing import INK, bare
 from .config import TITLES
-from .style import INK, ROW_COLOURS, bare, feature_palette
+from .style import ROW_COLOURS, feature_palette
 
 GAP = 4  # white pixels between maps, the first of each side
 MAP_PIXELS = 36  # of a map in the figure

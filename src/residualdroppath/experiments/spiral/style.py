@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
 from ...training.page import COLOURS
 
-INK = "#1d2733"
 ROW_COLOURS = {"untrained": "#b9bec6", **COLOURS}
 # Diverging, light in the middle: what a unit says below and above its mean.
 FEATURE_MAP = LinearSegmentedColormap.from_list(
@@ -39,19 +37,3 @@ def decision_colours(probabilities: np.ndarray) -> np.ndarray:
     arms = np.asarray([to_rgb(ARM_COLOURS[arm % len(ARM_COLOURS)]) for arm in range(len(probabilities))])
     mixed = np.einsum("ahw,ac->hwc", probabilities, arms)
     return 1 - 0.62 * (1 - mixed)
-
-
-def bare(axes: Axes) -> None:
-    """No ticks, no frame."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
-
-
-def quiet(axes: Axes) -> None:
-    """A light grid, and the two axes that are read."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#9aa3ae")
-    axes.tick_params(which="both", labelsize=8, colors="#4a5563", length=3)
-    axes.grid(color="#e6e9ed", linewidth=0.8)
-    axes.set_axisbelow(True)

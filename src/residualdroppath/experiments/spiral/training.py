@@ -70,10 +70,10 @@ def evaluate(network: nn.Module, points: Points) -> tuple[float, float]:
     return float(F.cross_entropy(logits, points.labels)), float(accuracy)
 
 
-def frame_iterations(config: SpiralConfig) -> list[int]:
-    """When pictures are taken: densely at first, 0 and the last included; at most `frames` of them."""
-    # Half a frame per doubling would leave nothing for the end of training: a power law lies between.
-    steps = np.linspace(0, 1, config.frames) ** 2.5 * config.iterations
+def power_law(iterations: int, count: int) -> list[int]:
+    """When to look at a training: densely at first, 0 and the last included; at most `count` times."""
+    # Half a look per doubling would leave nothing for the end of training: a power law lies between.
+    steps = np.linspace(0, 1, count) ** 2.5 * iterations
     return sorted({round(float(step)) for step in steps})
 
 
