@@ -13,14 +13,13 @@ from .expected import ExpectedModel
 Branch = tuple[nn.Module, frozenset[nn.Parameter]]  # its block and its parameters
 
 
-def differences(model: ExpectedModel, network: nn.Module) -> list[str]:
+def differences(model: ExpectedModel, network: nn.Module, found: list[Branch]) -> list[str]:
     """One line for each branch that is missing, too much or not made of the expected parameters."""
     by_name = dict(network.named_parameters(remove_duplicate=False))
     expected = [
         (network.get_submodule(branch.block), frozenset(by_name[name] for name in branch.parameters(network)))
         for branch in model.branches
     ]
-    found = found_branches(network)
     missing = [f"missing {_show(network, *branch)}" for branch in expected if branch not in found]
     unexpected = [f"unexpected {_show(network, *branch)}" for branch in found if branch not in expected]
     return missing + unexpected

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from residualdroppath import ResidualDropPath
+from residualdroppath.core import reference, residual_drop_path
+from residualdroppath.core.discovery import Discovery, discover
 from residualdroppath.core.instance_forward import InstanceForward
 from residualdroppath.core.ownership import TRUNK
 from residualdroppath.core.plan import make_plan
@@ -70,6 +73,10 @@ class Contracts:
         self.is_random = not torch.equal(*(self.output_with_seed(seed) for seed in (1, 2)))
 
     def check_all(self) -> None:
+        with discovered_once(self.pristine):
+            self._check_all()
+
+    def _check_all(self) -> None:
         self.rates_zero_is_plain()
         self.evaluation_and_copies_are_plain()
         self.rewritten_forwards_are_the_blocks_own()
@@ -172,6 +179,24 @@ class Contracts:
             return []
         dropped = [index for index, branch in enumerate(rdp.branches) if branch.name in rdp.plan.dropped]
         return [m for index in dropped for m in rdp._ownership.modules[index] if any(True for _ in m.parameters())]
+
+
+@contextmanager
+def discovered_once(pristine: nn.Module) -> Iterator[None]:
+    """Discovery, most of the time that contracts take, is done for a network and carried over to its copies."""
+    found = discover(pristine)
+
+    def of_copy(network: nn.Module) -> Discovery:
+        twins = dict(zip(map(id, pristine.modules()), network.modules(), strict=True))
+        return replace(
+            found,
+            branches=[replace(branch, block=twins[id(branch.block)]) for branch in found.branches],
+            outputs_read={twins[id(module)]: read for module, read in found.outputs_read.items()},
+            idle={(id(twins[module]), name) for module, name in found.idle},
+        )
+
+    with patch.object(residual_drop_path, "discover", of_copy), patch.object(reference, "discover", of_copy):
+        yield
 
 
 def run_keeping_gradients(network: nn.Module, inputs: Inputs) -> Trace:

@@ -73,7 +73,7 @@ def check_file(file: ExpectedFile) -> Row:
             found = found_branches(network)
             num_found += len(found)
             blocks.update(dict.fromkeys(type(block).__name__ for block, _ in found))
-            wrong += [f"{model.name}: {problem}" for problem in differences(model, network)]
+            wrong += [f"{model.name}: {problem}" for problem in differences(model, network, found)]
         names, expected = [model.name for model in file.models], sum(len(model.branches) for model in file.models)
         row = Row(
             file.library,
