@@ -129,7 +129,7 @@ def write_page(record: dict) -> str:
         "# Coverage",
         "",
         "Residual branches found in the models of well-known libraries, against what reading their sources says",
-        "(`tests/zoo/expected`), and held to the contracts in float64. Made by `make coverage`.",
+        f"(`tests/zoo/expected`), and held to the contracts in float64. Made by `make coverage`{_duration(record)}.",
     ]
     for library in LIBRARIES:
         rows = [Row(**row) for row in record["rows"] if row["library"] == library]
@@ -149,6 +149,12 @@ def write_page(record: dict) -> str:
             models, blocks = ", ".join(dict.fromkeys(row.models)), ", ".join(row.blocks)
             lines.append(f"| {row.file} | {models} | {blocks} | {row.expected} | {row.found} | {verdict(row)} |")
     return "\n".join(lines) + "\n"
+
+
+def _duration(record: dict) -> str:
+    if record["run_again"] or "minutes" not in record:
+        return ""
+    return f" in {record['minutes']:.0f} minutes on {record['environment']['cores']} cores"
 
 
 def verdict(row: Row) -> str:
