@@ -15,6 +15,7 @@ from residualdroppath.experiments.spiral.config import SpiralConfig
 from residualdroppath.experiments.spiral.data import make_data
 from residualdroppath.experiments.spiral.figures import (
     ALONE,
+    CELL,
     draw_answer,
     draw_groups,
     draw_matrices,
@@ -46,7 +47,7 @@ def near(wanted: str, found: set[tuple[int, ...]]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("draw", "count"), [(draw_answer, 5), (draw_profiles, len(PANELS)), (draw_matrices, 4 * 3 + 3), (draw_sweep, 4)]
+    ("draw", "count"), [(draw_answer, 5), (draw_profiles, len(PANELS)), (draw_matrices, 4 * 4), (draw_sweep, 4)]
 )
 def test_figures_of_the_record(draw: Any, count: int, tiny_run: Run, tmp_path: Path) -> None:
     figure = draw(tiny_run[0])
@@ -73,8 +74,11 @@ def test_groups_have_their_colours() -> None:
     groups[2:4, 1], groups[0, 0], groups[4, 3] = 1, 21, 300  # layers, units
     figure = draw_groups({"untrained": {}, "plain": {"groups": groups}})
     (axes,) = figure.axes
-    shown = np.asarray(axes.images[0].get_array())  # units, layers
-    assert shown.shape == (4, 5, 3)
+    cells = np.asarray(axes.images[0].get_array())
+    assert cells.shape == (4 * CELL, 5 * CELL, 3)
+    bar = cells[CELL + 1, 2 * CELL : 4 * CELL]
+    assert (bar[:-1] == bar[0]).all() and (bar[-1] == 1).all()  # one bar over both layers, and its end
+    shown = cells[1::CELL, 1::CELL]  # units, layers
     assert (shown[1, 2] == shown[1, 3]).all() and (shown[0, 0] == shown[3, 4]).all()
     assert np.allclose(shown[2, 2] * 255, [int(ALONE[i : i + 2], 16) for i in (1, 3, 5)])
     assert len({tuple(colour) for colour in shown.reshape(-1, 3).tolist()}) == 3

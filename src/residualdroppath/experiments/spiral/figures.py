@@ -107,13 +107,16 @@ def draw_matrices(record: dict[str, Any]) -> Figure:
     names = list(record["rows"])
     figure = Figure(figsize=(3.1 * len(names) + 1.2, 3.0 * len(MATRICES) + 0.4), layout="constrained")
     grid = figure.subplots(len(MATRICES), len(names), squeeze=False)
+    for name, top, bottom in zip(names, grid[0], grid[-1], strict=True):
+        top.set_title(TITLES[name], fontsize=13, color=INK, weight="bold")
+        bottom.set_xlabel("layer k", fontsize=9, color=SOFT)
     for line, (key, title) in zip(grid, MATRICES, strict=True):
         image = None
         for axes, name in zip(line, names, strict=True):
-            if line is grid[0]:
-                axes.set_title(TITLES[name], fontsize=13, color=INK, weight="bold")
             if key not in record["rows"][name]["matrices"]:
-                axes.set_axis_off()  # the untrained network has no development
+                bare(axes)
+                axes.set_xlabel("")
+                axes.text(0.5, 0.5, "nothing develops", transform=axes.transAxes, ha="center", color=SOFT, fontsize=10)
                 continue
             matrix = np.asarray(record["rows"][name]["matrices"][key])
             first = 1 if key == "cka_branches" else 0
@@ -121,10 +124,7 @@ def draw_matrices(record: dict[str, Any]) -> Figure:
             image = axes.imshow(matrix, origin="lower", extent=(*side, *side), vmin=0, vmax=1, cmap="magma")
             axes.tick_params(labelsize=8, colors=SOFT, length=2)
             axes.spines[:].set_visible(False)
-            if line is grid[-1]:
-                axes.set_xlabel("layer k", fontsize=9, color=SOFT)
-        shown = next(axes for axes in line if axes.axison)
-        shown.set_ylabel(f"{title}\n\nlayer l", fontsize=10, color=INK)
+        line[0].set_ylabel(f"{title}\n\nlayer l", fontsize=10, color=INK)
         assert image is not None
         bar = figure.colorbar(image, ax=list(line), shrink=0.85, pad=0.01)
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
@@ -133,7 +133,9 @@ def draw_matrices(record: dict[str, Any]) -> Figure:
 
 
 ALONE, OTHER_GROUP = "#f1f2f4", "#c9ced6"
-COLOURED = 20
+GROUP_COLOURS = [to_rgb(colour) for index, colour in enumerate(colormaps["tab20"].colors) if index not in (14, 15)]  # pyright: ignore[reportAttributeAccessIssue]
+COLOURED = len(GROUP_COLOURS)  # tab20 without its greys
+CELL = 9  # pixels of a unit, its gap included
 
 
 def draw_groups(pictures: dict[str, dict[str, np.ndarray]]) -> Figure:
@@ -141,12 +143,9 @@ def draw_groups(pictures: dict[str, dict[str, np.ndarray]]) -> Figure:
     trained = {name: own["groups"] for name, own in pictures.items() if "groups" in own}
     figure = Figure(figsize=(4.6 * len(trained), 5.2), layout="constrained")
     for axes, (name, groups) in zip(figure.subplots(1, len(trained), squeeze=False)[0], trained.items(), strict=True):
-        named = [to_rgb(ALONE), *colormaps["tab20"].colors, to_rgb(OTHER_GROUP)]  # pyright: ignore[reportAttributeAccessIssue]
-        axes.imshow(np.asarray(named)[np.minimum(groups, COLOURED + 1)].transpose(1, 0, 2), interpolation="nearest")
-        axes.set_xticks(np.arange(groups.shape[0]) - 0.5, minor=True)
-        axes.set_yticks(np.arange(groups.shape[1]) - 0.5, minor=True)
-        axes.grid(which="minor", color="white", linewidth=0.8)
-        axes.tick_params(which="both", length=0, labelsize=8, colors=SOFT)
+        sides = (-0.5, len(groups) - 0.5, groups.shape[1] - 0.5, -0.5)
+        axes.imshow(group_cells(groups), interpolation="nearest", extent=sides)
+        axes.tick_params(length=0, labelsize=8, colors=SOFT)
         axes.spines[:].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(TITLES[name], fontsize=13, color=INK, weight="bold", pad=20)
@@ -155,6 +154,17 @@ def draw_groups(pictures: dict[str, dict[str, np.ndarray]]) -> Figure:
         axes.set_xlabel("layer", fontsize=9, color=SOFT)
         axes.set_ylabel("unit", fontsize=9, color=SOFT)
     return figure
+
+
+def group_cells(groups: np.ndarray) -> np.ndarray:
+    """float[D * CELL, (L + 1) * CELL, 3]: a bar for what one group holds of a unit over neighbouring layers."""
+    colours = np.asarray([to_rgb(ALONE), *GROUP_COLOURS, to_rgb(OTHER_GROUP)])
+    cells = colours[np.minimum(groups, COLOURED + 1)].transpose(1, 0, 2).repeat(CELL, 0).repeat(CELL, 1)
+    cells[CELL - 1 :: CELL] = 1.0
+    ends = (groups[1:] != groups[:-1]) | (groups[1:] == 0)
+    for layer, unit in np.argwhere(ends):
+        cells[unit * CELL : (unit + 1) * CELL, (layer + 1) * CELL - 1] = 1.0
+    return cells
 
 
 def draw_sweep(record: dict[str, Any]) -> Figure:
