@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from timm.models.byobnet import RepVggBlock
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from residualdroppath import NoResidualBranchError, ResidualDropPath
 
@@ -55,6 +55,55 @@ def test_blocks_defined_last_but_run_first_come_first() -> None:
             return self.late(self.early(x))
 
     assert [branch.name for branch in ResidualDropPath(Backwards()).branches] == ["early", "late"]
+
+
+def test_layers_inside_a_branch_are_not_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracing is what takes time, and nothing can come of it there."""
+
+    class Layer(nn.Linear):
+        pass
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.branch = nn.Sequential(Layer(WIDTH, WIDTH, bias=False), nn.ReLU(), Layer(WIDTH, WIDTH))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.branch(x)
+
+    model = nn.Sequential(Layer(WIDTH, WIDTH), Block(), Layer(WIDTH, WIDTH))
+    traced: list[nn.Module] = []
+
+    def trace(self: fx.Tracer, root: nn.Module, *further: object) -> fx.Graph:
+        traced.append(root)
+        return whole(self, root, *further)
+
+    whole = fx.Tracer.trace
+    monkeypatch.setattr(fx.Tracer, "trace", trace)
+    assert [branch.name for branch in ResidualDropPath(model).branches] == ["1"]
+    assert not any(layer in traced for layer in model[1].branch) and {model[0], model[1], model[2]} <= set(traced)
+
+
+def test_a_matrix_times_its_input_is_no_scaled_shortcut() -> None:
+    class Mix(nn.Module):
+        def __init__(self, *shape: int) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(*shape))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.weight
+
+    class Block(nn.Module):
+        def __init__(self, *shape: int) -> None:
+            super().__init__()
+            self.scale, self.branch = Mix(*shape), nn.Linear(WIDTH, WIDTH)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.scale(x) + self.branch(x)
+
+    assert len(ResidualDropPath(Stack(lambda: Block(WIDTH))).branches) == 3  # scaled shortcuts
+    with pytest.raises(NoResidualBranchError):
+        ResidualDropPath(Stack(lambda: Block(3, WIDTH)))  # two layers side by side
 
 
 class SqueezeExcite(nn.Module):
