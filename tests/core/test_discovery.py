@@ -84,28 +84,6 @@ def test_layers_inside_a_branch_are_not_traced(monkeypatch: pytest.MonkeyPatch) 
     assert not any(layer in traced for layer in model[1].branch) and {model[0], model[1], model[2]} <= set(traced)
 
 
-def test_a_matrix_times_its_input_is_no_scaled_shortcut() -> None:
-    class Mix(nn.Module):
-        def __init__(self, *shape: int) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.ones(*shape))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return x * self.weight
-
-    class Block(nn.Module):
-        def __init__(self, *shape: int) -> None:
-            super().__init__()
-            self.scale, self.branch = Mix(*shape), nn.Linear(WIDTH, WIDTH)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.scale(x) + self.branch(x)
-
-    assert len(ResidualDropPath(Stack(lambda: Block(WIDTH))).branches) == 3  # scaled shortcuts
-    with pytest.raises(NoResidualBranchError):
-        ResidualDropPath(Stack(lambda: Block(3, WIDTH)))  # two layers side by side
-
-
 class SqueezeExcite(nn.Module):
     def __init__(self) -> None:
         super().__init__()
