@@ -99,10 +99,34 @@ def cost_page(folder: Path) -> str:
         of_plain = record["plain_over_floor"]
         note = f"Plain training takes {of_plain:.2f} of its own floor. " if of_plain else ""
         versions = record["environment"]["versions"]
-        parts.append(f"\n{note}`{record['environment']['command']}`, torch {versions['torch']}, seed 0.\n")
+        parts.append(
+            f"\n{note}`{record['environment']['command']}`, torch {versions['torch']}, seed {record['config']['seed']}.\n"
+        )
     if pairs := records(folder / "break_even"):
         parts += [BREAK_EVEN, break_even_table(list(pairs.values())), ""]
+    parts += [peer_section(peer) for peer in records(folder / "peers").values()]
     return "\n".join([*parts, MEMORY.strip(), ""])
+
+
+def peer_section(record: Record) -> str:
+    """What `benchmarks/composer.py` measured, in words and a table."""
+    config, versions = record["config"], record["versions"]
+    rows = [
+        [f"`{method}`, rate {rate}", f"{ratio['mean']:.2f}", f"{ratio['low']:.2f} to {ratio['high']:.2f}"]
+        for name, ratio in record["relative_to_plain"].items()
+        for method, rate in [name.split()]
+    ]
+    size = f"{config['image_size']}x{config['image_size']}"
+    return f"""
+## Composer's stochastic depth
+
+In a process of its own, relative to plain training there: torchvision's {config["model"]}, {size}, batch
+{config["batch_size"]}, channels-last, uniform rates. Every iteration drops; there are no `dropped_part` iterations.
+
+{markdown_table(["Composer", "per iteration", "95 % interval"], rows)}
+
+`{record["command"]}`, mosaicml {versions["mosaicml"]}, torch {versions["torch"]}.
+"""
 
 
 def break_even_table(found: list[Record]) -> str:

@@ -858,22 +858,10 @@ def true_block(m: Any, x: Map) -> Map:
     return x + m.f(x)
 
 
-LATER = {
-    "places_of_points": "a projection of all beside a network of a part has the form of a residual add",
-    "modulation_by_chunks": "the shift is taken for the shortcut of what is scaled",
-    "moving_sum_from_the_first": "the first step, a slice, is taken for the shortcut of the others",
-    "refined_boxes": "the logit of the boxes before counts as identity",
-    "RTDetrForObjectDetection": "a convolution with an activation counts as a projection (CSP layer)",
-}  # what src finds today, by the name of the case
-
-
 def cases(names: Any) -> list[Any]:
-    """Parameters of a test; what is found falsely today is expected to fail."""
-    marks = {
-        name: pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError) for name, reason in LATER.items()
-    }
+    """Parameters of a test, named."""
     named = {name if isinstance(name, str) else name.__name__: name for name in names}
-    return [pytest.param(case, id=name, marks=marks.get(name, ())) for name, case in named.items()]
+    return [pytest.param(case, id=name) for name, case in named.items()]
 
 
 @pytest.mark.parametrize("build", cases(EVERYTHING))

@@ -138,8 +138,19 @@ def is_activation(node: fx.Node, module: nn.Module) -> bool:
     return node.op != "get_attr" and getattr(node.target, "__name__", node.target) in ACTIVATIONS
 
 
+def is_part(node: fx.Node) -> bool:
+    """Whether the node takes an item or a slice of a value."""
+    return node.op == "call_function" and node.target is operator.getitem
+
+
+def is_logarithm(node: fx.Node) -> bool:
+    return node.op != "get_attr" and getattr(node.target, "__name__", node.target) in ("log", "logit", "special_logit")
+
+
 def _is_activation_layer(layer: nn.Module) -> bool:
-    return type(layer).__module__ == "torch.nn.modules.activation" and not isinstance(layer, nn.MultiheadAttention)
+    # Of PyTorch, timm (`timm.layers.activations`) and transformers (`transformers.activations`).
+    defined_in = type(layer).__module__.rpartition(".")[2]
+    return defined_in in ("activation", "activations") and not isinstance(layer, nn.MultiheadAttention)
 
 
 def is_product(node: fx.Node) -> bool:

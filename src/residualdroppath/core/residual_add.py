@@ -11,7 +11,6 @@ architectures (NASNet), which concatenate several sums.
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -29,6 +28,8 @@ from .nodes import (
     is_inplace,
     is_item,
     is_linear,
+    is_logarithm,
+    is_part,
     is_product,
     operand,
     upstream,
@@ -152,6 +153,15 @@ class _Flow:
         sides = [self.line(side, shared) for side in (shortcut, branch)]
         if any(map(self.upsamples, sides[1])) and not any(map(self.upsamples, sides[0])):
             return "its longer side is resized, as in a feature pyramid or a U-net"
+        if any(is_logarithm(node) for node in self.between(shortcut, shared)):
+            return "its shorter side is a logarithm: a head refines boxes or probabilities"
+        parts = [
+            {(n.args[0], str(n.args[1:])) for n in self.between(side, shared) if is_part(n) and n.args[0] in shared}
+            for side in (shortcut, branch)
+        ]
+        wholes = [{whole for whole, _ in side} for side in parts]
+        if not wholes[0].isdisjoint(wholes[1]) and parts[0].isdisjoint(parts[1]):
+            return "its sides read different parts of one value"
         return ""
 
     def is_no_projection(self, shortcut: fx.Node, branch: fx.Node, shared: set[fx.Node]) -> str:
@@ -170,11 +180,9 @@ class _Flow:
             return "its longer side is a product with what both sides read, as attention scores are"
         if all(is_linear(node, self.module) for node in sides[1]):
             return "its sides are linear maps of one input: one re-parametrised layer, as with a low-rank adapter"
-        takes = [
-            {str(n.args[1:]) for n in side if n.target is operator.getitem and n.args[0] in shared} for side in sides
-        ]
-        if takes[0] and takes[1] and takes[0].isdisjoint(takes[1]):
-            return "its sides read different parts of one value"
+        entries = [node for node in sides[1] if not shared.isdisjoint(self.data_inputs(node))]
+        if all(map(is_part, entries)) and not any(map(is_part, sides[0])):
+            return "its longer side reads a part of what its shorter side projects"
         return ""
 
     def is_read_by_both(self, factor: fx.Node, shared: set[fx.Node]) -> bool:
