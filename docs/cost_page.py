@@ -99,9 +99,8 @@ def cost_page(folder: Path) -> str:
         of_plain = record["plain_over_floor"]
         note = f"Plain training takes {of_plain:.2f} of its own floor. " if of_plain else ""
         versions = record["environment"]["versions"]
-        parts.append(
-            f"\n{note}`{record['environment']['command']}`, torch {versions['torch']}, seed {record['config']['seed']}.\n"
-        )
+        made = f"`{record['environment']['command']}`, torch {versions['torch']}, seed {record['config']['seed']}."
+        parts.append(f"\n{note}{made}\n")
     if pairs := records(folder / "break_even"):
         parts += [BREAK_EVEN, break_even_table(list(pairs.values())), ""]
     parts += [peer_section(peer) for peer in records(folder / "peers").values()]
