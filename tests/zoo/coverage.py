@@ -152,7 +152,7 @@ def write_page(record: dict) -> str:
 
 
 def _duration(record: dict) -> str:
-    if record["run_again"] or "minutes" not in record:
+    if record["run_again"]:
         return ""
     return f" in {record['minutes']:.0f} minutes on {record['environment']['cores']} cores"
 

@@ -153,12 +153,10 @@ class _Flow:
         sides = [self.line(side, shared) for side in (shortcut, branch)]
         if any(map(self.upsamples, sides[1])) and not any(map(self.upsamples, sides[0])):
             return "its longer side is resized, as in a feature pyramid or a U-net"
-        if any(is_logarithm(node) for node in self.between(shortcut, shared)):
+        between = [self.between(side, shared) for side in (shortcut, branch)]
+        if any(map(is_logarithm, between[0])):
             return "its shorter side is a logarithm: a head refines boxes or probabilities"
-        parts = [
-            {(n.args[0], str(n.args[1:])) for n in self.between(side, shared) if is_part(n) and n.args[0] in shared}
-            for side in (shortcut, branch)
-        ]
+        parts = [{(n.args[0], str(n.args[1:])) for n in side if is_part(n) and n.args[0] in shared} for side in between]
         wholes = [{whole for whole, _ in side} for side in parts]
         if not wholes[0].isdisjoint(wholes[1]) and parts[0].isdisjoint(parts[1]):
             return "its sides read different parts of one value"
