@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from residualdroppath.cli import main
 from residualdroppath.cli.main import run
 
 TINY = "--depth 8 --width 2 --train-size 64 --batch-size 32 --epochs 1 --device cpu".split()
@@ -146,3 +147,20 @@ def test_as_a_process() -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("error: `epochs`") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["train", "compare", "spiral", "bench", "analyze", "branches"])
+def test_resume_is_offered_where_there_is_such_an_option(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run([command, "--help"])
+    can_resume = "--resume" in capsys.readouterr().out
+
+    def interrupt(arguments: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, f"_{command}" if command in ("train", "compare") else command, interrupt)
+    assert run([command]) == 130
+    error = capsys.readouterr().err
+    assert error.startswith("interrupted") and ("--resume" in error) == can_resume

@@ -32,6 +32,7 @@ def fresh_counters() -> Iterator[None]:
     torch._dynamo.reset()
 
 
+@pytest.mark.usefixtures("factors_stay_outside")
 @some_models("timm_basic", "timm_vit", "inplace_add", "layer_scale")
 @pytest.mark.parametrize("freeze", ["parameters", "stop_gradient"])
 @pytest.mark.parametrize("compiled", ["branches", "model", "both"])

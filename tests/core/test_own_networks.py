@@ -7,7 +7,7 @@ import math
 import operator
 import random
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any, NamedTuple
@@ -991,15 +991,7 @@ def decoder(m: Any, x: Tensor) -> Tensor:
     return m.decoder(x, x.flip(1))
 
 
-LATER: dict[str, str] = {}  # what is wrong in src today, by the name of the case
-
-
-def cases(names: Iterable[str]) -> list[Any]:
-    marks = {name: pytest.mark.xfail(reason=reason, strict=True) for name, reason in LATER.items()}
-    return [pytest.param(name, marks=marks.get(name, ())) for name in names]
-
-
-@pytest.mark.parametrize("name", cases(TABLE))
+@pytest.mark.parametrize("name", TABLE)
 def test_branches(name: str) -> None:
     case = TABLE[name]
     assert_branches(case.build(), case.members())
@@ -1011,7 +1003,7 @@ ALIKE |= {"a_lambda", "nested_function", "loop_over_items", "loop_over_sequentia
 ALIKE |= {"branch_returns_a_tuple_item", "method_add", "identity_module", "parallel_as_two", "scaled_by_number"}
 
 
-@pytest.mark.parametrize("name", cases(name for name in TABLE if name not in ALIKE))
+@pytest.mark.parametrize("name", [name for name in TABLE if name not in ALIKE])
 def test_contracts(name: str) -> None:
     case = TABLE[name]
     Contracts(case.build, case.inputs()).check_all()
@@ -1027,7 +1019,7 @@ ENCODERS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("name", cases(ENCODERS))
+@pytest.mark.parametrize("name", ENCODERS)
 def test_layers_of_torch(name: str) -> None:
     """Given masks or not; PyTorch's stacks around them cannot always be traced, the layers have their branches."""
     build = partial(seeded, lambda: Sequences(ENCODERS[name]))
@@ -1140,10 +1132,8 @@ def run_plainly_and_through_units(model: nn.Module, inputs: Tensor) -> list[tupl
 
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("name", [name for name in NOT_IN_A_GRAPH])
-def test_what_a_graph_would_not_do(name: str, autocast: bool, request: pytest.FixtureRequest) -> None:
+def test_what_a_graph_would_not_do(name: str, autocast: bool) -> None:
     """Such a block is left alone, or its graph does the same; never is something else computed."""
-    if name in LATER and (autocast or name not in ("autocast_off_inside", "autocast_by_decorator")):
-        request.applymarker(pytest.mark.xfail(reason=LATER[name], strict=True))
     torch.manual_seed(0)
     model = nn.Sequential(NOT_IN_A_GRAPH[name](), TABLE["plus"].make()).train()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
@@ -1181,7 +1171,7 @@ class UpdatesABuffer(nn.Module):
 SIDE_EFFECTS = {"remembers": remembers, "counts": counts, "updates_a_buffer": UpdatesABuffer}
 
 
-@pytest.mark.parametrize("name", cases(SIDE_EFFECTS))
+@pytest.mark.parametrize("name", SIDE_EFFECTS)
 def test_looking_for_branches_leaves_no_trace_in_a_module(name: str) -> None:
     model = nn.Sequential(SIDE_EFFECTS[name](), TABLE["plus"].make())
     before = {k: {**v, **v["_buffers"]} for k, m in model.named_modules() for v in [vars(m)]}
@@ -1303,8 +1293,7 @@ def test_a_call_that_cannot_be_traced_says_how_to_register() -> None:
         model(torch.randn(4, WIDTH))
 
 
-@pytest.mark.parametrize("name", cases(["compiled_by_jit"]))
-def test_scripted_modules_are_trunk(name: str) -> None:
+def test_scripted_modules_are_trunk() -> None:
     class Scripted(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -43,6 +43,7 @@ def forget_registrations(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
+@pytest.mark.usefixtures("factors_stay_outside")
 @pytest.mark.parametrize(
     "options",
     [{}, {"freeze": "stop_gradient", "frozen_norm": "batch"}, {"freeze": "stop_gradient", "granularity": "sample"}],

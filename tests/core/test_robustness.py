@@ -7,11 +7,12 @@ from typing import Any, cast
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from residualdroppath import ResidualDropPath
 from residualdroppath.core.reference import reference_iteration
-from residualdroppath.core.unit import scale_by
+from residualdroppath.core.unit import drop, scale_by
 
 from .stepping import Trace, assert_close, assert_equal, buffers_of, forward_backward, sgd_step
 from .tiny_blocks import WIDTH, OptionalMask, OwnAdd, PostActivationIdentity, Stack
@@ -203,6 +204,55 @@ def test_an_activation_after_a_dropped_branch_does_not_overwrite_the_blocks_inpu
     expected = (leaf > 0).double() + saved * (1 - saved) + 2 * leaf
     assert leaf.grad is not None
     assert_close(leaf.grad, expected.detach(), "gradient")
+
+
+class OwnActivation(nn.ReLU):
+    """It works in place whatever its attribute says."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.relu_(input)
+
+
+class OwnActivationBehindAnAdd(PostActivationIdentity):
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = OwnActivation(inplace=True)
+
+
+class ActivationInTheNextBranch(PostActivationIdentity):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc2 = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x + self.bn(self.fc(x))
+        return y + self.fc2(self.act(y))
+
+
+class CountsClones(TorchDispatchMode):
+    clones = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.clones += func is torch.ops.aten.clone.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("block_type", "clones"),
+    [(PostActivationIdentity, 0), (OwnActivationBehindAnAdd, 1), (ActivationInTheNextBranch, 1)],
+)
+def test_what_is_handed_on_is_copied_only_where_it_may_be_overwritten(block_type: type, clones: int) -> None:
+    block = block_type().double().train()
+    rdp = ResidualDropPath(nn.Sequential(block), 0.5)
+    x = rows(5, WIDTH)
+    before, others = x.clone(), [scale_by(1.0)] * (len(rdp.branches) - 1)
+    with rdp.acting([drop, *others]), CountsClones() as counted:
+        output = block(x)
+    assert counted.clones == clones
+    assert_equal(x, before, "input of the block")
+    with rdp.acting([lambda junction, shortcut, inputs: junction.add(shortcut, junction.run(*inputs) * 0.0), *others]):
+        assert_equal(output, block(x), "output")
+    assert block.act.inplace
 
 
 class NextLayerOverwrites(nn.Module):

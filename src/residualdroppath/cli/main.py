@@ -75,11 +75,17 @@ def run(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: whole epochs are kept; add --resume to go on", file=sys.stderr)
+        kept = KEPT_WHEN_INTERRUPTED.get(arguments[0])
+        print(f"interrupted: {kept}; add --resume to go on" if kept else "interrupted: run it again", file=sys.stderr)
         return 130
     return 0
 
 
+KEPT_WHEN_INTERRUPTED = {
+    "train": "whole epochs are kept",
+    "compare": "whole epochs are kept",
+    "spiral": "finished networks are kept",
+}
 USAGE = """usage: rdp COMMAND [options]      (rdp COMMAND --help lists them)
 
   train     train a network by one method: plain, drop_path or residual_drop_path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import linecache
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from .branch_nodes import ResidualAdd
+from .last_layer import last_layer
 from .nodes import is_inplace
 from .unit import Junction, ResidualUnit
 
@@ -33,7 +34,9 @@ def rewrite(
     Modules and parameters are looked up on the block at every call. With `compile_options` each branch
     is compiled by itself: what is dropped is decided outside of its graphs. Consumes `graph`.
     """
+    hand_ons = {name: _how_to_hand_on(add, block, adds, output_may_be_overwritten) for name, add in adds.items()}
     for name, add in adds.items():
+        copies, spare = hand_ons[name]
         branch, inputs = _branch_function(add, block, name)
         if compile_options is not None:
             branch = torch.compile(branch, **compile_options)
@@ -42,13 +45,18 @@ def rewrite(
             unit=units[name],
             run=functools.partial(branch, block),
             add=_add_as_written(node, add.branch_operand),
-            copies=_hands_on_unsafely(add, block, output_may_be_overwritten),
+            copies=copies,
             overwrites_shortcut=_overwrites_shortcut(add, block),
+            last=last_layer(add, block) if compile_options is None else None,  # graphs take parameters as they are
         )
         with graph.inserting_before(node):
             call = graph.call_function(
                 _named_function(junction, f"residual_unit_{junction.unit.index}"), (add.shortcut, *inputs)
             )
+        for activation in spare:
+            with graph.inserting_before(activation):
+                arguments = (graph.get_attr(str(activation.target)), node, add.shortcut)
+            activation.op, activation.target, activation.args = "call_function", run_sparing, arguments
         node.replace_all_uses_with(call)
         graph.erase_node(node)
         for member in reversed(add.nodes):
@@ -86,33 +94,61 @@ def _call_method(name: str, first: Tensor, second: Tensor) -> Tensor:
     return getattr(first, name)(second)
 
 
-def _hands_on_unsafely(add: ResidualAdd, block: nn.Module, output_may_be_overwritten: bool) -> bool:
-    """Whether what follows the add may overwrite the shortcut, were it handed on itself.
+def _how_to_hand_on(
+    add: ResidualAdd, block: nn.Module, adds: Mapping[str, ResidualAdd], output_may_be_overwritten: bool
+) -> tuple[bool, list[fx.Node]]:
+    """Whether a dropped branch must hand on a copy, and which activations after it must spare the shortcut.
 
-    It may be the block's input, which others still read or the layer before has saved for its
+    The shortcut may be the block's input, which others still read or the layer before has saved for its
     backward. What a convolution, linear layer or batch norm returned is nobody else's.
     """
     shortcut = add.shortcut
     if _overwrites_shortcut(add, block):
-        return False
+        return False, []
     if shortcut.op == "call_module" and len(shortcut.users) == 1:
         last = block.get_submodule(str(shortcut.target))
         while isinstance(last, nn.Sequential) and len(last) > 0:
             last = last[-1]
         if isinstance(last, (_ConvNd, nn.Linear, _BatchNorm)) and type(last).__module__.startswith("torch.nn"):
-            return False
-    return _may_be_overwritten(add.node, block, output_may_be_overwritten)
+            return False, []
+    in_branches = {member for other in adds.values() for member in other.nodes}
+    spare = [user for user in add.node.users if user not in in_branches and _can_spare(user, block)]
+    if len(add.node.users) > 1:  # the others read what the activation has made of the sum
+        spare = []
+    copies = _may_be_overwritten(add.node, block, output_may_be_overwritten, spare)
+    return (True, []) if copies else (False, spare)
+
+
+def _can_spare(node: fx.Node, block: nn.Module) -> bool:
+    """Whether the node is a layer of PyTorch's that works in place and can be told not to, like `nn.ReLU`."""
+    if node.op != "call_module" or len(node.args) != 1 or node.kwargs:
+        return False
+    layer = block.get_submodule(str(node.target))
+    return type(layer).__module__.startswith("torch.nn.modules") and getattr(layer, "inplace", False) is True
+
+
+def run_sparing(activation: Any, value: Tensor, shortcut: Tensor) -> Tensor:
+    """In place as written, unless the value is the shortcut that a dropped branch has handed on."""
+    if value is not shortcut:
+        return activation(value)
+    activation.inplace = False
+    try:
+        return activation(value)
+    finally:
+        activation.inplace = True
 
 
 def _overwrites_shortcut(add: ResidualAdd, block: nn.Module) -> bool:
     return is_inplace(add.node, block) and add.branch_operand == 1
 
 
-def _may_be_overwritten(node: fx.Node, block: nn.Module, output_may_be_overwritten: bool) -> bool:
+def _may_be_overwritten(
+    node: fx.Node, block: nn.Module, output_may_be_overwritten: bool, spare: Sequence[fx.Node] = ()
+) -> bool:
     for user in node.users:
         if user.op == "output":
             overwritten = output_may_be_overwritten
-        elif user.all_input_nodes[0] is node and is_inplace(user, block):
+        elif user not in spare and user.all_input_nodes[0] is node and is_inplace(user, block):
             overwritten = True
         elif _may_alias(user, block):
             overwritten = _may_be_overwritten(user, block, output_may_be_overwritten)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .last_layer import LastLayer, scaled_parameters
 from .plan import Plan
 
 
@@ -60,7 +61,7 @@ class Junction:
 
     `run(*inputs)` computes the branch, `add(shortcut, branch)` is the add with its operator and
     operand order; `copies` says that something downstream may overwrite what a dropped branch hands on,
-    `overwrites_shortcut` that the add does so itself.
+    `overwrites_shortcut` that the add does so itself. `last` ends the branch, where it may take a factor.
     """
 
     unit: ResidualUnit
@@ -68,6 +69,7 @@ class Junction:
     add: Callable[[Tensor, Tensor], Tensor]
     copies: bool
     overwrites_shortcut: bool = False
+    last: LastLayer | None = None
 
     def __call__(self, shortcut: Tensor, *inputs: Tensor) -> Tensor:
         if self.unit.action is None:
@@ -106,6 +108,11 @@ def scale_by(factor: float) -> Action:
     """The branch times a factor: 1 / keep_prob in `drop_path` iterations."""
 
     def scaled(junction: Junction, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+        layer = junction.last and junction.last.taking_factor(shortcut)
+        if layer:
+            with scaled_parameters(layer, factor):
+                branch = junction.run(*inputs)
+            return junction.merge(shortcut, branch)
         return junction.merge(shortcut, junction.run(*inputs), factor)
 
     return scaled
