@@ -108,7 +108,7 @@ def cost_page(folder: Path) -> str:
 
 
 def peer_section(record: Record) -> str:
-    """What `benchmarks/composer.py` measured, in words and a table."""
+    """What `benchmarks/peer_composer.py` measured, in words and a table."""
     config, versions = record["config"], record["versions"]
     rows = [
         [f"`{method}`, rate {rate}", f"{ratio['mean']:.2f}", f"{ratio['low']:.2f} to {ratio['high']:.2f}"]

@@ -4,7 +4,7 @@ Composer pins a PyTorch of its own, so it is measured in an environment of its o
 
 python -m venv composer-env
 composer-env/bin/pip install mosaicml .
-composer-env/bin/python benchmarks/composer.py --out results/bench/peers/composer-resnet50-32-b128.json
+composer-env/bin/python benchmarks/peer_composer.py --out results/bench/peers/composer-resnet50-32-b128.json
 
 Composer replaces the bottlenecks of torchvision's ResNets; `rdp bench torchvision/resnet50` measures ours on the same
 network. Its "block" method is a `drop_path` iteration of ours; it has no `dropped_part` iterations.
