@@ -28,8 +28,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from residualdroppath.models.torchvision_ops import ensure_torchvision_ops
+from residualdroppath.training.environment import environment
 
 METHODS = ("block", "sample")
+SEED = 0
 
 
 def main() -> None:
@@ -56,7 +58,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     import composer.functional as cf
     import torchvision
 
-    torch.manual_seed(0)
+    torch.manual_seed(SEED)
     plain = torchvision.models.get_model(options.model, num_classes=10).to(memory_format=torch.channels_last)
     networks: dict[str, nn.Module] = {}
     for rate in options.rates:
@@ -76,11 +78,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             pair = (run_plain(), run())
             if turn >= warmup:
                 times[name].append(pair)
+    made = environment(torch.device(options.device))
     return {
-        "command": shlex.join(["python", *sys.argv]),
-        "config": {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()},
-        "versions": {name: version(name) for name in ("mosaicml", "torch", "torchvision")},
-        "threads": torch.get_num_threads(),
+        "config": {**{k: v for k, v in vars(options).items() if k != "out"}, "seed": SEED},
+        "environment": {
+            **made,
+            "command": shlex.join(["python", *sys.argv]),
+            "versions": {**made["versions"], "mosaicml": version("mosaicml")},
+        },
         "relative_to_plain": {name: ratio(pairs) for name, pairs in times.items()},
     }
 

@@ -109,7 +109,7 @@ def cost_page(folder: Path) -> str:
 
 def peer_section(record: Record) -> str:
     """What `benchmarks/peer_composer.py` measured, in words and a table."""
-    config, versions = record["config"], record["versions"]
+    config, made = record["config"], record["environment"]
     rows = [
         [f"`{method}`, rate {rate}", f"{ratio['mean']:.2f}", f"{ratio['low']:.2f} to {ratio['high']:.2f}"]
         for name, ratio in record["relative_to_plain"].items()
@@ -124,7 +124,7 @@ In a process of its own, relative to plain training there: torchvision's {config
 
 {markdown_table(["Composer", "per iteration", "95 % interval"], rows)}
 
-`{record["command"]}`, mosaicml {versions["mosaicml"]}, torch {versions["torch"]}.
+`{made["command"]}`, mosaicml {made["versions"]["mosaicml"]}, torch {made["versions"]["torch"]}, seed {config["seed"]}.
 """
 
 
