@@ -12,10 +12,9 @@ from torch.export import ExportedProgram
 from residualdroppath import ResidualDropPath
 
 from .stepping import assert_equal, forward_backward, sgd_step
-from .tiny_models import TinyModel, some_models
+from .tiny_models import BY_NAME, TinyModel, some_models
 
 typical_models = some_models("timm_basic", "timm_vit")
-every_state = pytest.mark.parametrize("state", ["removed", "drop_path", "dropped_part"])
 
 
 def trained(tiny: TinyModel, state: str) -> nn.Module:
@@ -39,8 +38,9 @@ def never_seen(tiny: TinyModel, model: nn.Module) -> nn.Module:
 
 
 @typical_models
-@every_state
-@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    ("state", "strict"), [("removed", True), ("drop_path", False), ("dropped_part", False), ("dropped_part", True)]
+)
 def test_torch_export_for_evaluation(tiny: TinyModel, state: str, strict: bool) -> None:
     """Without `remove()` too: a model in evaluation mode runs its own forward."""
     model, inputs = trained(tiny, state).eval(), tiny.inputs(seed=1).float()
@@ -75,11 +75,13 @@ def assert_same_program(program: ExportedProgram, expected: ExportedProgram) -> 
     assert_equal(program.state_dict, expected.state_dict, "state of the programs")
 
 
-@typical_models
-@every_state
+@pytest.mark.parametrize(
+    ("name", "state"), [("timm_basic", "removed"), ("timm_basic", "drop_path"), ("timm_vit", "dropped_part")]
+)
 @pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.:FutureWarning")  # PyTorch's own
-def test_onnx_export(tiny: TinyModel, state: str) -> None:
+def test_onnx_export(name: str, state: str) -> None:
     pytest.importorskip("onnxscript")
+    tiny = BY_NAME[name]
     model, inputs = trained(tiny, state).eval(), tiny.inputs(seed=1).float()
     plain = never_seen(tiny, model).eval()
     program, expected = (onnx_model(m, inputs) for m in (model, plain))

@@ -49,7 +49,7 @@ class LastLayer:
             and type(last._parameters.get("weight")) is nn.Parameter  # not of a subclass, sharded or quantised
             and last._parameters.keys() == {"weight", "bias"}
             and sum(p.numel() for p in last._parameters.values() if p is not None) + WORTH_IT <= like.numel()
-            and not any(_is_watched(child) for child in chain)
+            and not any(is_watched(child) for child in chain)
             and sum(_times_held(last, self.block.get_submodule(name)) for name in self.called) == 1
             and all(self.block.get_submodule(name) is not last for name in self.read)
         )
@@ -80,7 +80,7 @@ def _times_held(layer: nn.Module, module: nn.Module) -> int:
     return (module is layer) + sum(_times_held(layer, child) for child in module._modules.values() if child is not None)
 
 
-def _is_watched(module: nn.Module) -> bool:
+def is_watched(module: nn.Module) -> bool:
     """Whether hooks or a forward of its own see or change what the module does."""
     hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
     return any(hooks) or "forward" in module.__dict__

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from .branch_nodes import ResidualAdd
-from .last_layer import last_layer
+from .last_layer import is_watched, last_layer
 from .nodes import is_inplace
 from .unit import Junction, ResidualUnit
 
@@ -131,11 +131,17 @@ def run_sparing(activation: Any, value: Tensor, shortcut: Tensor) -> Tensor:
     """In place as written, unless the value is the shortcut that a dropped branch has handed on."""
     if value is not shortcut:
         return activation(value)
+    if type(activation) is nn.ReLU and not is_watched(activation) and _is_rectified(value):
+        return value  # a second ReLU changes neither values nor gradients, and would keep them once more
     activation.inplace = False
     try:
         return activation(value)
     finally:
         activation.inplace = True
+
+
+def _is_rectified(value: Tensor) -> bool:
+    return value.grad_fn is not None and value.grad_fn.name() == "ReluBackward0"
 
 
 def _overwrites_shortcut(add: ResidualAdd, block: nn.Module) -> bool:

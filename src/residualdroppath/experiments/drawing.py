@@ -31,11 +31,12 @@ def quiet(axes: Axes) -> None:
 
 def save_figure(figure: Figure, path: Path, *, svg: bool = True, dpi: int = 120) -> Path:
     """`path` with `.svg` and `.png` added; the latter, whose path is returned, of at most 256 colours to be small."""
-    if svg:
-        with matplotlib.rc_context({"svg.hashsalt": path.name}):
-            figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
+    if svg:
+        figure.set_layout_engine("none")  # places have been found, which takes most of the time
+        with matplotlib.rc_context({"svg.hashsalt": path.name}):
+            figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     image = Image.open(buffer).convert("RGB")
     # Colours that few pixels have, as in the bar beside a matrix, keep their shades by the spread over colours.
     image = image.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
