@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test coverage lint setup
 
-demo: setup
+demo: $(VENV)/.train
 	$(BIN)/rdp compare --config recipes/digits.yaml --out runs/digits-$$(date +%Y%m%d-%H%M%S)
 
 test: setup lint
@@ -19,11 +19,15 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-setup: $(VENV)/.ready
+setup: $(VENV)/.dev
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.train: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; set PYTHON=')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.train
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
 	touch $@
