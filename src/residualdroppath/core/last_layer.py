@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from .branch_nodes import ResidualAdd
+from .nodes import is_layer_of_torch
 
 LINEAR_IN_PARAMETERS = (nn.Linear, _ConvNd, _BatchNorm, nn.GroupNorm, nn.LayerNorm)
 # Elements of the activations by which they must outnumber the parameters: multiplying these takes calls of its own.
@@ -45,7 +46,7 @@ class LastLayer:
             chain.append(last[-1])
         able = (
             isinstance(last, LINEAR_IN_PARAMETERS)
-            and type(last).__module__.startswith("torch.nn.modules.")
+            and is_layer_of_torch(last)
             and type(last._parameters.get("weight")) is nn.Parameter  # not of a subclass, sharded or quantised
             and last._parameters.keys() == {"weight", "bias"}
             and sum(p.numel() for p in last._parameters.values() if p is not None) + WORTH_IT <= like.numel()

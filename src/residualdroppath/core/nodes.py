@@ -62,6 +62,11 @@ def is_add(node: fx.Node) -> bool:
     return named and not node.kwargs and len(node.args) == 2 and all(isinstance(arg, fx.Node) for arg in node.args)
 
 
+def is_layer_of_torch(module: nn.Module) -> bool:
+    """Whether its class, not one derived from it, is PyTorch's own."""
+    return type(module).__module__.startswith("torch.nn.modules.")
+
+
 def is_inplace(node: fx.Node, module: nn.Module) -> bool:
     """Whether the node overwrites its first input."""
     if node.op == "call_module":

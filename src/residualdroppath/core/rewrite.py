@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from .branch_nodes import ResidualAdd
 from .last_layer import is_watched, last_layer
-from .nodes import is_inplace
+from .nodes import is_inplace, is_layer_of_torch
 from .unit import Junction, ResidualUnit
 
 VIEW_METHODS = ("view", "reshape", "permute", "transpose", "flatten", "unflatten", "contiguous", "squeeze", "unsqueeze")
@@ -124,7 +124,7 @@ def _can_spare(node: fx.Node, block: nn.Module) -> bool:
     if node.op != "call_module" or len(node.args) != 1 or node.kwargs:
         return False
     layer = block.get_submodule(str(node.target))
-    return type(layer).__module__.startswith("torch.nn.modules") and getattr(layer, "inplace", False) is True
+    return is_layer_of_torch(layer) and getattr(layer, "inplace", False) is True
 
 
 def run_sparing(activation: Any, value: Tensor, shortcut: Tensor) -> Tensor:
