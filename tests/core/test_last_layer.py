@@ -5,10 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+    register_module_full_backward_hook,
+)
 from torch.nn.utils import parametrizations
 
 from residualdroppath import ResidualDropPath
@@ -166,6 +172,19 @@ def test_the_factor_goes_into_the_last_layers_parameters(name: str, uses: list[n
 def test_the_factor_stays_outside_where_somebody_could_tell(name: str, uses: list[nn.Module]) -> None:
     torch.manual_seed(0)
     assert_scaled(IN_ACTIVATIONS[name]())
+    assert not uses
+
+
+@pytest.mark.parametrize(
+    "register",
+    [register_module_forward_pre_hook, register_module_forward_hook, register_module_full_backward_hook],
+)
+def test_hooks_for_all_modules_are_seen(register: Callable[..., Any], uses: list[nn.Module]) -> None:
+    hook = register(lambda *_: None)
+    try:
+        assert_scaled(Block(nn.BatchNorm2d(CHANNELS)))
+    finally:
+        hook.remove()
     assert not uses
 
 

@@ -8,14 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.module import register_module_forward_hook
 
 from residualdroppath import ResidualDropPath
 from residualdroppath.core.reference import reference_iteration
@@ -31,6 +31,7 @@ def examples(number: int) -> settings:
     """The same networks at every run, however long each takes."""
     return settings(
         max_examples=number,
+        phases=(Phase.explicit, Phase.generate),
         deadline=None,
         derandomize=True,
         database=None,
@@ -152,18 +153,22 @@ def assert_near(actual: Tensor, expected: Tensor, what: str) -> None:
 
 @contextmanager
 def calls_of(network: Network) -> Iterator[Counter[str]]:
-    """How often each layer of a network is called."""
+    """How often each layer of a network is called, without hooks: layers that hooks watch are run as written.
+
+    Not `nn.ReLU` in place, left out behind a dropped branch where what is handed on is rectified already.
+    """
     calls: Counter[str] = Counter()
-    named = network.named_modules()
-    names = {module: name for name, module in named if type(module) is not nn.Sequential and not module._modules}
+    layers = ((n, m) for n, m in network.named_modules() if type(m) is not nn.Sequential and not m._modules)
+    names = {m: name for name, m in layers if not (type(m) is nn.ReLU and m.inplace)}
+    call = nn.Module.__call__
 
-    def count(module: nn.Module, inputs: Any, output: Any) -> None:
-        if module in names:
+    def counted(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if module in names and not any(isinstance(value, fx.Proxy) for value in args):
             calls[names[module]] += 1
+        return call(module, *args, **kwargs)
 
-    hook = register_module_forward_hook(count)
-    yield calls
-    hook.remove()
+    with patch.object(nn.Module, "__call__", counted):
+        yield calls
 
 
 def check_against(case: Case, fast: Trace, slow: Trace, slow_network: Network) -> None:
@@ -210,7 +215,7 @@ def check_by_twin(case: Case) -> None:
     check_against(case, fast, slow, twin)
 
 
-@examples(150)
+@examples(50)
 @given(networks(), st.sampled_from(("linear", "uniform")), st.sampled_from(((1, 0), (1, 1))))
 def test_discovery_finds_the_branches_that_were_built(spec: NetworkSpec, rate_over_depth: Any, schedule: Any) -> None:
     model, expected = spec.build(), expected_branches(spec)
@@ -226,7 +231,7 @@ def test_discovery_finds_the_branches_that_were_built(spec: NetworkSpec, rate_ov
     assert set(rdp.shared_parameters).isdisjoint(set().union(*expected.parameters.values()))  # they are the trunk's
 
 
-@examples(60)
+@examples(20)
 @given(networks(), options(drop_path_rate=st.just(0)))
 def test_rates_of_zero_are_plain_training(spec: NetworkSpec, options: Options) -> None:
     model, plain = spec.build(), spec.build()
@@ -243,7 +248,7 @@ def test_rates_of_zero_are_plain_training(spec: NetworkSpec, options: Options) -
         assert_equal(buffers_of(model), buffers_of(plain), "buffers")
 
 
-@examples(60)
+@examples(20)
 @given(networks(), options(), st.integers(0, 2))
 def test_the_model_stays_plain_outside_of_training(spec: NetworkSpec, options: Options, steps: int) -> None:
     model = spec.build()
@@ -281,7 +286,7 @@ def attributes(model: nn.Module) -> list[Any]:
     ]
 
 
-@examples(120)
+@examples(40)
 @given(networks(), options(schedule=st.sampled_from(((1, 1), (2, 1), (1, 0), "random"))))
 def test_a_drop_path_iteration_equals_the_formula(spec: NetworkSpec, options: Options) -> None:
     case = Case(spec, options)
@@ -289,7 +294,7 @@ def test_a_drop_path_iteration_equals_the_formula(spec: NetworkSpec, options: Op
     check_by_hand(case)
 
 
-@examples(60)
+@examples(20)
 @given(networks(), options())
 def test_a_dropped_part_iteration_equals_the_formula(spec: NetworkSpec, options: Options) -> None:
     case = Case(spec, options)
@@ -297,7 +302,7 @@ def test_a_dropped_part_iteration_equals_the_formula(spec: NetworkSpec, options:
     check_by_hand(case)
 
 
-@examples(60)
+@examples(20)
 @given(networks(), options(), st.sampled_from(("drop_path", "dropped_part")))
 def test_an_iteration_equals_the_twin(spec: NetworkSpec, options: Options, kind: str) -> None:
     case = Case(spec, options)
@@ -305,7 +310,7 @@ def test_an_iteration_equals_the_twin(spec: NetworkSpec, options: Options, kind:
     check_by_twin(case)
 
 
-@examples(60)
+@examples(20)
 @given(networks(), options(combination=st.just(("parameters", "batch"))))
 def test_a_dropped_part_iteration_has_the_gradients_of_the_full_network(spec: NetworkSpec, options: Options) -> None:
     case = Case(spec, options)
@@ -319,7 +324,7 @@ def test_a_dropped_part_iteration_has_the_gradients_of_the_full_network(spec: Ne
     assert all(fast.gradients[name] is not None for name in dropped)
 
 
-@examples(60)
+@examples(20)
 @given(networks(), options(), st.booleans(), st.booleans())
 def test_frozen_is_bit_identical_after_the_update(
     spec: NetworkSpec, options: Options, zero_first: bool, set_to_none: bool

@@ -119,6 +119,19 @@ def one_block_twice() -> nn.Module:
     return Network(block, Residual(linear()), block)
 
 
+def trunk_and_the_block_behind_it() -> nn.Module:
+    """Tracing names the layer of the trunk as that of the block, `behind.f.0`."""
+    trunk = block_behind_a_layer()
+    trunk.layer = trunk.get_submodule("behind.f.0")
+    return Network(trunk, Residual(linear()))
+
+
+def second_branch_by_the_name_of_a_layer_of_the_first() -> nn.Module:
+    parallel = two_parallel_branches()
+    parallel.g = parallel.get_submodule("f.2")
+    return Network(parallel, Residual(linear()))
+
+
 def embeddings_tied_in_the_trunk() -> nn.Module:
     network = Network(Residual(linear()), Residual(linear()))
     network.head.weight = network.stem.weight
@@ -128,6 +141,16 @@ def embeddings_tied_in_the_trunk() -> nn.Module:
 @block(f=linear, gamma=lambda: nn.Parameter(torch.rand(WIDTH)))
 def scaled(m: Any, x: Tensor) -> Tensor:
     return x + m.gamma * m.f(x)
+
+
+@block(behind=lambda: Residual(linear(), nn.Tanh(), linear()), layer=linear)
+def block_behind_a_layer(m: Any, x: Tensor) -> Tensor:
+    return m.behind(torch.tanh(m.layer(x)))
+
+
+@block(f=lambda: nn.Sequential(linear(), nn.Tanh(), linear(), nn.Tanh(), linear()), g=linear)
+def two_parallel_branches(m: Any, x: Tensor) -> Tensor:
+    return x + m.f(x) + m.g(x)
 
 
 @block(f=linear, g=linear)
@@ -182,6 +205,16 @@ CASES: dict[str, Case] = {
         three_of_four_tied,
         {f"blocks.{i}": (f"blocks.{i}.f.0.weight",) if i < 3 else ("blocks.3.f",) for i in range(4)},
         ("blocks.0.f.0.bias",),
+    ),
+    "trunk_and_the_block_behind_it": Case(
+        trunk_and_the_block_behind_it,
+        {"blocks.0.behind": ("blocks.0.behind.f.2",), "blocks.1": ("blocks.1.f",)},
+        ("blocks.0.behind.f.0",),
+    ),
+    "second_branch_by_the_name_of_a_layer_of_the_first": Case(
+        second_branch_by_the_name_of_a_layer_of_the_first,
+        {"blocks.0.f": ("blocks.0.f.0", "blocks.0.f.4"), "blocks.0.f.2": (), "blocks.1": ("blocks.1.f",)},
+        ("blocks.0.f.2",),
     ),
     # Shared by nobody else: these stay with their branch, and are not listed.
     "tied_within_one_branch": Case(

@@ -192,6 +192,7 @@ def discovered_once(pristine: nn.Module) -> Iterator[None]:
             found,
             branches=[replace(branch, block=twins[id(branch.block)]) for branch in found.branches],
             outputs_read={twins[id(module)]: read for module, read in found.outputs_read.items()},
+            used_from_below={twins[id(module)]: names for module, names in found.used_from_below.items()},
             idle={(id(twins[module]), name) for module, name in found.idle},
         )
 

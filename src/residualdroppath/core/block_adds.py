@@ -52,6 +52,12 @@ class BlockAdds:
         before = order[: order.index(self.found[suffix].nodes[0])]
         return [str(node.target) for node in before if node.op == "call_module"]
 
+    def used_from_below(self) -> tuple[str, ...]:
+        """What the forward uses outside of branches though it hangs below a child (dotted names)."""
+        in_branches = {node for add in self.found.values() for node in add.nodes}
+        nodes = (node for node in self.graphs[0].nodes if node.op in NAMING and node not in in_branches)
+        return tuple(dict.fromkeys(name for node in nodes if "." in (name := str(node.target))))
+
     def names_used(self) -> set[str]:
         return {str(node.target) for graph in self.graphs for node in graph.nodes if node.op in NAMING}
 
@@ -140,7 +146,10 @@ def adds_of_call(graph: fx.Graph, module: nn.Module, form: CallForm, known: Coll
 
 def _known_as(suffix: str, known: Collection[str]) -> str:
     """The name of the same branch where another way to call the block reaches deeper (`attns.0` for `attns.0.attn`)."""
-    return next((own for own in known if f"{suffix}.".startswith(f"{own}.") or own.startswith(f"{suffix}.")), suffix)
+    if suffix in known:
+        return suffix
+    near = [own for own in known if f"{suffix}.".startswith(f"{own}.") or own.startswith(f"{suffix}.")]
+    return max(near, key=len, default=suffix)
 
 
 def name_adds(adds: list[ResidualAdd], block: nn.Module) -> dict[str, ResidualAdd]:

@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from . import known_blocks  # noqa: F401  (registers them)
 from .block_adds import BlockAdds, all_adds
-from .nodes import is_inplace
+from .nodes import is_inplace, is_layer_of_torch
 from .registry import registered_block, registering_call
 from .tracing import UntraceableError
 
@@ -58,6 +58,8 @@ class Discovery:
     outputs_read: dict[nn.Module, frozenset[int]] = field(default_factory=dict)
     # Children (id of the module, name) that a traced forward never calls: other names for what is used elsewhere.
     idle: set[tuple[int, str]] = field(default_factory=set)
+    # By module of the trunk, what its own forward uses that hangs deeper, perhaps in a branch too (a tied layer).
+    used_from_below: dict[nn.Module, tuple[str, ...]] = field(default_factory=dict)
 
     def likely_block(self, model: nn.Module) -> nn.Module | None:
         """Of the modules that could not be traced, one of the class that is there most often."""
@@ -116,6 +118,7 @@ class _Walk:
                 self.found.outputs_may_be_overwritten |= holds_inplace or self.num_blocks > num_blocks
             return
         if not inside:
+            self.found.used_from_below[module] = adds.used_from_below()
             for other in adds.others:
                 self.found.left_aside[_join(path, other.node.name)] = other.reason
             self.found.outputs_may_be_overwritten |= any(
@@ -225,8 +228,7 @@ def _overwrites_outputs(graph: fx.Graph, module: nn.Module, *, is_block: bool) -
 
 def _is_library_leaf(module: nn.Module) -> bool:
     """PyTorch's own layers, which hold no residual add of a shape that tracing could find."""
-    defined_in = type(module).__module__
-    return defined_in.startswith("torch.nn.modules") and not defined_in.endswith((".container", ".transformer"))
+    return is_layer_of_torch(module) and not type(module).__module__.endswith((".container", ".transformer"))
 
 
 def _has_parametrised_children(module: nn.Module) -> bool:

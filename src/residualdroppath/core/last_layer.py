@@ -10,13 +10,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
+from torch.nn.modules import module as for_all
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from .branch_nodes import ResidualAdd
-from .nodes import is_layer_of_torch
+from .nodes import down_to_last, is_layer_of_torch
 
 LINEAR_IN_PARAMETERS = (nn.Linear, _ConvNd, _BatchNorm, nn.GroupNorm, nn.LayerNorm)
+HOOKS_FOR_ALL = ("_global_forward_pre_hooks", "_global_forward_hooks", "_global_backward_pre_hooks")
+HOOKS_FOR_ALL += ("_global_backward_hooks",)
 # Elements of the activations by which they must outnumber the parameters: multiplying these takes calls of its own.
 WORTH_IT = 2**14
 
@@ -41,9 +44,8 @@ class LastLayer:
         """
         if like.device.type != "cpu":
             return None
-        chain = [self.block.get_submodule(self.target)]
-        while type(last := chain[-1]) is nn.Sequential and len(last) > 0:
-            chain.append(last[-1])
+        chain = down_to_last(self.block.get_submodule(self.target))
+        last = chain[-1]
         able = (
             isinstance(last, LINEAR_IN_PARAMETERS)
             and is_layer_of_torch(last)
@@ -82,6 +84,6 @@ def _times_held(layer: nn.Module, module: nn.Module) -> int:
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Whether hooks or a forward of its own see or change what the module does."""
+    """Whether hooks, those for all modules included, or a forward of its own see or change what the module does."""
     hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
-    return any(hooks) or "forward" in module.__dict__
+    return any(hooks) or "forward" in module.__dict__ or any(getattr(for_all, name) for name in HOOKS_FOR_ALL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -65,6 +66,14 @@ def is_add(node: fx.Node) -> bool:
 def is_layer_of_torch(module: nn.Module) -> bool:
     """Whether its class, not one derived from it, is PyTorch's own."""
     return type(module).__module__.startswith("torch.nn.modules.")
+
+
+def down_to_last(module: Any) -> list[Any]:
+    """The module and, where it is an `nn.Sequential`, its last child, and so on down to the layer that runs last."""
+    chain = [module]
+    while type(chain[-1]).forward is nn.Sequential.forward and len(chain[-1]._modules) > 0:
+        chain.append(list(chain[-1]._modules.values())[-1])
+    return chain
 
 
 def is_inplace(node: fx.Node, module: nn.Module) -> bool:

@@ -43,7 +43,7 @@ def assign_owners(model: nn.Module, discovery: Discovery) -> Ownership:
     """Each module and parameter to the only branch from whose roots it is reached, else to the trunk."""
     branches = discovery.branches
     cuts = {edge for branch in branches for root in branch.roots for edge in _edges(branch.block, root)}
-    reached = {TRUNK: _reach([model], [], cuts | discovery.idle)}
+    reached = {TRUNK: _reach(*_used_by_trunk(model, discovery), cuts | discovery.idle)}
     for index, branch in enumerate(branches):
         modules, slots = _resolve(branch.block, branch.roots)
         reached[index] = _reach(modules, slots, set())
@@ -79,6 +79,19 @@ def assign_owners(model: nn.Module, discovery: Discovery) -> Ownership:
                 placed.add(edge)
                 result.slots[owner_of[id(slot.parameter)]].append(slot)
     return result
+
+
+def _used_by_trunk(model: nn.Module, discovery: Discovery) -> tuple[list[nn.Module], list[Slot]]:
+    """The model, and what forwards of the trunk use that hangs in a branch too; not what was replaced since."""
+    modules, slots, present = [model], [], set(model.modules())
+    for module, names in discovery.used_from_below.items():
+        if not names or module not in present:
+            continue
+        paths = {path for path, _ in module.named_modules(remove_duplicate=False)}
+        still_there = [name for name in names if name.rpartition(".")[0] in paths]
+        for used, into in zip(_resolve(module, still_there), (modules, slots), strict=True):
+            into += used
+    return modules, slots
 
 
 def _add_the_unused(reached: dict[int, Reached], everything: Reached) -> None:

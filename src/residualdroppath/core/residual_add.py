@@ -20,6 +20,7 @@ from .branch_nodes import NotResidual, ResidualAdd, cut_out
 from .nodes import (
     OF_ITS_FIRST,
     UPSAMPLING,
+    down_to_last,
     has_no_gradient,
     is_activation,
     is_add,
@@ -201,10 +202,7 @@ class _Flow:
 
     def upsamples(self, node: fx.Node) -> bool:
         if node.op == "call_module":
-            last = self.module.get_submodule(str(node.target))
-            while isinstance(last, nn.Sequential) and len(last) > 0:
-                last = last[-1]
-            return isinstance(last, UPSAMPLING)
+            return isinstance(down_to_last(self.module.get_submodule(str(node.target)))[-1], UPSAMPLING)
         return getattr(node.target, "__name__", node.target) in ("interpolate", "upsample", "pixel_shuffle")
 
     def past_norms_and_scales(self, term: fx.Node) -> fx.Node:

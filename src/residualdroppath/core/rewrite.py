@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from .branch_nodes import ResidualAdd
 from .last_layer import is_watched, last_layer
-from .nodes import is_inplace, is_layer_of_torch
+from .nodes import down_to_last, is_inplace, is_layer_of_torch
 from .unit import Junction, ResidualUnit
 
 VIEW_METHODS = ("view", "reshape", "permute", "transpose", "flatten", "unflatten", "contiguous", "squeeze", "unsqueeze")
@@ -106,10 +106,8 @@ def _how_to_hand_on(
     if _overwrites_shortcut(add, block):
         return False, []
     if shortcut.op == "call_module" and len(shortcut.users) == 1:
-        last = block.get_submodule(str(shortcut.target))
-        while isinstance(last, nn.Sequential) and len(last) > 0:
-            last = last[-1]
-        if isinstance(last, (_ConvNd, nn.Linear, _BatchNorm)) and type(last).__module__.startswith("torch.nn"):
+        last = down_to_last(block.get_submodule(str(shortcut.target)))[-1]
+        if isinstance(last, (_ConvNd, nn.Linear, _BatchNorm)) and is_layer_of_torch(last):
             return False, []
     in_branches = {member for other in adds.values() for member in other.nodes}
     spare = [user for user in add.node.users if user not in in_branches and _can_spare(user, block)]
