@@ -1,10 +1,13 @@
-"""What an iteration costs under Composer's stochastic depth, relative to a plain one in the same process.
+r"""What an iteration costs under Composer's stochastic depth, relative to a plain one in the same process.
 
-Composer pins a PyTorch of its own, so it is measured in an environment of its own:
+Composer pins an older PyTorch. To measure it with this project's, install it and what it imports beside, without what
+they pin, and put it on the path of this one run:
 
-python -m venv composer-env
-composer-env/bin/pip install mosaicml .
-composer-env/bin/python benchmarks/peer_composer.py --out results/bench/peers/composer-resnet50-32-b128.json
+.venv/bin/pip install --no-deps --target composer mosaicml torchmetrics lightning-utilities coolname py-cpuinfo \
+    mosaicml-streaming tabulate torch-optimizer pytorch-ranger apache-libcloud requests urllib3 idna certifi \
+    charset-normalizer importlib_metadata zipp psutil lazy_importer mcli
+PYTHONPATH=composer .venv/bin/python benchmarks/peer_composer.py --batch-size 32 \
+    --out results/bench/peers/composer-resnet50-32-b32.json
 
 Composer replaces the bottlenecks of torchvision's ResNets; `rdp bench torchvision/resnet50` measures ours on the same
 network. Its "block" method is a `drop_path` iteration of ours; it has no `dropped_part` iterations.

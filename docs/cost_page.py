@@ -28,8 +28,7 @@ BREAK_EVEN = """
 ## Where skipping pays
 
 Time per iteration relative to plain training. At small batches Python and the optimizer count, and they do not shrink
-with what is dropped; a figure above 1 in **bold** says that skipping does not pay there.
-"""
+with what is dropped. Below 1 skipping pays: so in {paying} of {cells} cells."""
 MEMORY = """
 ## What does not get better
 
@@ -102,7 +101,9 @@ def cost_page(folder: Path) -> str:
         made = f"`{record['environment']['command']}`, torch {versions['torch']}, seed {record['config']['seed']}."
         parts.append(f"\n{note}{made}\n")
     if pairs := records(folder / "break_even"):
-        parts += [BREAK_EVEN, break_even_table(list(pairs.values())), ""]
+        ratios = [row["per_iteration"]["mean"] for pair in pairs.values() for row in ours(pair).values()]
+        parts.append(BREAK_EVEN.format(paying=sum(ratio < 1 for ratio in ratios), cells=len(ratios)))
+        parts += ["", break_even_table(list(pairs.values())), ""]
     parts += [peer_section(peer) for peer in records(folder / "peers").values()]
     return "\n".join([*parts, MEMORY.strip(), ""])
 
@@ -128,6 +129,11 @@ In a process of its own, relative to plain training there: torchvision's {config
 """
 
 
+def ours(record: Record) -> dict[str, Record]:
+    """The rows of the method, by its name in `rdp bench`."""
+    return {name: record["rows"][name] for name in OURS if name in record["rows"]}
+
+
 def break_even_table(found: list[Record]) -> str:
     """A row per network and batch size, a column per rate and freeze."""
     cells: dict[str, dict[str, str]] = {}
@@ -135,10 +141,9 @@ def break_even_table(found: list[Record]) -> str:
         config = record["config"]
         network = title(record).split(", batch")[0]
         row = cells.setdefault(f"{network}, batch {config['batch_size']}", {})
-        for name in OURS:
-            if name in record["rows"]:
-                mean = record["rows"][name]["per_iteration"]["mean"]
-                row[f"rate {config['rate']:g}, {name}"] = f"**{mean:.2f}**" if mean > 1 else f"{mean:.2f}"
+        for name, measured in ours(record).items():
+            mean = measured["per_iteration"]["mean"]
+            row[f"rate {config['rate']:g}, {name}"] = f"**{mean:.2f}**" if mean >= 1 else f"{mean:.2f}"
     columns = sorted({column for row in cells.values() for column in row})
     return markdown_table(
         ["network", *columns], [[name, *(row.get(column, "-") for column in columns)] for name, row in cells.items()]

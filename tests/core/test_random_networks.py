@@ -31,7 +31,7 @@ def examples(number: int) -> settings:
     """The same networks at every run, however long each takes."""
     return settings(
         max_examples=number,
-        phases=(Phase.explicit, Phase.generate),
+        phases=(Phase.explicit, Phase.generate),  # making a failing network smaller takes many minutes
         deadline=None,
         derandomize=True,
         database=None,
