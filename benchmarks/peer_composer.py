@@ -6,7 +6,7 @@ they pin, and put it on the path of this one run:
 .venv/bin/pip install --no-deps --target composer mosaicml torchmetrics lightning-utilities coolname py-cpuinfo \
     mosaicml-streaming tabulate torch-optimizer pytorch-ranger apache-libcloud requests urllib3 idna certifi \
     charset-normalizer importlib_metadata zipp psutil lazy_importer mcli
-PYTHONPATH=composer .venv/bin/python benchmarks/peer_composer.py --batch-size 32 \
+PYTHONPATH=composer .venv/bin/python benchmarks/peer_composer.py --batch-size 32 --iterations 48 \
     --out results/bench/peers/composer-resnet50-32-b32.json
 
 Composer replaces the bottlenecks of torchvision's ResNets; `rdp bench torchvision/resnet50` measures ours on the same
