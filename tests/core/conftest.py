@@ -1,11 +1,21 @@
 """Settings for the tests of the core."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 from residualdroppath.core import last_layer
 
+from .discover_once import tiny_models_discovered_once
+
 torch.set_num_threads(1)  # tensors of a few rows: more threads only wait for each other
+
+
+@pytest.fixture(autouse=True, scope="session")
+def discover_once() -> Iterator[None]:
+    with tiny_models_discovered_once():
+        yield
 
 
 @pytest.fixture(autouse=True)

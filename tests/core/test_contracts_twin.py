@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 from residualdroppath import ResidualDropPath
 from residualdroppath.core import reference
+from residualdroppath.core.arguments import CallForm
+from residualdroppath.core.block_adds import trace_block
+from residualdroppath.core.conditions import Way
 
 from .stepping import assert_close, assert_equal, buffers_of, forward_backward, sgd_step
 from .tiny_models import BY_NAME, HAND_WRITTEN, TRUNK, TinyModel, every_model, some_models
@@ -59,10 +62,18 @@ def expected_learners(tiny: TinyModel, rdp: ResidualDropPath, learning: set[int]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def one_discovery_per_twin() -> Iterator[None]:
+def one_graph_per_twin() -> Iterator[None]:
     """Tracing takes most of the time of these tests, and the same twins serve all of them."""
+    graphs: dict[tuple, fx.Graph] = {}
+
+    def trace(block: nn.Module, form: CallForm, way: Way, outputs_read: frozenset[int] | None) -> fx.Graph:
+        key = block, form.key, way, outputs_read
+        if key not in graphs:
+            graphs[key] = trace_block(block, form, way, outputs_read)
+        return graphs[key]
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reference, "discover", functools.cache(reference.discover))
+        patch.setattr(reference, "trace_block", trace)
         yield
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from . import tiny_blocks as blocks
 from .tiny_blocks import ListStack, MaskedStack, Stack
 
 TRUNK = "trunk"
+BUILT: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # by model, the name of its row
 Branches = dict[str, tuple[str, ...]]
 
 
@@ -40,6 +42,7 @@ class TinyModel:
             # Libraries set the last norm or layer scale of a branch to zero: then nothing would be tested.
             for parameter in model.parameters():
                 parameter.data += 0.2 * torch.randn_like(parameter)
+        BUILT[model] = self.name
         return model.train()
 
     def inputs(self, seed: int = 0, rows: int = 5) -> Tensor:

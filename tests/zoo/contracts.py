@@ -187,17 +187,22 @@ def discovered_once(pristine: nn.Module) -> Iterator[None]:
     found = discover(pristine)
 
     def of_copy(network: nn.Module) -> Discovery:
-        twins = dict(zip(map(id, pristine.modules()), network.modules(), strict=True))
-        return replace(
-            found,
-            branches=[replace(branch, block=twins[id(branch.block)]) for branch in found.branches],
-            outputs_read={twins[id(module)]: read for module, read in found.outputs_read.items()},
-            used_from_below={twins[id(module)]: names for module, names in found.used_from_below.items()},
-            idle={(id(twins[module]), name) for module, name in found.idle},
-        )
+        return carried_over(found, pristine, network)
 
     with patch.object(residual_drop_path, "discover", of_copy), patch.object(reference, "discover", of_copy):
         yield
+
+
+def carried_over(found: Discovery, pristine: nn.Module, network: nn.Module) -> Discovery:
+    """What was found in one network, for a copy of it."""
+    twins = dict(zip(map(id, pristine.modules()), network.modules(), strict=True))
+    return replace(
+        found,
+        branches=[replace(branch, block=twins[id(branch.block)]) for branch in found.branches],
+        outputs_read={twins[id(module)]: read for module, read in found.outputs_read.items()},
+        used_from_below={twins[id(module)]: names for module, names in found.used_from_below.items()},
+        idle={(id(twins[module]), name) for module, name in found.idle},
+    )
 
 
 def run_keeping_gradients(network: nn.Module, inputs: Inputs) -> Trace:
