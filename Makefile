@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
+# Modules are compiled on all cores, where pip would take one.
+COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib
 
 .PHONY: demo test coverage lint setup
 
@@ -24,10 +27,12 @@ setup: $(VENV)/.dev
 $(VENV)/.train: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; set PYTHON=')"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train]'
+	$(INSTALL) torch
+	$(INSTALL) --editable '.[train]'
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.train
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
+	$(INSTALL) --editable '.[train,dev]'
+	$(COMPILE)
 	touch $@

@@ -27,7 +27,8 @@ def panels(figure: Figure) -> int:
 
 
 def pixels(path: Path) -> set[tuple[int, ...]]:
-    return {tuple(pixel) for pixel in np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3).tolist()}
+    counted = Image.open(path).convert("RGB").getcolors(2**24)
+    return {colour for _, colour in counted or [] if isinstance(colour, tuple)}
 
 
 def near(wanted: str, found: set[tuple[int, ...]]) -> bool:

@@ -37,8 +37,9 @@ def panels(figure: Figure) -> int:
 
 
 def colours(path: Path) -> set[tuple[int, ...]]:
-    pixels = np.asarray(Image.open(path).convert("RGB"))
-    return {tuple(pixel) for pixel in pixels.reshape(-1, 3).tolist()}
+    """Red, green and blue of all pixels."""
+    counted = Image.open(path).convert("RGB").getcolors(2**24)
+    return {colour for _, colour in counted or [] if isinstance(colour, tuple)}
 
 
 def near(wanted: str, found: set[tuple[int, ...]]) -> bool:
