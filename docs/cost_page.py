@@ -95,8 +95,11 @@ def cost_page(folder: Path) -> str:
         used = [index for index in range(len(HEAD)) if index == 0 or any(row[index] != "-" for row in rows)]
         parts.append(f"\n## {title(record)}\n")
         parts.append(markdown_table([HEAD[i] for i in used], [[row[i] for i in used] for row in rows]))
-        of_plain = record["plain_over_floor"]
-        note = f"Plain training takes {of_plain:.2f} of its own floor. " if of_plain else ""
+        note = ""
+        if of_plain := record["plain_over_floor"]:
+            share = {name: row["floor"] * of_plain for name, row in ours(record).items()}
+            shares = ", ".join(f"{value:.2f} (`{name}`)" for name, value in share.items())
+            note = f"Plain training takes {of_plain:.2f} of its own floor; losing as much, ours would take {shares}. "
         versions = record["environment"]["versions"]
         made = f"`{record['environment']['command']}`, torch {versions['torch']}, seed {record['config']['seed']}."
         parts.append(f"\n{note}{made}\n")
