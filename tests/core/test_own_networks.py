@@ -1308,3 +1308,53 @@ def test_scripted_modules_are_trunk() -> None:
     rdp = ResidualDropPath(nn.Sequential(TABLE["plus"].make(), scripted))  # pyright: ignore[reportArgumentType]
     assert [branch.name for branch in rdp.branches] == ["0"]
     assert list(rdp.discovery.untraceable) == ["1"]
+
+
+class EndsScripted(nn.Module):
+    """A branch whose last part is compiled by torch.jit, or not."""
+
+    def __init__(self, scripted: bool) -> None:
+        super().__init__()
+        last = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH))
+        self.first = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh())
+        self.last = torch.jit.script(last) if scripted else last
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.last(self.first(x))
+
+
+def ends_scripted(scripted: bool) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is going away
+        return seeded(lambda: nn.Sequential(EndsScripted(scripted), EndsScripted(scripted)))
+
+
+@pytest.mark.usefixtures("factors_stay_outside")
+@pytest.mark.parametrize("granularity", ["batch", "sample"])
+def test_scripted_parts_of_a_branch_are_as_others(granularity: Any) -> None:
+    models = [ends_scripted(scripted) for scripted in (True, False)]
+    options: Any = {"rate_over_depth": "uniform", "freeze": "stop_gradient", "granularity": granularity}
+    rdps = [ResidualDropPath(model, 0.5, **options) for model in models]
+    inputs = torch.randn(5, WIDTH, dtype=torch.float64)
+    for _ in range(6):
+        outputs = [model(inputs) for model in models]
+        torch.testing.assert_close(*outputs, rtol=1e-12, atol=1e-12)
+        gradients = []
+        for model, output, rdp in zip(models, outputs, rdps, strict=True):
+            output.square().sum().backward()
+            gradients.append([parameter.grad for parameter in model.parameters()])
+            model.zero_grad()
+            rdp.step()
+        for own, expected in zip(*gradients, strict=True):
+            assert (own is None) == (expected is None)
+            torch.testing.assert_close(own, expected, rtol=1e-10, atol=1e-12)
+    for own, expected in zip(*(model.buffers() for model in models), strict=True):
+        torch.testing.assert_close(own, expected)
+
+
+@pytest.mark.parametrize("frozen_norm", ["batch", "running"])
+def test_norms_of_scripted_parts_must_update(frozen_norm: Any) -> None:
+    model = ends_scripted(True)
+    with pytest.raises(ValueError, match=r"compiled by torch.jit \(0.last.1\), got "):
+        ResidualDropPath(model, 0.5, frozen_norm=frozen_norm)
+    ResidualDropPath(model, 0.5)

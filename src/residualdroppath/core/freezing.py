@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from .instance_forward import InstanceForward
@@ -54,7 +55,7 @@ class ParameterFlags:
 
 def has_running_statistics(module: nn.Module) -> bool:
     """Whether the module normalises by statistics of the batch and keeps running ones."""
-    return any(module._buffers.get(name) is not None for name in RUNNING_STATISTICS[:2])
+    return any(name in RUNNING_STATISTICS[:2] for name, _ in module.named_buffers(recurse=False))
 
 
 def has_batch_statistics(modules: Iterable[nn.Module]) -> bool:
@@ -97,6 +98,16 @@ def norm_mode(module: nn.Module, mode: FrozenNorm) -> Iterator[None]:
             module.training = training
     else:
         yield
+
+
+def refuse_compiled_norms(model: nn.Module, mode: FrozenNorm) -> None:
+    """Raise `ValueError` where a norm would go on updating its statistics: Python cannot reach into `torch.jit`."""
+    for name, module in model.named_modules():
+        if mode != "update" and isinstance(module, torch.jit.ScriptModule) and has_running_statistics(module):
+            raise ValueError(
+                f'`frozen_norm` must be "update" for a model with norms compiled by torch.jit ({name}), got {mode!r}; '
+                "leave it out, or do not compile that module."
+            )
 
 
 class FrozenNorms:

@@ -71,8 +71,8 @@ def is_layer_of_torch(module: nn.Module) -> bool:
 def down_to_last(module: Any) -> list[Any]:
     """The module and, where it is an `nn.Sequential`, its last child, and so on down to the layer that runs last."""
     chain = [module]
-    while type(chain[-1]).forward is nn.Sequential.forward and len(chain[-1]._modules) > 0:
-        chain.append(list(chain[-1]._modules.values())[-1])
+    while isinstance(last := chain[-1], nn.Sequential) and type(last).forward is nn.Sequential.forward and last:
+        chain.append(last[-1])
     return chain
 
 

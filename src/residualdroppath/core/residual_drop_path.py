@@ -11,7 +11,7 @@ from torch import nn
 from .block_forward import BlockForward
 from .branch import make_branches
 from .discovery import Discovery, discover
-from .freezing import FrozenNorm, FrozenNorms, ParameterFlags, has_batch_statistics
+from .freezing import FrozenNorm, FrozenNorms, ParameterFlags, has_batch_statistics, refuse_compiled_norms
 from .optimizers import refuse_whole_vector_optimizers
 from .options import Freeze, Options
 from .ownership import TRUNK
@@ -76,7 +76,7 @@ class ResidualDropPath:
 
     Raises:
         NoResidualBranchError: no residual branch was found; says what was looked for.
-        ValueError: an option outside its allowed values.
+        ValueError: an option outside its allowed values, or one that the model's norms cannot follow.
     """
 
     def __init__(
@@ -297,6 +297,7 @@ class ResidualDropPath:
                 self._norms.install(self._ownership.modules[owner], lambda owner=owner: not self._masks.any_row(owner))
 
     def _look_at_norms(self) -> None:
+        refuse_compiled_norms(self.model, self._norms.mode)
         for unit, found in zip(self._units, self.discovery.branches, strict=True):
             unit.has_batch_statistics = has_batch_statistics(found.modules())
             unit.has_group_norm = any(isinstance(module, nn.GroupNorm) for module in found.modules())
