@@ -215,7 +215,7 @@ def check_by_twin(case: Case) -> None:
     check_against(case, fast, slow, twin)
 
 
-@examples(50)
+@examples(30)
 @given(networks(), st.sampled_from(("linear", "uniform")), st.sampled_from(((1, 0), (1, 1))))
 def test_discovery_finds_the_branches_that_were_built(spec: NetworkSpec, rate_over_depth: Any, schedule: Any) -> None:
     model, expected = spec.build(), expected_branches(spec)

@@ -22,7 +22,7 @@ FILES = [file for library in LIBRARIES for file in load_expected(library)]
 MODELS = [model for file in FILES for model in file.models]
 # One model for each way that branches are found: quick ones.
 REPRESENTATIVE = {
-    *(f"timm/{name}" for name in ("levit", "rexnet", "xcit", "hiera", "tnt")),
+    *(f"timm/{name}" for name in ("levit", "rexnet", "xcit", "tnt")),
     *(f"timm/{name}" for name in ("efficientvim", "repghost", "nfnet", "dla", "vision_transformer")),
     *(f"torchvision/{name}" for name in ("regnet", "swin_transformer")),
     *(f"transformers/{name}" for name in ("bert", "gpt2", "llama", "swin", "t5", "wav2vec2")),
