@@ -118,7 +118,8 @@ class _Walk:
                 self.found.outputs_may_be_overwritten |= holds_inplace or self.num_blocks > num_blocks
             return
         if not inside:
-            self.found.used_from_below[module] = adds.used_from_below()
+            if names := adds.used_from_below():
+                self.found.used_from_below[module] = names
             for other in adds.others:
                 self.found.left_aside[_join(path, other.node.name)] = other.reason
             self.found.outputs_may_be_overwritten |= any(

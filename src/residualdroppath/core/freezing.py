@@ -102,8 +102,10 @@ def norm_mode(module: nn.Module, mode: FrozenNorm) -> Iterator[None]:
 
 def refuse_compiled_norms(model: nn.Module, mode: FrozenNorm) -> None:
     """Raise `ValueError` where a norm would go on updating its statistics: Python cannot reach into `torch.jit`."""
+    if mode == "update":
+        return
     for name, module in model.named_modules():
-        if mode != "update" and isinstance(module, torch.jit.ScriptModule) and has_running_statistics(module):
+        if isinstance(module, torch.jit.ScriptModule) and has_running_statistics(module):
             raise ValueError(
                 f'`frozen_norm` must be "update" for a model with norms compiled by torch.jit ({name}), got {mode!r}; '
                 "leave it out, or do not compile that module."

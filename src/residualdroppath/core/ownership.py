@@ -85,7 +85,7 @@ def _used_by_trunk(model: nn.Module, discovery: Discovery) -> tuple[list[nn.Modu
     """The model, and what forwards of the trunk use that hangs in a branch too; not what was replaced since."""
     modules, slots, present = [model], [], set(model.modules())
     for module, names in discovery.used_from_below.items():
-        if not names or module not in present:
+        if module not in present:
             continue
         paths = {path for path, _ in module.named_modules(remove_duplicate=False)}
         still_there = [name for name in names if name.rpartition(".")[0] in paths]

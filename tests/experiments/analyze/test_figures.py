@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
-from PIL import Image
 
 from residualdroppath.errors import UserError
 from residualdroppath.experiments.analyze.figures import draw_lesions, draw_matrices, draw_profiles
@@ -20,20 +18,7 @@ from residualdroppath.experiments.analyze.run import Analysis, claimed
 from residualdroppath.experiments.analyze.summary import SCALARS, table_head, table_rows
 from residualdroppath.experiments.drawing import save_figure
 
-
-def panels(figure: Figure) -> int:
-    """Those that show something."""
-    return sum(axes.axison and axes.get_label() != "<colorbar>" for axes in figure.axes)
-
-
-def pixels(path: Path) -> set[tuple[int, ...]]:
-    counted = Image.open(path).convert("RGB").getcolors(2**24)
-    return {colour for _, colour in counted or [] if isinstance(colour, tuple)}
-
-
-def near(wanted: str, found: set[tuple[int, ...]]) -> bool:
-    rgb = [int(wanted[i : i + 2], 16) for i in (1, 3, 5)]
-    return any(max(abs(a - b) for a, b in zip(rgb, other, strict=True)) <= 6 for other in found)
+from ..images import colours_of, near, panels
 
 
 @pytest.mark.parametrize(
@@ -42,7 +27,7 @@ def near(wanted: str, found: set[tuple[int, ...]]) -> bool:
 def test_figures_of_a_pair(draw: Any, count: int, pair: Analysis, tmp_path: Path) -> None:
     figure = draw(pair.record)
     assert panels(figure) == count
-    found = pixels(save_figure(figure, tmp_path / "figure"))
+    found = colours_of(save_figure(figure, tmp_path / "figure"))
     assert len(found) > 50 and "<svg" in (tmp_path / "figure.svg").read_text()
     if draw is not draw_matrices:
         assert all(near(colour, found) for colour in PAIR)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from residualdroppath.experiments.drawing import save_figure
@@ -28,23 +27,9 @@ from residualdroppath.experiments.spiral.report import write_report
 from residualdroppath.experiments.spiral.sheet import draw_sheet, sheet_palette, sheet_pixels
 from residualdroppath.experiments.spiral.style import ROW_COLOURS
 
+from ..images import colours_of, near, panels
+
 Run = tuple[dict[str, Any], Path]
-
-
-def panels(figure: Figure) -> int:
-    """Those that show something."""
-    return sum(axes.axison and axes.get_label() != "<colorbar>" for axes in figure.axes)
-
-
-def colours(path: Path) -> set[tuple[int, ...]]:
-    """Red, green and blue of all pixels."""
-    counted = Image.open(path).convert("RGB").getcolors(2**24)
-    return {colour for _, colour in counted or [] if isinstance(colour, tuple)}
-
-
-def near(wanted: str, found: set[tuple[int, ...]]) -> bool:
-    rgb = [int(wanted[i : i + 2], 16) for i in (1, 3, 5)]
-    return any(max(abs(a - b) for a, b in zip(rgb, other, strict=True)) <= 6 for other in found)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +39,7 @@ def test_figures_of_the_record(draw: Any, count: int, tiny_run: Run, tmp_path: P
     figure = draw(tiny_run[0])
     assert panels(figure) == count
     save_figure(figure, tmp_path / "figure")
-    found = colours(tmp_path / "figure.png")
+    found = colours_of(tmp_path / "figure.png")
     assert len(found) > 50 and "<svg" in (tmp_path / "figure.svg").read_text()
     if draw in (draw_answer, draw_profiles):
         assert all(near(colour, found) for colour in ROW_COLOURS.values())
@@ -67,7 +52,7 @@ def test_regions_show_every_network(tiny: SpiralConfig, tiny_run: Run, tmp_path:
     figure = draw_regions(pictures, results, make_data(tiny).test)
     assert panels(figure) == 4 and all(len(axes.images) == 1 and len(axes.collections) == 2 for axes in figure.axes)
     save_figure(figure, tmp_path / "regions")
-    assert len(colours(tmp_path / "regions.png")) > 100
+    assert len(colours_of(tmp_path / "regions.png")) > 100
 
 
 def test_groups_have_their_colours() -> None:

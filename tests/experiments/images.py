@@ -1,0 +1,24 @@
+"""What figures show, as images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+
+def panels(figure: Figure) -> int:
+    """How many panels show something."""
+    return sum(axes.axison and axes.get_label() != "<colorbar>" for axes in figure.axes)
+
+
+def colours_of(path: Path) -> set[tuple[int, ...]]:
+    """Red, green and blue of all pixels."""
+    counted = Image.open(path).convert("RGB").getcolors(2**24)
+    return {colour for _, colour in counted or [] if isinstance(colour, tuple)}
+
+
+def near(wanted: str, found: set[tuple[int, ...]]) -> bool:
+    rgb = [int(wanted[i : i + 2], 16) for i in (1, 3, 5)]
+    return any(max(abs(a - b) for a, b in zip(rgb, other, strict=True)) <= 6 for other in found)
