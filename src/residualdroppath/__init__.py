@@ -1,9 +1,9 @@
 """ResidualDroppath: train residual networks to reuse features (arXiv 2411.09475)."""
 
 from .core.branch import Branch as Branch
-from .core.discovery import NoResidualBranchError as NoResidualBranchError
-from .core.plan import Plan as Plan
-from .core.registry import register_block as register_block
+from .core.discovery.found import NoResidualBranchError as NoResidualBranchError
+from .core.discovery.registry import register_block as register_block
+from .core.planning.plan import Plan as Plan
 from .core.residual_drop_path import ResidualDropPath as ResidualDropPath
 
 __version__ = "0.1.0"

@@ -20,7 +20,7 @@ from residualdroppath.analysis.flops import (
     count_flops_under,
     flop_counter,
 )
-from residualdroppath.core.unit import drop
+from residualdroppath.core.running.actions import drop
 
 ROWS, WIDTH, SIDE, CHANNELS = 3, 6, 8, 4
 LINEAR = 2 * ROWS * WIDTH * WIDTH  # two for each multiply-add

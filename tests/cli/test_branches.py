@@ -62,7 +62,7 @@ def test_help_lists_the_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_json_of_small_resnet(capsys: pytest.CaptureFixture[str]) -> None:
     record = as_json(capsys, *SMALL, "--image-size", "16", "--drop-path-rate", "0.4")
-    assert list(record) == ["model", "totals", "branches", "left_aside", "untraceable", "shared_parameters"]
+    assert list(record) == ["model", "totals", "branches", "rejected_adds", "untraceable", "shared_parameters"]
     assert record["model"] == {
         "name": "small_resnet",
         "class": "SmallResNet",
@@ -99,7 +99,7 @@ def test_json_of_small_resnet(capsys: pytest.CaptureFixture[str]) -> None:
         "share_of_flops": 5 * conv / record["totals"]["flops"],
         "flops_note": None,
     }
-    assert record["left_aside"] == record["untraceable"] == {} and record["shared_parameters"] == []
+    assert record["rejected_adds"] == record["untraceable"] == {} and record["shared_parameters"] == []
 
 
 def test_uniform_rates(capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,7 +234,7 @@ def test_table_of_long_names_fits(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_what_was_left_aside_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     record = as_json(capsys, *SMALL)
-    for key in ("left_aside", "untraceable"):
+    for key in ("rejected_adds", "untraceable"):
         record[key] = {f"a.{index}": "of [equal] standing " * 20 for index in range(MOST_REASONS + 2)}
     record["shared_parameters"] = ["one.weight", "two.weight"]
     console = Console(width=WIDTH, markup=False, record=True, file=io.StringIO())

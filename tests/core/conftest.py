@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from residualdroppath.core import last_layer
+from residualdroppath.core.running import fold_scale
 
 from .discover_once import tiny_models_discovered_once
 
@@ -20,10 +20,10 @@ def discover_once() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def factors_go_into_parameters_of_tiny_networks_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(last_layer, "WORTH_IT", -(2**14))
+    monkeypatch.setattr(fold_scale, "MIN_ELEMENTS_TO_FOLD", -(2**14))
 
 
 @pytest.fixture
 def factors_stay_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """For comparisons to the bit with ways of running that leave the parameters as they are."""
-    monkeypatch.setattr(last_layer, "WORTH_IT", 2**62)
+    monkeypatch.setattr(fold_scale, "MIN_ELEMENTS_TO_FOLD", 2**62)

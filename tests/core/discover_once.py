@@ -10,9 +10,11 @@ from unittest.mock import patch
 
 from torch import nn
 
-from residualdroppath.core import reference, registry, residual_drop_path
-from residualdroppath.core.arguments import is_plain
-from residualdroppath.core.discovery import Discovery, discover
+from residualdroppath.core import reference, residual_drop_path
+from residualdroppath.core.discovery import registry
+from residualdroppath.core.discovery.found import Discovery
+from residualdroppath.core.discovery.network_walk import discover
+from residualdroppath.core.graph.call_form import is_plain
 from zoo.contracts import carried_over
 
 from .tiny_models import BUILT

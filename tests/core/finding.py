@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from residualdroppath import NoResidualBranchError
-from residualdroppath.core.discovery import discover
-from residualdroppath.core.ownership import assign_owners
+from residualdroppath.core.discovery.network_walk import discover
+from residualdroppath.core.freezing.ownership import assign_owners
 
 Branches = dict[str, tuple[str, ...]]
 Part = Callable[[], Any]

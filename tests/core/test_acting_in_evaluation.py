@@ -6,17 +6,18 @@ import torch
 from torch import Tensor
 
 from residualdroppath import ResidualDropPath
-from residualdroppath.core.unit import Junction, drop
+from residualdroppath.core.running.actions import drop
+from residualdroppath.core.running.add_point import AddPoint
 
 from .tiny_models import TinyModel, every_model
 
 
-def as_written(junction: Junction, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
-    return junction.merge(shortcut, junction.run(*inputs))
+def as_written(add_point: AddPoint, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+    return add_point.merge(shortcut, add_point.run(*inputs))
 
 
-def times_zero(junction: Junction, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
-    return junction.merge(shortcut, junction.run(*inputs) * 0.0)
+def times_zero(add_point: AddPoint, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+    return add_point.merge(shortcut, add_point.run(*inputs) * 0.0)
 
 
 @every_model

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential, set_checkpoint_early_stop
 
 from residualdroppath import NoResidualBranchError, ResidualDropPath, register_block
-from residualdroppath.core import registry
+from residualdroppath.core.discovery import registry
 
 from .stepping import Trace, assert_close, assert_equal, buffers_of, forward_backward, loss_of, sgd_step
 from .tiny_blocks import WIDTH, DropoutInside, LayerScale, OwnAdd, Projection, Stack, TwoAdds

@@ -12,9 +12,9 @@ from torch import fx, nn
 
 from residualdroppath import ResidualDropPath
 from residualdroppath.core import reference
-from residualdroppath.core.arguments import CallForm
-from residualdroppath.core.block_adds import trace_block
-from residualdroppath.core.conditions import Way
+from residualdroppath.core.discovery.block_branches import trace_block
+from residualdroppath.core.graph.call_form import CallForm
+from residualdroppath.core.graph.shape_guards import GuardOutcomes
 
 from .stepping import assert_close, assert_equal, buffers_of, forward_backward, sgd_step
 from .tiny_models import BY_NAME, HAND_WRITTEN, TRUNK, TinyModel, every_model, some_models
@@ -66,7 +66,7 @@ def one_graph_per_twin() -> Iterator[None]:
     """Tracing takes most of the time of these tests, and the same twins serve all of them."""
     graphs: dict[tuple, fx.Graph] = {}
 
-    def trace(block: nn.Module, form: CallForm, way: Way, outputs_read: frozenset[int] | None) -> fx.Graph:
+    def trace(block: nn.Module, form: CallForm, way: GuardOutcomes, outputs_read: frozenset[int] | None) -> fx.Graph:
         key = block, form.key, way, outputs_read
         if key not in graphs:
             graphs[key] = trace_block(block, form, way, outputs_read)

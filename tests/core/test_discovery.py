@@ -227,8 +227,8 @@ def test_what_is_left_aside_is_told_with_its_reason(block: type[nn.Module], reas
     with pytest.raises(NoResidualBranchError, match=reason):
         ResidualDropPath(Stack(block))
     rdp = ResidualDropPath(nn.Sequential(OwnAdd(), block()))
-    (left_aside,) = rdp.discovery.left_aside.items()
-    assert left_aside[0].startswith("1.") and reason in left_aside[1]
+    (rejected_adds,) = rdp.discovery.rejected_adds.items()
+    assert rejected_adds[0].startswith("1.") and reason in rejected_adds[1]
     assert reason in repr(rdp)
 
 
@@ -249,7 +249,7 @@ def test_an_add_in_place_must_not_overwrite_what_a_later_branch_has_read() -> No
     rdp = ResidualDropPath(nn.Sequential(TwoInplaceAdds(), OwnAdd()))
     assert [branch.name for branch in rdp.branches] == ["0", "1"]
     assert rdp.branches[0].parameters == list(rdp.branches[0].block.get_submodule("a").parameters())
-    (reason,) = rdp.discovery.left_aside.values()
+    (reason,) = rdp.discovery.rejected_adds.values()
     assert "overwrites what its branch reads" in reason
 
 
@@ -277,7 +277,7 @@ def test_a_branch_inside_a_branch_is_left_to_the_outer_one() -> None:
 
     rdp = ResidualDropPath(nn.Sequential(Outer(), Outer()))
     assert [branch.name for branch in rdp.branches] == ["0", "1"]
-    assert rdp.discovery.left_aside == {
+    assert rdp.discovery.rejected_adds == {
         "0.inner.0": "it lies inside the branch 0",
         "1.inner.0": "it lies inside the branch 1",
     }

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from residualdroppath.core.draws import draw_dropped, effective_rates, uniform
-from residualdroppath.core.plan import PlanOptions, make_plan
+from residualdroppath.core.planning.draws import draw_dropped, effective_rates, uniform
+from residualdroppath.core.planning.plan import PlanOptions, make_plan
 
 RATES = (0.0, 0.05, 0.1, 0.3)
 

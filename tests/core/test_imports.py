@@ -54,9 +54,14 @@ def files(part: str) -> list[Path]:
 
 
 def test_the_reader_of_imports_sees_every_form() -> None:
-    source = "import os.path\nfrom ..core import plan\ndef f():\n    from .unit import drop\n    from .. import cli\n"
+    source = "import os.path\nfrom ..core import plan\ndef f():\n    from .branch import Branch\n    from .. import cli"
     found = imported_modules(source, ROOT / "core" / "x.py")
-    assert found == {"os.path", f"{PACKAGE}.core.plan", f"{PACKAGE}.core.unit.drop", f"{PACKAGE}.cli"}
+    assert found == {
+        "os.path",
+        f"{PACKAGE}.core.plan",
+        f"{PACKAGE}.core.branch.Branch",
+        f"{PACKAGE}.cli",
+    }
     assert {part_of(module) for module in found} == {None, "core", "cli"}
 
 

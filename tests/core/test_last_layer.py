@@ -18,8 +18,8 @@ from torch.nn.modules.module import (
 from torch.nn.utils import parametrizations
 
 from residualdroppath import ResidualDropPath
-from residualdroppath.core import last_layer, unit
-from residualdroppath.core.unit import scale_by
+from residualdroppath.core.running import actions, fold_scale
+from residualdroppath.core.running.actions import scale_by
 
 CHANNELS = 6
 FACTOR = 1.25
@@ -126,10 +126,10 @@ def uses(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     @contextmanager
     def noted(layer: nn.Module, factor: float) -> Iterator[None]:
         found.append(layer)
-        with last_layer.scaled_parameters(layer, factor):
+        with fold_scale.scaled_parameters(layer, factor):
             yield
 
-    monkeypatch.setattr(unit, "scaled_parameters", noted)
+    monkeypatch.setattr(actions, "scaled_parameters", noted)
     return found
 
 
@@ -147,7 +147,7 @@ def assert_scaled(block: nn.Module) -> None:
     by_hand = ResidualDropPath(slow, 0.5)
     with rdp.acting([scale_by(FACTOR)]):
         output = model(own)
-    with by_hand.acting([lambda junction, x, inputs: junction.add(x, junction.run(*inputs) * FACTOR)]):
+    with by_hand.acting([lambda add_point, x, inputs: add_point.add(x, add_point.run(*inputs) * FACTOR)]):
         correct = slow(expected)
     torch.testing.assert_close(output, correct, rtol=1e-12, atol=1e-12)
     weights = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view_as(output)
@@ -222,7 +222,7 @@ def test_parameters_are_put_back_after_an_error(uses: list[nn.Module]) -> None:
 def test_small_activations_are_scaled_themselves(
     size: int, expected: int, uses: list[nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(last_layer, "WORTH_IT", 2**14)
+    monkeypatch.setattr(fold_scale, "MIN_ELEMENTS_TO_FOLD", 2**14)
     block = Block(nn.BatchNorm2d(CHANNELS))
     rdp = ResidualDropPath(nn.Sequential(block), 0.5)
     x = torch.randn(1, CHANNELS, size, size)

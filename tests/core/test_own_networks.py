@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from residualdroppath import NoResidualBranchError, ResidualDropPath
-from residualdroppath.core.unit import scale_by
+from residualdroppath.core.running.actions import scale_by
 from zoo.contracts import Contracts
 
 from .finding import assert_branches, block, seeded
@@ -1114,14 +1114,14 @@ NOT_IN_A_GRAPH = {
 }
 
 
-def run_plainly_and_through_units(model: nn.Module, inputs: Tensor) -> list[tuple[Tensor, list[Tensor]]]:
+def run_plainly_and_through_states(model: nn.Module, inputs: Tensor) -> list[tuple[Tensor, list[Tensor]]]:
     """Output and gradients of the model as it is, and with each residual add left to its unit, nothing dropped."""
     results = []
-    for through_units in (False, True):
+    for through_states in (False, True):
         own = copy.deepcopy(model)
-        if through_units:
-            for unit in ResidualDropPath(own, 0.0)._units:
-                unit.action = scale_by(1.0)
+        if through_states:
+            for state in ResidualDropPath(own, 0.0)._states:
+                state.action = scale_by(1.0)
         x = inputs.clone().requires_grad_()
         output = own(x)
         output.float().square().sum().backward()
@@ -1137,7 +1137,7 @@ def test_what_a_graph_would_not_do(name: str, autocast: bool) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(NOT_IN_A_GRAPH[name](), TABLE["plus"].make()).train()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        (plain, gradients), (own, own_gradients) = run_plainly_and_through_units(model, torch.randn(4, WIDTH))
+        (plain, gradients), (own, own_gradients) = run_plainly_and_through_states(model, torch.randn(4, WIDTH))
     assert plain.dtype == own.dtype and torch.equal(plain, own)
     for gradient, own_gradient in zip(gradients, own_gradients, strict=True):
         torch.testing.assert_close(own_gradient, gradient, rtol=0, atol=0)
@@ -1188,8 +1188,8 @@ def test_looking_for_branches_leaves_no_trace_in_a_module(name: str) -> None:
 def test_conditions_follow_each_call(name: str) -> None:
     case = TABLE[name]
     model, plain = case.build(), case.build()
-    for unit in ResidualDropPath(model, 0.0)._units:
-        unit.action = scale_by(1.0)
+    for state in ResidualDropPath(model, 0.0)._states:
+        state.action = scale_by(1.0)
     for size in (8, 7, 7, 8, 5, 8):
         x = torch.randn(2, 3, size, size, dtype=torch.float64)
         torch.testing.assert_close(model(x), plain(x), rtol=0, atol=1e-12)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from residualdroppath import Plan, ResidualDropPath
-from residualdroppath.core.plan import PlanOptions, make_plan, rates_over_depth, scheduled_kind
+from residualdroppath.core.planning.plan import PlanOptions, make_plan, rates_over_depth, scheduled_kind
 
 from .stepping import assert_close, forward_backward, gradients_of
 from .tiny_models import BY_NAME, TinyModel, some_models

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from residualdroppath import NoResidualBranchError, ResidualDropPath, register_block
-from residualdroppath.core import registry
+from residualdroppath.core.discovery import registry
 
 from .stepping import assert_close, assert_equal, buffers_of, forward_backward, sgd_step
 from .tiny_blocks import Stack, TwoAdds

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from residualdroppath import ResidualDropPath
 from residualdroppath.core.reference import reference_iteration
-from residualdroppath.core.unit import drop, scale_by
+from residualdroppath.core.running.actions import drop, scale_by
 
 from .stepping import Trace, assert_close, assert_equal, buffers_of, forward_backward, sgd_step
 from .tiny_blocks import WIDTH, OptionalMask, OwnAdd, PostActivationIdentity, Stack
@@ -250,7 +250,9 @@ def test_what_is_handed_on_is_copied_only_where_it_may_be_overwritten(block_type
         output = block(x)
     assert counted.clones == clones
     assert_equal(x, before, "input of the block")
-    with rdp.acting([lambda junction, shortcut, inputs: junction.add(shortcut, junction.run(*inputs) * 0.0), *others]):
+    with rdp.acting(
+        [lambda add_point, shortcut, inputs: add_point.add(shortcut, add_point.run(*inputs) * 0.0), *others]
+    ):
         assert_equal(output, block(x), "output")
     assert block.act.inplace
 
@@ -328,8 +330,8 @@ def test_a_tensor_that_a_forward_draws_is_drawn_at_every_call() -> None:
     model = nn.Sequential(MakesATensor(), MakesATensor()).double()
     rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform")
     assert [branch.name for branch in rdp.branches] == ["0", "1"]
-    for unit in rdp._units:
-        unit.action = scale_by(1.0)
+    for state in rdp._states:
+        state.action = scale_by(1.0)
     inputs = torch.rand(2, WIDTH, dtype=torch.float64)
     assert not torch.equal(model(inputs), model(inputs))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from residualdroppath import NoResidualBranchError
-from residualdroppath.core.discovery import discover
-from residualdroppath.core.ownership import assign_owners
+from residualdroppath.core.discovery.network_walk import discover
+from residualdroppath.core.freezing.ownership import assign_owners
 
 from .expected import ExpectedModel
 

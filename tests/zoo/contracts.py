@@ -17,12 +17,13 @@ from torch.utils._pytree import tree_leaves
 
 from residualdroppath import ResidualDropPath
 from residualdroppath.core import reference, residual_drop_path
-from residualdroppath.core.discovery import Discovery, discover
-from residualdroppath.core.instance_forward import InstanceForward
-from residualdroppath.core.ownership import TRUNK
-from residualdroppath.core.plan import make_plan
+from residualdroppath.core.discovery.found import Discovery
+from residualdroppath.core.discovery.network_walk import discover
+from residualdroppath.core.forward_override import ForwardOverride
+from residualdroppath.core.freezing.ownership import TRUNK
+from residualdroppath.core.planning.plan import make_plan
 from residualdroppath.core.reference import reference_iteration
-from residualdroppath.core.unit import scale_by
+from residualdroppath.core.running.actions import scale_by
 
 Inputs = dict[str, Tensor]
 Freeze = Literal["parameters", "stop_gradient"]
@@ -123,7 +124,7 @@ class Contracts:
                 rdp.step()
         plain.load_state_dict(network.state_dict(), strict=True)
         duplicate = copy.deepcopy(network)
-        assert not any(isinstance(vars(m).get("forward"), InstanceForward) for m in duplicate.modules()), "deepcopy"
+        assert not any(isinstance(vars(m).get("forward"), ForwardOverride) for m in duplicate.modules()), "deepcopy"
         rdp.remove()
         assert forwards == {name: "forward" in vars(module) for name, module in network.named_modules()}, "remove()"
         assert flags == {name: p.requires_grad for name, p in network.named_parameters()}, "remove()"
@@ -132,8 +133,8 @@ class Contracts:
         """Every add by its unit, nothing dropped or scaled."""
         network, plain = self.network(), self.network()
         rdp = ResidualDropPath(network, 0.0)
-        for unit in rdp._units:
-            unit.action = scale_by(1.0)
+        for state in rdp._states:
+            state.action = scale_by(1.0)
         assert_same(run(network, self.inputs), run(plain, self.inputs), self.tolerance)
 
     def a_cycle_is_the_twins(
@@ -200,7 +201,7 @@ def carried_over(found: Discovery, pristine: nn.Module, network: nn.Module) -> D
         found,
         branches=[replace(branch, block=twins[id(branch.block)]) for branch in found.branches],
         outputs_read={twins[id(module)]: read for module, read in found.outputs_read.items()},
-        used_from_below={twins[id(module)]: names for module, names in found.used_from_below.items()},
+        deep_uses={twins[id(module)]: names for module, names in found.deep_uses.items()},
         idle={(id(twins[module]), name) for module, name in found.idle},
     )
 

@@ -24,7 +24,7 @@ import torch
 from rich.progress import Progress
 
 from residualdroppath import NoResidualBranchError
-from residualdroppath.core.discovery import discover
+from residualdroppath.core.discovery.network_walk import discover
 from residualdroppath.errors import first_line
 from residualdroppath.training.environment import environment
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.residual_drop_path import ResidualDropPath
-from ..core.unit import Action, Junction
+from ..core.running.add_point import Action, AddPoint
 from ..errors import UserError
 
 GRID = 4  # side of the coarse maps given to `on_batch`, tokens in GRID * GRID groups
@@ -69,10 +69,10 @@ def capture(
     rows = 0
 
     def look(index: int) -> Action:
-        def act(junction: Junction, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
-            branch = junction.run(*inputs)
+        def act(add_point: AddPoint, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+            branch = add_point.run(*inputs)
             if index in seen:
-                return junction.merge(shortcut, branch)
+                return add_point.merge(shortcut, branch)
             _require_rows(rdp.branches[index].name, shortcut, rows)
             merged = shortcut + branch  # apart: the add as written may overwrite either side
             if at_add is not None:
@@ -87,7 +87,7 @@ def capture(
                 coarse(shortcut) if wide and first else None, pooled(merged), coarse(branch) if wide else branch[:0],
                 coarse(merged) if wide else None,
             )  # fmt: skip
-            return junction.merge(shortcut, branch)
+            return add_point.merge(shortcut, branch)
 
         return act
 

@@ -13,7 +13,7 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 
 from ..core.residual_drop_path import ResidualDropPath
-from ..core.unit import drop
+from ..core.running.actions import drop
 from ..errors import UserError
 from .capture import logits_of
 

@@ -21,7 +21,7 @@ from torch import Size, Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.residual_drop_path import ResidualDropPath
-from ..core.unit import Action, Junction
+from ..core.running.add_point import Action, AddPoint
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,11 @@ ATTENTION = {
 def _count_into(own: list[int | None], index: int, counter: FlopCounterMode) -> Action:
     """The branch runs as written, and what it takes is added to `own[index]`."""
 
-    def counted(junction: Junction, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+    def counted(add_point: AddPoint, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
         before = counter.get_total_flops()
-        branch = junction.run(*inputs)
+        branch = add_point.run(*inputs)
         own[index] = (own[index] or 0) + counter.get_total_flops() - before
-        return junction.add(shortcut, branch)
+        return add_point.add(shortcut, branch)
 
     return counted
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import nn
 
 from ..analysis.flops import Flops, count_flops_under
-from ..core.discovery import NoResidualBranchError
+from ..core.discovery.found import NoResidualBranchError
 from ..core.residual_drop_path import ResidualDropPath
 from ..errors import UserError, first_line
 from ..models.named import LARGEST_IN_MEMORY, Inputs, NamedNetwork, find_network, quiet, tensors
@@ -110,7 +110,7 @@ def branches_record(command: BranchesCommand) -> dict[str, Any]:
             "flops_note": note or None,
         },
         "branches": rows,
-        "left_aside": rdp.discovery.left_aside,
+        "rejected_adds": rdp.discovery.rejected_adds,
         "untraceable": rdp.discovery.untraceable,
         "shared_parameters": list(rdp.shared_parameters),
     }

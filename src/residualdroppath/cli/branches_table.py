@@ -27,7 +27,7 @@ def branches_page(record: dict[str, Any]) -> Iterator[Table | Text]:
     if totals["flops_note"]:
         yield Text(f"share of FLOPs: {totals['flops_note']}")
     for title, reasons in (
-        ("left aside", record["left_aside"]),
+        ("left aside", record["rejected_adds"]),
         ("not traced, taken as trunk unless its parts are above", record["untraceable"]),
     ):
         if reasons:

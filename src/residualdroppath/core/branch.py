@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .discovery import Discovery
-from .draws import effective_rates
+from .discovery.found import Discovery
+from .freezing.ownership import Ownership, Slot, assign_owners
 from .options import Options
-from .ownership import Ownership, Slot, assign_owners
-from .plan import rates_over_depth
+from .planning.draws import effective_rates
+from .planning.plan import rates_over_depth
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from .freezing import FrozenNorm
-from .plan import RATES_OVER_TIME, Granularity, RateOverDepth, RateOverTime, Schedule
+from .freezing.frozen_norms import FrozenNorm
+from .planning.plan import RATES_OVER_TIME, Granularity, RateOverDepth, RateOverTime, Schedule
 
 Freeze = Literal["parameters", "stop_gradient"]
 

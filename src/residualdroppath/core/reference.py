@@ -17,16 +17,17 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.immutable_collections import immutable_dict, immutable_list
 
-from .arguments import form_of, forward_signature
-from .block_adds import adds_of_call, trace_block
-from .branch_nodes import ResidualAdd
-from .conditions import Way, find_way
-from .discovery import FoundBranch, discover
-from .freezing import has_running_statistics, scratch_buffers
+from .discovery.block_branches import branches_for_call, trace_block
+from .discovery.branch_subgraph import ResidualAdd
+from .discovery.found import FoundBranch
+from .discovery.network_walk import discover
+from .discovery.registry import registered_block
+from .freezing.frozen_norms import has_running_statistics, scratch_buffers
+from .freezing.ownership import TRUNK, Ownership, assign_owners
+from .graph.call_form import form_of, forward_signature
+from .graph.shape_guards import GuardOutcomes, run_under_guards
 from .options import Options
-from .ownership import TRUNK, Ownership, assign_owners
-from .plan import Plan
-from .registry import registered_block
+from .planning.plan import Plan
 
 
 @contextmanager
@@ -118,12 +119,12 @@ class _TwinForward:
             return registered.forward(self.block, self.add_by_name, *args, **kwargs)
         form, values = form_of(forward_signature(self.block), args, kwargs)
 
-        def run(way: Way) -> Any:
+        def run(way: GuardOutcomes) -> Any:
             graph = trace_block(self.block, form, way, self.outputs_read)
-            adds = adds_of_call(graph, self.block, form, self.indices)
+            adds = branches_for_call(graph, self.block, form, self.indices)
             return _TwinInterpreter(self, graph, adds).run(*values.values())
 
-        return find_way(self.block, (), run)[1]
+        return run_under_guards(self.block, (), run)[1]
 
     def add_by_name(self, name: str, shortcut: Tensor, branch: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         index = self.indices[name]

@@ -8,26 +8,30 @@ from typing import Any
 
 from torch import nn
 
-from .block_forward import BlockForward
 from .branch import make_branches
-from .discovery import Discovery, discover
-from .freezing import FrozenNorm, FrozenNorms, ParameterFlags, has_batch_statistics, refuse_compiled_norms
-from .optimizers import refuse_whole_vector_optimizers
+from .describe import describe
+from .discovery.found import Discovery
+from .discovery.network_walk import discover
+from .freezing.frozen_norms import FrozenNorm, FrozenNorms, has_batch_statistics, refuse_compiled_norms
+from .freezing.optimizer_guard import refuse_whole_vector_optimizers
+from .freezing.ownership import TRUNK
+from .freezing.parameter_flags import ParameterFlags
 from .options import Freeze, Options
-from .ownership import TRUNK
-from .plan import Granularity, Kind, Plan, PlanOptions, RateOverDepth, RateOverTime, Schedule, make_plan, scheduled_kind
-from .report import describe
-from .unit import (
-    Action,
-    ResidualUnit,
-    RowMasks,
-    drop,
-    drop_rows,
-    learn_rows,
-    run_without_graph,
-    scale_by,
-    with_gradient_of_inputs,
+from .planning.plan import (
+    Granularity,
+    Kind,
+    Plan,
+    PlanOptions,
+    RateOverDepth,
+    RateOverTime,
+    Schedule,
+    make_plan,
+    scheduled_kind,
 )
+from .running.actions import drop, drop_rows, learn_rows, run_without_graph, scale_by, with_gradient_of_inputs
+from .running.add_point import Action, BranchState
+from .running.block_forward import BlockForward
+from .running.row_masks import RowMasks
 
 
 class ResidualDropPath:
@@ -115,9 +119,9 @@ class ResidualDropPath:
         self._norms = FrozenNorms(frozen_norm)
         self._look_at_parameters()
         self._masks = RowMasks()
-        self._units = [ResidualUnit(branch.name, index) for index, branch in enumerate(self.branches)]
+        self._states = [BranchState(branch.name, index) for index, branch in enumerate(self.branches)]
         self._look_at_norms()
-        self._forwards = _install(self.discovery, self._units)
+        self._forwards = _install(self.discovery, self._states)
         self._optimizer_hook = refuse_whole_vector_optimizers(model)
         self._active = True
         self._go_to(0)
@@ -176,14 +180,14 @@ class ResidualDropPath:
 
     @contextmanager
     def acting(self, actions: Sequence[Action | None], *, in_evaluation: bool = False) -> Iterator[None]:
-        """`paused()`, but each branch does what its entry of `actions` says (`core/unit.py`); None: as written.
+        """`paused()`, but each branch does what its entry of `actions` says (`core/state.py`); None: as written.
 
         For measurements. In evaluation mode the plain model runs here too, unless `in_evaluation`.
         """
         self._require_active("acting")
         with self.paused():
-            for unit, action in zip(self._units, actions, strict=True):
-                unit.action = action
+            for state, action in zip(self._states, actions, strict=True):
+                state.action = action
             for forward in self._forwards:
                 forward.acts_in_evaluation = in_evaluation
             try:
@@ -278,12 +282,12 @@ class ResidualDropPath:
         plan, by_row = self.plan, self.options.granularity == "sample"
         dropped, kept = self._owners(dropped=True), self._owners(dropped=False)
         self._masks.set_plan(plan)
-        for index, unit in enumerate(self._units):
-            unit.action = self._action(index, index in dropped)
+        for index, state in enumerate(self._states):
+            state.action = self._action(index, index in dropped)
         if plan.kind == "dropped_part":
-            for unit in (self._units[index] for index in (dropped if by_row else dropped[:1])):
-                if unit.has_group_norm:
-                    unit.action = with_gradient_of_inputs(unit.action)
+            for state in (self._states[index] for index in (dropped if by_row else dropped[:1])):
+                if state.has_group_norm:
+                    state.action = with_gradient_of_inputs(state.action)
 
         frozen = [] if plan.kind == "drop_path" else kept + ([] if self.options.train_trunk else [TRUNK])
         not_run = dropped if plan.kind == "drop_path" and not by_row else []
@@ -298,9 +302,9 @@ class ResidualDropPath:
 
     def _look_at_norms(self) -> None:
         refuse_compiled_norms(self.model, self._norms.mode)
-        for unit, found in zip(self._units, self.discovery.branches, strict=True):
-            unit.has_batch_statistics = has_batch_statistics(found.modules())
-            unit.has_group_norm = any(isinstance(module, nn.GroupNorm) for module in found.modules())
+        for state, found in zip(self._states, self.discovery.branches, strict=True):
+            state.has_batch_statistics = has_batch_statistics(found.modules())
+            state.has_group_norm = any(isinstance(module, nn.GroupNorm) for module in found.modules())
 
     def _holds_replaced_modules(self) -> bool:
         present = set(self.model.modules())
@@ -327,8 +331,8 @@ class ResidualDropPath:
 
     def _release(self) -> None:
         """Back to the plain model, the plan kept."""
-        for unit in self._units:
-            unit.action = None
+        for state in self._states:
+            state.action = None
         self._norms.uninstall()
         self._flags.freeze(())
 
@@ -346,18 +350,18 @@ class ResidualDropPath:
             raise RuntimeError(f"`{method}()` was called after `remove()`; construct a new ResidualDropPath.")
 
 
-def _install(discovery: Discovery, units: list[ResidualUnit]) -> list[BlockForward]:
-    blocks: dict[nn.Module, dict[str, ResidualUnit]] = {}
-    for branch, unit in zip(discovery.branches, units, strict=True):
-        blocks.setdefault(branch.block, {})[branch.suffix] = unit
+def _install(discovery: Discovery, states: list[BranchState]) -> list[BlockForward]:
+    blocks: dict[nn.Module, dict[str, BranchState]] = {}
+    for branch, state in zip(discovery.branches, states, strict=True):
+        blocks.setdefault(branch.block, {})[branch.suffix] = state
     forwards = [
         BlockForward(
             block,
-            block_units,
+            block_states,
             output_may_be_overwritten=discovery.outputs_may_be_overwritten,
             outputs_read=discovery.outputs_read.get(block),
         )
-        for block, block_units in blocks.items()
+        for block, block_states in blocks.items()
     ]
     for forward in forwards:
         forward.install()

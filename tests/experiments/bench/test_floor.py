@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from residualdroppath.core.plan import Plan
+from residualdroppath.core.planning.plan import Plan
 from residualdroppath.experiments.bench.floor import Floor
 
 NAMES = ("a", "b", "c")

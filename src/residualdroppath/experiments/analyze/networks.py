@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ...core.discovery import NoResidualBranchError
+from ...core.discovery.found import NoResidualBranchError
 from ...core.residual_drop_path import ResidualDropPath
 from ...data.images import ImageData
 from ...data.load import load_data

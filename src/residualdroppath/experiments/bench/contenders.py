@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...core.discovery import NoResidualBranchError
-from ...core.plan import Plan
+from ...core.discovery.found import NoResidualBranchError
+from ...core.planning.plan import Plan
 from ...core.residual_drop_path import ResidualDropPath
-from ...core.unit import Action, Junction
+from ...core.running.add_point import Action, AddPoint
 from ...errors import UserError, first_line
 from ...models.create import create_model
 from ...models.torchvision_ops import ensure_torchvision_ops
@@ -120,8 +120,8 @@ class Naive(Contender):
         return self.plans.plan
 
     def _multiply(self, index: int) -> Action:
-        def multiplied(junction: Junction, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
-            return junction.add(shortcut, junction.run(*inputs) * self.factors[index])
+        def multiplied(add_point: AddPoint, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+            return add_point.add(shortcut, add_point.run(*inputs) * self.factors[index])
 
         return multiplied
 

@@ -11,7 +11,7 @@ import torch
 
 from ...analysis.flops import flop_counter
 from ...analysis.saved_bytes import saved_bytes
-from ...core.plan import Plan
+from ...core.planning.plan import Plan
 from .config import BenchConfig
 from .contenders import make_contender
 

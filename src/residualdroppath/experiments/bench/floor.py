@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal
 
-from ...core.plan import Plan
+from ...core.planning.plan import Plan
 
 Mode = Literal["trained", "first", "frozen", "no_graph"]
 MODES: tuple[Mode, ...] = ("trained", "first", "frozen", "no_graph")

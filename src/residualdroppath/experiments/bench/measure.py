@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from scipy import stats
 
-from ...core.plan import Plan
+from ...core.planning.plan import Plan
 from ...errors import UserError, first_line
 from ...training.environment import environment
 from ...training.trainer import pick_device

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...core.freezing import has_batch_statistics
-from ...core.unit import Action, Junction, begin_gradient, drop
+from ...core.freezing.frozen_norms import has_batch_statistics
+from ...core.running.actions import begin_gradient, drop
+from ...core.running.add_point import Action, AddPoint
 from ..cost import Stopwatch
 from .contenders import Contender, make_method
 from .floor import MODES, Floor, Mode
@@ -24,7 +25,7 @@ from .floor import MODES, Floor, Mode
 class Part:
     """A branch taken out of a network: what it was given, and the gradient of the sum."""
 
-    junction: Junction
+    add_point: AddPoint
     shortcut: Tensor
     inputs: tuple[Any, ...]
     reads_shortcut: tuple[bool, ...]  # for each input, whether it is the shortcut itself
@@ -59,7 +60,7 @@ class PartsMeter:
             for index, part in self.parts.items():
                 floor.branches.setdefault((index, mode), []).append(self._branch(index, part, mode))
         for index, part in self.parts.items():
-            seconds = self.stopwatch(lambda part=part: part.junction.hand_on(part.shortcut))
+            seconds = self.stopwatch(lambda part=part: part.add_point.hand_on(part.shortcut))
             floor.handing_on.setdefault(index, []).append(seconds)
         with self.rdp.acting(self.told):
             for first in (None, *self.parts):
@@ -79,13 +80,13 @@ class PartsMeter:
         return Floor(tuple(b.name for b in found), tuple(has_batch_statistics(b.modules()) for b in found))
 
     def _as_told(self, index: int) -> Action:
-        return lambda junction, shortcut, inputs: self.actions[index](junction, shortcut, inputs)
+        return lambda add_point, shortcut, inputs: self.actions[index](add_point, shortcut, inputs)
 
     def _record(self, index: int) -> Action:
-        def recorded(junction: Junction, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+        def recorded(add_point: AddPoint, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
             detached = tuple(value.detach() if isinstance(value, Tensor) else value for value in inputs)
-            part = Part(junction, shortcut.detach(), detached, tuple(value is shortcut for value in inputs))
-            merged = junction.add(shortcut, junction.run(*inputs))
+            part = Part(add_point, shortcut.detach(), detached, tuple(value is shortcut for value in inputs))
+            merged = add_point.add(shortcut, add_point.run(*inputs))
             merged.register_hook(lambda gradient: setattr(part, "gradient", gradient.detach()))
             self.parts[index] = part
             return merged
@@ -102,8 +103,8 @@ class PartsMeter:
 
         def work() -> None:
             with torch.set_grad_enabled(mode != "no_graph"), self.contender.autocast():
-                handed = shortcut.clone() if part.junction.overwrites_shortcut else shortcut
-                merged = part.junction.merge(handed, part.junction.run(*inputs))
+                handed = shortcut.clone() if part.add_point.overwrites_shortcut else shortcut
+                merged = part.add_point.merge(handed, part.add_point.run(*inputs))
             if merged.requires_grad:
                 merged.backward(part.gradient)
 
@@ -126,9 +127,9 @@ class PartsMeter:
         return seconds
 
 
-def drop_and_begin(junction: Junction, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+def drop_and_begin(add_point: AddPoint, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
     """Dropped, and no gradient passes to what lies before."""
-    return begin_gradient(junction.hand_on(shortcut.detach()))
+    return begin_gradient(add_point.hand_on(shortcut.detach()))
 
 
 @contextmanager

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from .arguments import CallForm, forward_signature, plainest_form
-from .branch_nodes import NotResidual, ResidualAdd
-from .conditions import Way
-from .nodes import is_inplace, is_matrix, node_parameters, upstream
+from ..graph.call_form import CallForm, forward_signature, plainest_form
+from ..graph.node_kinds import is_inplace, is_matrix, node_parameters, upstream
+from ..graph.shape_guards import GuardOutcomes
+from ..graph.tracing import UntraceableError, trace_forward
+from .branch_subgraph import NotResidual, ResidualAdd
 from .registry import registering_call
-from .residual_add import find_residual_adds
-from .tracing import UntraceableError, trace_forward
+from .residual_rule import find_residual_adds
 
 
 @dataclass(frozen=True)
-class BlockAdds:
+class BlockBranches:
     """Residual adds by the last part of their branch's name, in order of execution, and the adds that are none."""
 
     module: nn.Module
@@ -52,7 +52,7 @@ class BlockAdds:
         before = order[: order.index(self.found[suffix].nodes[0])]
         return [str(node.target) for node in before if node.op == "call_module"]
 
-    def used_from_below(self) -> tuple[str, ...]:
+    def deep_uses(self) -> tuple[str, ...]:
         """What the forward uses outside of branches though it hangs below a child (dotted names)."""
         in_branches = {node for add in self.found.values() for node in add.nodes}
         nodes = (node for node in self.graphs[0].nodes if node.op in NAMING and node not in in_branches)
@@ -71,11 +71,18 @@ class BlockAdds:
         return {name: frozenset(i for i in items if i is not None) for name, items in read.items() if None not in items}
 
 
-RANDOM = ("dropout", "rand", "bernoulli", "multinomial", "follow", "assert")  # to be left in, though nobody reads it
+RANDOM = (
+    "dropout",
+    "rand",
+    "bernoulli",
+    "multinomial",
+    "check_guard",
+    "assert",
+)  # to be left in, though nobody reads it
 NAMING = ("call_module", "get_attr")
 
 
-def all_adds(module: nn.Module, outputs_read: frozenset[int] | None = None) -> BlockAdds:
+def find_block_branches(module: nn.Module, outputs_read: frozenset[int] | None = None) -> BlockBranches:
     """What is added when the forward gets its required arguments alone, and when it gets the optional ones as well.
 
     `outputs_read` names the returned values that the caller reads, None for all. Raises `UntraceableError`.
@@ -97,13 +104,13 @@ def all_adds(module: nn.Module, outputs_read: frozenset[int] | None = None) -> B
     named = [name_adds(adds, module) for adds, _ in by_graph]
     known = named[0]
     merged = {own: known.get(own, add) for suffix, add in named[-1].items() for own in [_known_as(suffix, known)]}
-    return BlockAdds(module, tuple(graphs), {**merged, **known}, by_graph[0][1])
+    return BlockBranches(module, tuple(graphs), {**merged, **known}, by_graph[0][1])
 
 
 def trace_block(
     module: nn.Module,
     form: CallForm | None,
-    way: Way,
+    way: GuardOutcomes,
     outputs_read: frozenset[int] | None,
     *,
     in_training: bool = True,
@@ -124,7 +131,9 @@ def trace_block(
     return graph
 
 
-def adds_of_call(graph: fx.Graph, module: nn.Module, form: CallForm, known: Collection[str]) -> dict[str, ResidualAdd]:
+def branches_for_call(
+    graph: fx.Graph, module: nn.Module, form: CallForm, known: Collection[str]
+) -> dict[str, ResidualAdd]:
     """Of the branches `known`, those that one way to call a block adds.
 
     An optional argument may carry the shortcut (timm's DlaBasic). Raises `RuntimeError` where a known

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from .nodes import is_inplace, is_metadata, node_parameters, operand, upstream
+from ..graph.node_kinds import is_inplace, is_metadata, node_parameters, operand, upstream
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class NotResidual:
     reason: str
 
 
-def cut_out(
+def extract_branch(
     graph: fx.Graph,
     module: nn.Module,
     node: fx.Node,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .discovery import Discovery
+from ..discovery.found import Discovery
 
 TRUNK = -1
 Edge = tuple[int, str]  # (id of a module, name of its child or parameter)
@@ -84,7 +84,7 @@ def assign_owners(model: nn.Module, discovery: Discovery) -> Ownership:
 def _used_by_trunk(model: nn.Module, discovery: Discovery) -> tuple[list[nn.Module], list[Slot]]:
     """The model, and what forwards of the trunk use that hangs in a branch too; not what was replaced since."""
     modules, slots, present = [model], [], set(model.modules())
-    for module, names in discovery.used_from_below.items():
+    for module, names in discovery.deep_uses.items():
         if module not in present:
             continue
         paths = {path for path, _ in module.named_modules(remove_duplicate=False)}

@@ -4,68 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from torch import fx, nn
 
+from ..graph.node_kinds import is_inplace, is_layer_of_torch
+from ..graph.tracing import UntraceableError
 from . import known_blocks  # noqa: F401  (registers them)
-from .block_adds import BlockAdds, all_adds
-from .nodes import is_inplace, is_layer_of_torch
+from .block_branches import BlockBranches, find_block_branches
+from .found import Discovery, FoundBranch, NoResidualBranchError
 from .registry import registered_block, registering_call
-from .tracing import UntraceableError
-
-
-class NoResidualBranchError(ValueError):
-    """The network has no residual branch that could be found."""
-
-
-@dataclass(frozen=True)
-class FoundBranch:
-    """A branch before anything acts on it.
-
-    `roots` are the children and parameters of `block` (dotted names) that the branch alone uses.
-    `shortcut` and `follows` say in words what lies on the other side of the add, and behind it.
-    """
-
-    name: str
-    suffix: str
-    block: nn.Module
-    block_path: str
-    block_index: int
-    roots: tuple[str, ...]
-    shortcut: str = "as registered"
-    follows: str = "as registered"
-    shares: tuple[str, ...] = ()
-
-    def modules(self) -> list[nn.Module]:
-        """All that the branch runs, what it shares with other branches included."""
-        names = [*self.roots, *self.shares]
-        children = [self.block.get_submodule(name) for name in names if _is_module(self.block, name)]
-        return [module for child in children for module in child.modules()]
-
-
-@dataclass
-class Discovery:
-    """What was found in a network, and what was left aside: by module path, the reason."""
-
-    branches: list[FoundBranch] = field(default_factory=list)
-    left_aside: dict[str, str] = field(default_factory=dict)
-    untraceable: dict[str, str] = field(default_factory=dict)
-    # Whether something outside the blocks may overwrite the output of a block.
-    outputs_may_be_overwritten: bool = False
-    # Of the values that a module returns, those that its caller reads, where that is known.
-    outputs_read: dict[nn.Module, frozenset[int]] = field(default_factory=dict)
-    # Children (id of the module, name) that a traced forward never calls: other names for what is used elsewhere.
-    idle: set[tuple[int, str]] = field(default_factory=set)
-    # By module of the trunk, what its own forward uses that hangs deeper, perhaps in a branch too (a tied layer).
-    used_from_below: dict[nn.Module, tuple[str, ...]] = field(default_factory=dict)
-
-    def likely_block(self, model: nn.Module) -> nn.Module | None:
-        """Of the modules that could not be traced, one of the class that is there most often."""
-        modules = [model.get_submodule(path) for path in self.untraceable if path in dict(model.named_modules())]
-        counts = Counter(map(type, modules))
-        return max(modules, key=lambda module: counts[type(module)], default=None)
 
 
 def discover(model: nn.Module) -> Discovery:
@@ -108,7 +57,7 @@ class _Walk:
 
     def trace(self, module: nn.Module, path: str, inside: str) -> None:
         try:
-            adds = all_adds(module, self.found.outputs_read.get(module))
+            adds = find_block_branches(module, self.found.outputs_read.get(module))
         except UntraceableError as error:
             num_blocks = self.num_blocks
             self.visit_children(module, path, {}, None, inside)
@@ -118,17 +67,17 @@ class _Walk:
                 self.found.outputs_may_be_overwritten |= holds_inplace or self.num_blocks > num_blocks
             return
         if not inside:
-            if names := adds.used_from_below():
-                self.found.used_from_below[module] = names
+            if names := adds.deep_uses():
+                self.found.deep_uses[module] = names
             for other in adds.others:
-                self.found.left_aside[_join(path, other.node.name)] = other.reason
+                self.found.rejected_adds[_join(path, other.node.name)] = other.reason
             self.found.outputs_may_be_overwritten |= any(
                 _overwrites_outputs(graph, module, is_block=bool(adds.found)) for graph in adds.graphs
             )
         self.note_use_of_children(module, adds)
         self.in_order(module, path, adds, inside)
 
-    def in_order(self, module: nn.Module, path: str, adds: BlockAdds, inside: str) -> None:
+    def in_order(self, module: nn.Module, path: str, adds: BlockBranches, inside: str) -> None:
         """Record the branches of a block, each after the nested blocks that run before it."""
         roots = {suffix: adds.roots(suffix) for suffix in adds.found}
         parts = {suffix: (*roots[suffix], *adds.shares(suffix)) for suffix in adds.found}
@@ -156,14 +105,14 @@ class _Walk:
     def record(self, branches: list[FoundBranch], inside: str, block_index: int | None = None) -> int | None:
         """Take branches of one block into the result; the block's number, new if None was given."""
         if inside:
-            self.found.left_aside.update({branch.name: f"it lies inside the branch {inside}" for branch in branches})
+            self.found.rejected_adds.update({branch.name: f"it lies inside the branch {inside}" for branch in branches})
             return None
         if block_index is None and branches:
             block_index, self.num_blocks = self.num_blocks, self.num_blocks + 1
         self.found.branches += [replace(branch, block_index=block_index) for branch in branches]
         return block_index
 
-    def note_use_of_children(self, module: nn.Module, adds: BlockAdds) -> None:
+    def note_use_of_children(self, module: nn.Module, adds: BlockBranches) -> None:
         used = adds.names_used()
         for name, child in module.named_children():
             if not any(other == name or other.startswith(f"{name}.") for other in used):
@@ -179,7 +128,7 @@ class _Walk:
         module: nn.Module,
         path: str,
         branches: dict[str, tuple[str, ...]],
-        adds: BlockAdds | None,
+        adds: BlockBranches | None,
         inside: str,
     ) -> None:
         owner = {
@@ -196,8 +145,8 @@ class _Walk:
             "one operand of which reaches a common input without parameters (or through one projection) while the "
             "other runs through parametrised modules, as in `x + self.branch(x)`."
         ]
-        if self.found.left_aside:
-            lines.append("Adds that are not residual: " + _first_few(self.found.left_aside) + ".")
+        if self.found.rejected_adds:
+            lines.append("Adds that are not residual: " + _first_few(self.found.rejected_adds) + ".")
         if self.found.untraceable:
             lines.append("Could not be traced: " + _first_few(self.found.untraceable) + ".")
         lines.append(
@@ -207,7 +156,7 @@ class _Walk:
         return " ".join(lines)
 
 
-def _in_order(module: nn.Module, adds: BlockAdds | None) -> Iterator[str]:
+def _in_order(module: nn.Module, adds: BlockBranches | None) -> Iterator[str]:
     """Names of descendants to visit: those called, in order of the calls, then the other children."""
     if adds is not None:
         yield from adds.children_called()
@@ -234,11 +183,6 @@ def _is_library_leaf(module: nn.Module) -> bool:
 
 def _has_parametrised_children(module: nn.Module) -> bool:
     return any(any(True for _ in child.parameters()) for child in module.children())
-
-
-def _is_module(block: nn.Module, name: str) -> bool:
-    parent, _, last = name.rpartition(".")
-    return block.get_submodule(parent)._modules.get(last) is not None
 
 
 def _is_container(module: nn.Module) -> bool:

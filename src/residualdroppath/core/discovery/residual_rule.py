@@ -16,8 +16,7 @@ from dataclasses import replace
 
 from torch import fx, nn
 
-from .branch_nodes import NotResidual, ResidualAdd, cut_out
-from .nodes import (
+from ..graph.node_kinds import (
     OF_ITS_FIRST,
     UPSAMPLING,
     down_to_last,
@@ -35,7 +34,8 @@ from .nodes import (
     operand,
     upstream,
 )
-from .weight import Weight, weight_of
+from .branch_subgraph import NotResidual, ResidualAdd, extract_branch
+from .path_content import PathContent, content_of
 
 
 def find_residual_adds(
@@ -46,7 +46,7 @@ def find_residual_adds(
     Arguments named in `may_be_shortcut` count as a shortcut, though the branch does not stem from
     them: such adds are marked as guesses.
     """
-    flow = _Flow(graph, module, may_be_shortcut)
+    flow = _DataFlow(graph, module, may_be_shortcut)
     judged = [flow.judge(node) for node in graph.nodes if is_add(node)]
     found = [add for add in judged if isinstance(add, ResidualAdd)]
     inside = {node for add in found for node in add.nodes}
@@ -56,7 +56,7 @@ def find_residual_adds(
     )
 
 
-class _Flow:
+class _DataFlow:
     """How values flow through one traced forward."""
 
     def __init__(self, graph: fx.Graph, module: nn.Module, may_be_shortcut: Collection[str]):
@@ -70,7 +70,7 @@ class _Flow:
                 if not has_no_gradient(node) or node in written:
                     self.data.add(node)
         self.shortcut_of: dict[fx.Node, fx.Node] = {}  # for the adds found so far
-        self.weigh = functools.cache(functools.partial(weight_of, module))
+        self.weigh = functools.cache(functools.partial(content_of, module))
 
     def data_inputs(self, node: fx.Node) -> list[fx.Node]:
         sources = node.all_input_nodes
@@ -99,7 +99,7 @@ class _Flow:
                     return NotResidual(node, reason)
                 self.shortcut_of[node] = operand(node, 1 - branch)
                 way = tuple(n for n in self.graph.nodes if n in self.between(operands[1 - branch], shared))
-                return cut_out(self.graph, self.module, node, branch, way)
+                return extract_branch(self.graph, self.module, node, branch, way)
         if any(chain.parametrised for chain in chains):
             return NotResidual(node, "its two sides are of equal standing")
         return None
@@ -113,7 +113,7 @@ class _Flow:
                 side = upstream(operands[branch], self.data_inputs)
                 weight = self.chain(operands[branch], {member for member in side if member.op == "placeholder"})
                 if self.chain(operands[1 - branch], inputs).is_shortcut_beside(weight):
-                    found = cut_out(self.graph, self.module, node, branch, ())
+                    found = extract_branch(self.graph, self.module, node, branch, ())
                     return replace(found, is_guess=True) if isinstance(found, ResidualAdd) else None
         return None
 
@@ -122,18 +122,18 @@ class _Flow:
         sources = lambda node: [self.shortcut_of[node]] if node in self.shortcut_of else self.data_inputs(node)  # noqa: E731
         return upstream(end, lambda node: [] if node in shared else sources(node)) - shared - set(self.shortcut_of)
 
-    def chain(self, end: fx.Node, shared: set[fx.Node]) -> Weight:
+    def chain(self, end: fx.Node, shared: set[fx.Node]) -> PathContent:
         """The heaviest chain from the shared ancestors to `end`; of a residual add, its shortcut's."""
-        heaviest = dict.fromkeys(shared, Weight())
+        heaviest = dict.fromkeys(shared, PathContent())
         for node in self.graph.nodes:
             sources = [self.shortcut_of[node]] if node in self.shortcut_of else self.data_inputs(node)
             inputs = [heaviest[source] for source in sources if source in heaviest]
             if node not in shared and inputs:
                 constants = (source for source in node.all_input_nodes if source.op == "get_attr")
                 own = sum(map(self.weigh, constants), start=self.weigh(node))
-                joins = Weight(joins=int(len(inputs) > 1 and not is_concatenation(node)))
-                heaviest[node] = functools.reduce(Weight.maximum, inputs) + own + joins
-        return heaviest.get(end, Weight(joins=1))  # a branch found before may have cut its way
+                joins = PathContent(joins=int(len(inputs) > 1 and not is_concatenation(node)))
+                heaviest[node] = functools.reduce(PathContent.maximum, inputs) + own + joins
+        return heaviest.get(end, PathContent(joins=1))  # a branch found before may have cut its way
 
     def is_other_kind_of_sum(self, node: fx.Node) -> str:
         """Why a sum of residual form is not residual; empty if it is."""

@@ -1,4 +1,4 @@
-"""The forward of a block under `ResidualDropPath`: its own one, unless a unit has to act."""
+"""The forward of a block under `ResidualDropPath`: its own one, unless a state has to act."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .arguments import CallForm, form_of, forward_signature, is_plain
-from .block_adds import adds_of_call, trace_block
-from .checkpointing import noticing_checkpoints, refuse_reentrant_checkpointing
-from .conditions import Way, find_way, has_conditions
-from .instance_forward import InstanceForward
-from .registry import registered_block, registering_call
+from ..discovery.block_branches import branches_for_call, trace_block
+from ..discovery.registry import registered_block, registering_call
+from ..forward_override import ForwardOverride
+from ..graph.call_form import CallForm, form_of, forward_signature, is_plain
+from ..graph.shape_guards import GuardOutcomes, has_conditions, run_under_guards
+from ..graph.tracing import UntraceableError, inlined_children
+from .add_point import AddPoint, BranchState
+from .reentrant_checkpoints import noticing_checkpoints, refuse_reentrant_checkpointing
 from .rewrite import rewrite
-from .tracing import UntraceableError, inlined_children
-from .unit import Junction, ResidualUnit
 
 
-class BlockForward(InstanceForward):
-    """Whenever no unit acts, and in evaluation mode unless told otherwise, the block's original forward runs."""
+class BlockForward(ForwardOverride):
+    """Whenever no state acts, and in evaluation mode unless told otherwise, the block's original forward runs."""
 
     def __init__(
         self,
         block: nn.Module,
-        units: Mapping[str, ResidualUnit],
+        states: Mapping[str, BranchState],
         *,
         output_may_be_overwritten: bool,
         outputs_read: frozenset[int] | None = None,
     ):
         super().__init__(block)
-        self.units = dict(units)
+        self.states = dict(states)
         self.output_may_be_overwritten = output_may_be_overwritten
         self.outputs_read = outputs_read
         self._signature = forward_signature(block)
         self._rewritten: dict[tuple, Rewritten] = {}
-        self._ways: dict[tuple, Way] = {}  # by form of the call, the one that was right last time
+        self._ways: dict[tuple, GuardOutcomes] = {}  # by form of the call, the one that was right last time
         self._attributes = _plain_attributes(block)
         self.compile_options: dict[str, Any] | None = None
         self.paused = False
@@ -54,12 +54,12 @@ class BlockForward(InstanceForward):
         return self._act(*args, **kwargs)
 
     def compile(self, options: dict[str, Any]) -> None:
-        """From now on compile branches, and have the units run them in every training iteration."""
+        """From now on compile branches, and have the states run them in every training iteration."""
         self.compile_options = options
         self._rewritten.clear()
 
     def _act(self, *args: Any, **kwargs: Any) -> Any:
-        acting = any(unit.action is not None for unit in self.units.values())
+        acting = any(state.action is not None for state in self.states.values())
         if not acting and (self.compile_options is None or self.paused):
             return self.original(*args, **kwargs)
         registered = registered_block(self.module)
@@ -70,13 +70,13 @@ class BlockForward(InstanceForward):
         if not (rewritten := self._rewritten_for(form, way)).has_conditions:
             return rewritten.forward(self.module, **values)
         run = lambda way: self._rewritten_for(form, way).forward(self.module, **values)  # noqa: E731
-        self._ways[key], result = find_way(self.module, way, run)
+        self._ways[key], result = run_under_guards(self.module, way, run)
         return result
 
     def _add_by_name(self, name: str, shortcut: Tensor, branch: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        return Junction(self.units[name], branch, lambda s, b: s + b, copies=True)(shortcut, *inputs)
+        return AddPoint(self.states[name], branch, lambda s, b: s + b, copies=True)(shortcut, *inputs)
 
-    def _rewritten_for(self, form: CallForm, way: Way) -> Rewritten:
+    def _rewritten_for(self, form: CallForm, way: GuardOutcomes) -> Rewritten:
         if self._attributes != (attributes := _plain_attributes(self.module)):
             self._attributes = attributes  # tracing has written them into the graph
             self._rewritten.clear()
@@ -84,7 +84,7 @@ class BlockForward(InstanceForward):
             self._rewritten[key] = self._rewrite(form, way)
         return self._rewritten[key]
 
-    def _rewrite(self, form: CallForm, way: Way) -> Rewritten:
+    def _rewrite(self, form: CallForm, way: GuardOutcomes) -> Rewritten:
         try:
             with noticing_checkpoints() as noticed:
                 graph = trace_block(self.module, form, way, self.outputs_read, in_training=self.module.training)
@@ -95,12 +95,12 @@ class BlockForward(InstanceForward):
                 f"`{registering_call(self.module)}`, with its own forward and branches."
             ) from error
         conditions = has_conditions(graph)
-        adds = adds_of_call(graph, self.module, form, self.units)
+        adds = branches_for_call(graph, self.module, form, self.states)
         forward = rewrite(
             graph,
             self.module,
             adds,
-            self.units,
+            self.states,
             output_may_be_overwritten=self.output_may_be_overwritten,
             compile_options=self.compile_options,
         )
@@ -116,7 +116,7 @@ def _outside_of_graphs(function: Callable[..., Any], *args: Any, **kwargs: Any) 
 
 @dataclass(frozen=True)
 class Rewritten:
-    """A block's forward with units in the place of its residual adds."""
+    """A block's forward with states in the place of its residual adds."""
 
     forward: Callable[..., Any]
     has_conditions: bool

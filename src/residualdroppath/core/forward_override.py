@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 
-class InstanceForward:
+class ForwardOverride:
     """Replaces `module.forward` from `install()` to `uninstall()`; subclasses define `__call__`.
 
     A deepcopy or pickle of the module gets the forward that the module had before.

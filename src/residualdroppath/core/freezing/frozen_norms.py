@@ -1,4 +1,4 @@
-"""What learns and what is frozen: flags, gradients and the modes of norms."""
+"""Norms with running statistics in frozen parts: what they use, and what they update."""
 
 from __future__ import annotations
 
@@ -9,48 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from .instance_forward import InstanceForward
-from .ownership import Ownership, Slot
+from ..forward_override import ForwardOverride
 
 FrozenNorm = Literal["update", "batch", "running"]
 RUNNING_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-
-
-class ParameterFlags:
-    """Switches `requires_grad` off while an owner is frozen, and back to what the user had set."""
-
-    def __init__(self, ownership: Ownership):
-        self.ownership = ownership
-        self._frozen: set[int] = set()
-        self._users: dict[int, list[tuple[Slot, bool]]] = {}
-
-    def freeze(self, frozen: Iterable[int]) -> None:
-        """Freeze exactly the owners named; flags of those released become the user's again."""
-        frozen = set(frozen)
-        for owner in frozen - self._frozen:
-            parameters = list(self._parameters(owner))
-            self._users[owner] = [(slot, parameter.requires_grad) for slot, parameter in parameters]
-            for _, parameter in parameters:
-                parameter.requires_grad_(False)
-        for owner in self._frozen - frozen:
-            for slot, flag in self._users.pop(owner):
-                if (parameter := slot.parameter) is not None and flag:
-                    parameter.requires_grad_(True)
-        self._frozen = frozen
-
-    def clear_gradients(self, owners: Iterable[int]) -> None:
-        """Set gradients to None: a zero gradient would still move a weight by momentum and decay."""
-        for owner in owners:
-            for _, parameter in self._parameters(owner):
-                parameter.grad = None
-
-    def _parameters(self, owner: int) -> Iterator[tuple[Slot, nn.Parameter]]:
-        seen: set[int] = set()  # tied weights hang in several slots
-        for slot in self.ownership.slots[owner]:
-            parameter = slot.parameter
-            if parameter is not None and id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield slot, parameter
 
 
 def has_running_statistics(module: nn.Module) -> bool:
@@ -135,7 +97,7 @@ class FrozenNorms:
         self._installed.clear()
 
 
-class _NormForward(InstanceForward):
+class _NormForward(ForwardOverride):
     def __init__(self, norm: nn.Module, mode: FrozenNorm, is_frozen: Callable[[], bool]):
         super().__init__(norm)
         self.mode: FrozenNorm = mode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .registry import registering_call
+from .discovery.registry import registering_call
 
 if TYPE_CHECKING:
     from .residual_drop_path import ResidualDropPath
@@ -31,7 +31,7 @@ def describe(rdp: ResidualDropPath) -> str:
             f"{branch.num_parameters:10,}  {type(branch.block).__name__}"
         )
     for title, reasons in (
-        ("left aside", rdp.discovery.left_aside),
+        ("left aside", rdp.discovery.rejected_adds),
         ("not traced, taken as trunk", rdp.discovery.untraceable),
     ):
         if reasons:

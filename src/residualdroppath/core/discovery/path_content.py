@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from torch import fx, nn
 from torch.nn.modules.conv import _ConvNd
 
-from .nodes import is_matrix, node_parameters
-from .tracing import UntraceableError, trace_forward
+from ..graph.node_kinds import is_matrix, node_parameters
+from ..graph.tracing import UntraceableError, trace_forward
 
 SCALE_METHODS = ("view", "reshape", "mul", "unsqueeze")
 
 
 @dataclass(frozen=True)
-class Weight:
+class PathContent:
     """What is learned on a chain of nodes.
 
     `parametrised` counts nodes with parameters and `scaling` those among them that only multiply by a
@@ -30,13 +30,13 @@ class Weight:
     depthwise: int = 0
     joins: int = 0
 
-    def __add__(self, other: Weight) -> Weight:
-        return Weight(*(mine + its for mine, its in zip(self._counts(), other._counts(), strict=True)))
+    def __add__(self, other: PathContent) -> PathContent:
+        return PathContent(*(mine + its for mine, its in zip(self._counts(), other._counts(), strict=True)))
 
-    def maximum(self, other: Weight) -> Weight:
-        return Weight(*map(max, self._counts(), other._counts()))
+    def maximum(self, other: PathContent) -> PathContent:
+        return PathContent(*map(max, self._counts(), other._counts()))
 
-    def is_shortcut_beside(self, branch: Weight) -> bool:
+    def is_shortcut_beside(self, branch: PathContent) -> bool:
         """Whether this is the chain of a shortcut, the other that of its residual branch."""
         if self.joins:
             return False
@@ -50,16 +50,16 @@ class Weight:
         return self.parametrised, self.scaling, self.modules, self.layers, self.depthwise, self.joins
 
 
-def weight_of(module: nn.Module, node: fx.Node) -> Weight:
+def content_of(module: nn.Module, node: fx.Node) -> PathContent:
     """What a single node of `module`'s forward adds to a chain."""
     parameters = node_parameters(module, node)
     if not parameters:
-        return Weight()
+        return PathContent()
     layers = sum(map(is_matrix, parameters))
     if node.op != "call_module":
-        return Weight(1, int(layers == 0), int(layers > 0), layers)
+        return PathContent(1, int(layers == 0), int(layers > 0), layers)
     child = module.get_submodule(str(node.target))
-    return Weight(1, int(_only_scales(child)), 1, layers, sum(map(_is_depthwise, child.modules())))
+    return PathContent(1, int(_only_scales(child)), 1, layers, sum(map(_is_depthwise, child.modules())))
 
 
 def _is_depthwise(module: nn.Module) -> bool:

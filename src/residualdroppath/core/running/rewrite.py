@@ -1,4 +1,4 @@
-"""A block's forward with a residual unit in the place of each residual add."""
+"""A block's forward with a residual state in the place of each residual add."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from .branch_nodes import ResidualAdd
-from .last_layer import is_watched, last_layer
-from .nodes import down_to_last, is_inplace, is_layer_of_torch
-from .unit import Junction, ResidualUnit
+from ..discovery.branch_subgraph import ResidualAdd
+from ..graph.node_kinds import down_to_last, is_inplace, is_layer_of_torch
+from .add_point import AddPoint, BranchState
+from .fold_scale import fold_target, is_watched
 
 VIEW_METHODS = ("view", "reshape", "permute", "transpose", "flatten", "unflatten", "contiguous", "squeeze", "unsqueeze")
 
@@ -24,12 +24,12 @@ def rewrite(
     graph: fx.Graph,
     block: nn.Module,
     adds: Mapping[str, ResidualAdd],
-    units: Mapping[str, ResidualUnit],
+    states: Mapping[str, BranchState],
     *,
     output_may_be_overwritten: bool,
     compile_options: Mapping[str, Any] | None = None,
 ) -> Callable[..., Any]:
-    """A function like `type(block).forward`, its residual adds (by branch name) left to `units`.
+    """A function like `type(block).forward`, its residual adds (by branch name) left to `states`.
 
     Modules and parameters are looked up on the block at every call. With `compile_options` each branch
     is compiled by itself: what is dropped is decided outside of its graphs. Consumes `graph`.
@@ -41,17 +41,17 @@ def rewrite(
         if compile_options is not None:
             branch = torch.compile(branch, **compile_options)
         node = add.node
-        junction = Junction(
-            unit=units[name],
+        add_point = AddPoint(
+            state=states[name],
             run=functools.partial(branch, block),
             add=_add_as_written(node, add.branch_operand),
             copies=copies,
             overwrites_shortcut=_overwrites_shortcut(add, block),
-            last=last_layer(add, block) if compile_options is None else None,  # graphs take parameters as they are
+            last=fold_target(add, block) if compile_options is None else None,  # graphs take parameters as they are
         )
         with graph.inserting_before(node):
             call = graph.call_function(
-                _named_function(junction, f"residual_unit_{junction.unit.index}"), (add.shortcut, *inputs)
+                _named_function(add_point, f"residual_add_{add_point.state.index}"), (add.shortcut, *inputs)
             )
         for activation in spare:
             with graph.inserting_before(activation):

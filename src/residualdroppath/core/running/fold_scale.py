@@ -14,17 +14,17 @@ from torch.nn.modules import module as for_all
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from .branch_nodes import ResidualAdd
-from .nodes import down_to_last, is_layer_of_torch
+from ..discovery.branch_subgraph import ResidualAdd
+from ..graph.node_kinds import down_to_last, is_layer_of_torch
 
 LINEAR_IN_PARAMETERS = (nn.Linear, _ConvNd, _BatchNorm, nn.GroupNorm, nn.LayerNorm)
 HOOKS_FOR_ALL = ("_global_forward_pre_hooks", "_global_forward_hooks", "_global_backward_pre_hooks")
 HOOKS_FOR_ALL += ("_global_backward_hooks",)
 # Elements of the activations by which they must outnumber the parameters: multiplying these takes calls of its own.
-WORTH_IT = 2**14
+MIN_ELEMENTS_TO_FOLD = 2**14
 
 
-class LastLayer:
+class FoldTarget:
     """What ends a branch: the child `target` of its block, down to the last layer in it.
 
     `called` are the children that the branch calls, a name for each call; `read` those whose parameters it reads.
@@ -37,7 +37,7 @@ class LastLayer:
         self.called = tuple(called)
         self.read = tuple(read)
 
-    def taking_factor(self, like: Tensor) -> nn.Module | None:
+    def layer_to_scale(self, like: Tensor) -> nn.Module | None:
         """The layer, if its parameters can be scaled instead of its output, a tensor like `like`, and with profit.
 
         On a GPU passes over memory are cheap beside further calls, so there the output is scaled.
@@ -51,7 +51,8 @@ class LastLayer:
             and is_layer_of_torch(last)
             and type(last._parameters.get("weight")) is nn.Parameter  # not of a subclass, sharded or quantised
             and last._parameters.keys() == {"weight", "bias"}
-            and sum(p.numel() for p in last._parameters.values() if p is not None) + WORTH_IT <= like.numel()
+            and sum(p.numel() for p in last._parameters.values() if p is not None) + MIN_ELEMENTS_TO_FOLD
+            <= like.numel()
             and not any(is_watched(child) for child in chain)
             and sum(_times_held(last, self.block.get_submodule(name)) for name in self.called) == 1
             and all(self.block.get_submodule(name) is not last for name in self.read)
@@ -59,13 +60,13 @@ class LastLayer:
         return last if able else None
 
 
-def last_layer(add: ResidualAdd, block: nn.Module) -> LastLayer | None:
+def fold_target(add: ResidualAdd, block: nn.Module) -> FoldTarget | None:
     """What ends the branch, if a child of the block does."""
     if add.branch.op != "call_module":
         return None
     called = [str(node.target) for node in add.nodes if node.op == "call_module"]
     read = [str(node.target).rpartition(".")[0] for node in add.nodes if node.op == "get_attr"]
-    return LastLayer(block, str(add.branch.target), called, read)
+    return FoldTarget(block, str(add.branch.target), called, read)
 
 
 @contextmanager

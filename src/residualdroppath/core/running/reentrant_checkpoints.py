@@ -19,7 +19,7 @@ from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.utils.checkpoint import CheckpointFunction
 
-from .unit import run_without_graph
+from .actions import run_without_graph
 
 if TYPE_CHECKING:
     from .block_forward import BlockForward
@@ -100,7 +100,7 @@ def _should_have_a_graph(forward: BlockForward, output: Tensor) -> bool:
     """Whether some parameter of the block learns, and no branch may have been left out."""
     if is_functorch_wrapped_tensor(output):  # inside `torch.func.vmap`, which keeps the graph to itself
         return False
-    all_run = all(unit.action in (None, run_without_graph) for unit in forward.units.values())
+    all_run = all(state.action in (None, run_without_graph) for state in forward.states.values())
     if not all_run or not any(parameter.requires_grad for parameter in forward.module.parameters()):
         return False
     inside = (vars(module).get("forward") for module in forward.module.modules())

@@ -17,9 +17,9 @@ from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
-from .arguments import CallForm, forward_signature, plainest_form
-from .conditions import MOST_WAYS, Way, depends_on_metadata_only, follow
-from .nodes import is_add
+from .call_form import CallForm, forward_signature, plainest_form
+from .node_kinds import is_add
+from .shape_guards import MOST_OUTCOMES, GuardOutcomes, check_guard, depends_on_metadata_only
 
 
 class UntraceableError(Exception):
@@ -42,14 +42,14 @@ class _InplaceProxy(fx.Proxy):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if isinstance(key, int):
-            raise TypeError("it assigns to an element of a list, which a graph cannot follow")
+            raise TypeError("it assigns to an element of a list, which a graph cannot check_guard")
         self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
 
 
 class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True  # else `self.num_batches_tracked.add_(1)` would count while tracing
 
-    def __init__(self, form: CallForm, way: Way):
+    def __init__(self, form: CallForm, way: GuardOutcomes):
         super().__init__()
         self.form = form
         self.way = way
@@ -95,7 +95,7 @@ class _Tracer(fx.Tracer):
             return super().to_bool(obj)
         before = tuple(self.taken)
         outcome = self.way[len(before)] if len(before) < len(self.way) else True
-        self.create_proxy("call_function", follow, (obj, before, outcome), {})
+        self.create_proxy("call_function", check_guard, (obj, before, outcome), {})
         self.taken.append(outcome)
         return outcome
 
@@ -177,7 +177,7 @@ def _attributes_unchanged(module: nn.Module) -> Iterator[None]:
 
 
 def trace_forward(
-    module: nn.Module, form: CallForm | None = None, way: Way = (), *, in_training: bool = True
+    module: nn.Module, form: CallForm | None = None, way: GuardOutcomes = (), *, in_training: bool = True
 ) -> fx.Graph:
     """The graph of `module`'s own forward, called as `form` says: in training mode, or in the mode it is in.
 
@@ -209,10 +209,10 @@ def _came_through_reentrant_checkpoint(error: Exception) -> bool:
     return any(frame.f_code is CheckpointFunction.forward.__code__ for frame, _ in frames)
 
 
-def _first_open_way(module: nn.Module, form: CallForm, given: Way) -> fx.Graph:
+def _first_open_way(module: nn.Module, form: CallForm, given: GuardOutcomes) -> fx.Graph:
     """Trace on; where that ends in an error (`if x.shape[0] % 2: raise ...`), turn at the last condition."""
     way = given
-    for _ in range(MOST_WAYS):
+    for _ in range(MOST_OUTCOMES):
         tracer = _Tracer(form, way)
         try:
             with _RecordMakers(tracer):
@@ -224,7 +224,7 @@ def _first_open_way(module: nn.Module, form: CallForm, given: Way) -> fx.Graph:
             if len(taken) <= len(given):
                 raise
             way = (*taken[:-1], False)
-    raise RuntimeError(f"it has more conditions on shapes than can be tried ({MOST_WAYS})")
+    raise RuntimeError(f"it has more conditions on shapes than can be tried ({MOST_OUTCOMES})")
 
 
 def _erase_unused_items(graph: fx.Graph) -> None:

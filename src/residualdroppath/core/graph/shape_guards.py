@@ -9,24 +9,24 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from .nodes import is_metadata
+from .node_kinds import is_metadata
 
-Way = tuple[bool, ...]  # how the conditions of a forward turned out, in order
-MOST_WAYS = 32
+GuardOutcomes = tuple[bool, ...]  # how the conditions of a forward turned out, in order
+MOST_OUTCOMES = 32
 
 
-class OtherWay(Exception):
+class GuardFailed(Exception):
     """A condition does not turn out as in the graph that is running."""
 
-    def __init__(self, way: Way):
+    def __init__(self, way: GuardOutcomes):
         super().__init__(f"a condition on a shape or dtype asks for another graph, {way}")
         self.way = way
 
 
-def follow(condition: Any, before: Way, outcome: bool) -> None:
+def check_guard(condition: Any, before: GuardOutcomes, outcome: bool) -> None:
     """The node of a graph that stands for `if condition:`, the earlier ones having gone as in `before`."""
     if bool(condition) != outcome:
-        raise OtherWay((*before, not outcome))
+        raise GuardFailed((*before, not outcome))
 
 
 def depends_on_metadata_only(node: fx.Node) -> bool:
@@ -39,19 +39,21 @@ def depends_on_metadata_only(node: fx.Node) -> bool:
 
 
 def has_conditions(graph: fx.Graph) -> bool:
-    return any(node.target is follow for node in graph.nodes)
+    return any(node.target is check_guard for node in graph.nodes)
 
 
-def find_way(module: nn.Module, way: Way, run: Callable[[Way], Any]) -> tuple[Way, Any]:
+def run_under_guards(
+    module: nn.Module, way: GuardOutcomes, run: Callable[[GuardOutcomes], Any]
+) -> tuple[GuardOutcomes, Any]:
     """Call `run` with one way after another, beginning with `way`, until its conditions hold; the way and the result.
 
     An attempt that went astray leaves nothing behind in `module` and in the random generators.
     """
-    for _ in range(MOST_WAYS):
+    for _ in range(MOST_OUTCOMES):
         try:
             with _undone_if_astray(module):
                 return way, run(way)
-        except OtherWay as other:
+        except GuardFailed as other:
             way = other.way
     raise RuntimeError(f"{type(module).__name__} has conditions on shapes that change from call to call: {way}.")
 
@@ -63,7 +65,7 @@ def _undone_if_astray(module: nn.Module) -> Iterator[None]:
     buffers = [(buffer, buffer.clone()) for name, buffer in module.named_buffers() if name.rpartition(".")[2] in STATES]
     try:
         yield
-    except OtherWay:
+    except GuardFailed:
         torch.set_rng_state(random_states[0])
         for device, state in zip(cuda, random_states[1], strict=True):
             torch.cuda.set_rng_state(state, device)
