@@ -445,7 +445,7 @@ def test_the_reentrant_kind_inside_a_block_is_refused_before_it_loses_gradients(
     for r in (rdp, other_rdp):
         r.step()
     forward_backward(other, case.tiny.inputs())
-    assert all(p.grad is not None for branch in other_rdp.branches for p in branch.parameters)
+    assert all(p.grad is not None for branch in other_rdp.branches for p in branch.parameters())
     with pytest.raises(RuntimeError, match=f"returned a tensor without a gradient.*{REFUSAL}"):
         run_reentrant(model, case.tiny.inputs())
 

@@ -20,7 +20,7 @@ def test_branches_and_their_parameters_are_those_written_by_hand(tiny: TinyModel
     model = tiny.build()
     rdp = ResidualDropPath(model)
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
-    found = [(branch.name, [name_of[id(p)] for p in branch.parameters]) for branch in rdp.branches]
+    found = [(branch.name, [name_of[id(p)] for p in branch.parameters()]) for branch in rdp.branches]
     owners = tiny.owners(model)
     assert TRUNK in owners.values()  # the table leaves something to the trunk
     assert [name for name, _ in found] == list(tiny.branches)

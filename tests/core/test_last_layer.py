@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -123,13 +122,11 @@ def uses(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     """Layers that took a factor."""
     found: list[nn.Module] = []
 
-    @contextmanager
-    def noted(layer: nn.Module, factor: float) -> Iterator[None]:
+    def noted(layer: nn.Module, *arguments: Any) -> Tensor:
         found.append(layer)
-        with fold_scale.scaled_parameters(layer, factor):
-            yield
+        return fold_scale.run_scaled(layer, *arguments)
 
-    monkeypatch.setattr(actions, "scaled_parameters", noted)
+    monkeypatch.setattr(actions, "run_scaled", noted)
     return found
 
 

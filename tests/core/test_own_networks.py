@@ -1120,7 +1120,7 @@ def run_plainly_and_through_states(model: nn.Module, inputs: Tensor) -> list[tup
     for through_states in (False, True):
         own = copy.deepcopy(model)
         if through_states:
-            for state in ResidualDropPath(own, 0.0)._states:
+            for state in ResidualDropPath(own, 0.0)._enforcement.states:
                 state.action = scale_by(1.0)
         x = inputs.clone().requires_grad_()
         output = own(x)
@@ -1188,7 +1188,7 @@ def test_looking_for_branches_leaves_no_trace_in_a_module(name: str) -> None:
 def test_conditions_follow_each_call(name: str) -> None:
     case = TABLE[name]
     model, plain = case.build(), case.build()
-    for state in ResidualDropPath(model, 0.0)._states:
+    for state in ResidualDropPath(model, 0.0)._enforcement.states:
         state.action = scale_by(1.0)
     for size in (8, 7, 7, 8, 5, 8):
         x = torch.randn(2, 3, size, size, dtype=torch.float64)

@@ -226,7 +226,7 @@ def test_discovery_finds_the_branches_that_were_built(spec: NetworkSpec, rate_ov
     last = max(expected.blocks)
     for branch, block in zip(rdp.branches, expected.blocks, strict=True):
         names = expected.parameters[branch.name]
-        assert {name_of[id(parameter)] for parameter in branch.parameters} == names
+        assert {name_of[id(parameter)] for parameter in branch.parameters()} == names
         rate = 0.5 * block / last if rate_over_depth == "linear" and last else 0.5
         assert branch.drop_rate == (rate if names or schedule == (1, 0) else 0)  # where nothing would learn
     assert set(rdp.shared_parameters).isdisjoint(set().union(*expected.parameters.values()))  # they are the trunk's

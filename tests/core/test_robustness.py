@@ -330,7 +330,7 @@ def test_a_tensor_that_a_forward_draws_is_drawn_at_every_call() -> None:
     model = nn.Sequential(MakesATensor(), MakesATensor()).double()
     rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform")
     assert [branch.name for branch in rdp.branches] == ["0", "1"]
-    for state in rdp._states:
+    for state in rdp._enforcement.states:
         state.action = scale_by(1.0)
     inputs = torch.rand(2, WIDTH, dtype=torch.float64)
     assert not torch.equal(model(inputs), model(inputs))

@@ -336,5 +336,5 @@ def test_a_parameter_tied_within_a_branch_counts_once() -> None:
     model = tied_within_one_branch()
     branch = ResidualDropPath(model).branches[0]
     own = list(model.get_submodule("blocks.0").parameters())
-    assert [id(p) for p in branch.parameters] == [id(p) for p in own]
+    assert [id(p) for p in branch.parameters()] == [id(p) for p in own]
     assert branch.num_parameters == sum(p.numel() for p in own)

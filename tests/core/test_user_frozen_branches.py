@@ -27,7 +27,7 @@ def test_every_iteration_has_something_to_train(freeze):
         )
         if rdp.kind == "dropped_part":
             assert rdp.plan.dropped == ("blocks.5",)
-            assert all(parameter.grad is not None for parameter in rdp.branches[5].parameters)
+            assert all(parameter.grad is not None for parameter in rdp.branches[5].parameters())
         model.zero_grad()
         rdp.step()
 

@@ -133,7 +133,7 @@ class Contracts:
         """Every add by its unit, nothing dropped or scaled."""
         network, plain = self.network(), self.network()
         rdp = ResidualDropPath(network, 0.0)
-        for state in rdp._states:
+        for state in rdp._enforcement.states:
             state.action = scale_by(1.0)
         assert_same(run(network, self.inputs), run(plain, self.inputs), self.tolerance)
 
@@ -179,7 +179,12 @@ class Contracts:
         if rdp.kind == "dropped_part" or rdp.options.granularity == "sample":
             return []
         dropped = [index for index, branch in enumerate(rdp.branches) if branch.name in rdp.plan.dropped]
-        return [m for index in dropped for m in rdp._ownership.modules[index] if any(True for _ in m.parameters())]
+        return [
+            m
+            for index in dropped
+            for m in rdp._enforcement.ownership.modules[index]
+            if any(True for _ in m.parameters())
+        ]
 
 
 @contextmanager
@@ -216,7 +221,9 @@ def run_keeping_gradients(network: nn.Module, inputs: Inputs) -> Trace:
 def only_of(learning: set[int], found: dict[str, Tensor | None], rdp: ResidualDropPath) -> dict[str, Tensor | None]:
     """The gradients of what learns; the twin computes those of all."""
     names = {id(parameter): name for name, parameter in rdp.model.named_parameters()}
-    owners = {names[id(slot.parameter)]: owner for owner, slots in rdp._ownership.slots.items() for slot in slots}
+    owners = {
+        names[id(slot.parameter)]: owner for owner, slots in rdp._enforcement.ownership.slots.items() for slot in slots
+    }
     assert set(owners.values()) <= {TRUNK, *range(len(rdp.branches))}
     return {name: gradient if owners[name] in learning else None for name, gradient in found.items()}
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from .discovery.found import Discovery
-from .freezing.ownership import Ownership, Slot, assign_owners
+from .freezing.frozen_norms import has_batch_statistics
+from .freezing.ownership import Ownership, Slot
 from .options import Options
 from .planning.draws import effective_rates
 from .planning.plan import rates_over_depth
@@ -18,7 +20,8 @@ class Branch:
     """One residual branch of a model.
 
     `drop_rate` is nominal; `effective_rate` is the probability to be dropped in the draws that a
-    `dropped_part` iteration trains, given that these drop at least one branch.
+    `dropped_part` iteration trains, given that these drop at least one branch. `has_batch_statistics`: what the
+    branch computes for one row depends on other rows.
     """
 
     name: str
@@ -26,8 +29,9 @@ class Branch:
     drop_rate: float
     effective_rate: float
     slots: tuple[Slot, ...]
+    has_batch_statistics: bool
+    has_group_norm: bool
 
-    @property
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that belong to this branch alone."""
         own = [parameter for slot in self.slots if (parameter := slot.parameter) is not None]
@@ -35,24 +39,36 @@ class Branch:
 
     @property
     def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.parameters)
+        return sum(parameter.numel() for parameter in self.parameters())
 
 
-def make_branches(model: nn.Module, discovery: Discovery, options: Options) -> tuple[tuple[Branch, ...], Ownership]:
-    """Handles of the branches found, in order of execution, and who owns what."""
-    found = discovery.branches
-    ownership = assign_owners(model, discovery)
-    rates = rates_over_depth([branch.block_index for branch in found], options.drop_path_rate, options.rate_over_depth)
-    trains_dropped = options.schedule == "random" or options.schedule[1] > 0
-    if trains_dropped:  # were only these dropped, nothing would learn
-        rates = tuple(rate if _learns(ownership.slots[index]) else 0.0 for index, rate in enumerate(rates))
-    effective = effective_rates(rates) if trains_dropped else rates
-    branches = tuple(
-        Branch(branch.name, branch.block, rate, effective_rate, tuple(ownership.slots[index]))
-        for index, (branch, rate, effective_rate) in enumerate(zip(found, rates, effective, strict=True))
+def nominal_rates(discovery: Discovery, options: Options) -> tuple[float, ...]:
+    """The configured drop rate of each branch found."""
+    blocks = [branch.block_index for branch in discovery.branches]
+    assert options.drop_path_rate != "model"
+    return rates_over_depth(blocks, options.drop_path_rate, options.rate_over_depth)
+
+
+def make_branches(
+    discovery: Discovery, ownership: Ownership, rates: Sequence[float], learns: Sequence[bool], options: Options
+) -> tuple[Branch, ...]:
+    """Handles of the branches found, in order of execution.
+
+    Where dropped branches are to learn, those in which nothing `learns` are not dropped: were only these dropped,
+    nothing would learn.
+    """
+    if options.trains_dropped:
+        rates = [rate if has_something else 0.0 for rate, has_something in zip(rates, learns, strict=True)]
+    effective = effective_rates(tuple(rates)) if options.trains_dropped else rates
+    return tuple(
+        Branch(
+            found.name,
+            found.block,
+            rate,
+            effective_rate,
+            tuple(ownership.slots[index]),
+            has_batch_statistics(found.modules()),
+            any(isinstance(module, nn.GroupNorm) for module in found.modules()),
+        )
+        for index, (found, rate, effective_rate) in enumerate(zip(discovery.branches, rates, effective, strict=True))
     )
-    return branches, ownership
-
-
-def _learns(slots: list[Slot]) -> bool:
-    return any(parameter.requires_grad for slot in slots if (parameter := slot.parameter) is not None)

@@ -1,4 +1,4 @@
-"""A forward that stands on one instance of a module, and vanishes from its copies."""
+"""A forward set on one instance of a module, which vanishes from its copies."""
 
 from __future__ import annotations
 
@@ -20,36 +20,57 @@ class ForwardOverride:
     def __init__(self, module: nn.Module):
         self.module = module
         self.original: Callable[..., Any] = module.forward
-        self._was_set_on_instance = "forward" in module.__dict__
+        self._was_set_on_instance = "forward" in vars(module)
         functools.update_wrapper(self, self.original, updated=())
 
     def install(self) -> None:
-        self.module.forward = self
+        vars(self.module)["forward"] = self  # `setattr` of wrapped modules writes to what they wrap
 
     def uninstall(self) -> None:
         """Leave the module as it was; what others have wrapped around this forward stays."""
-        if self.module.__dict__.get("forward") is self:
+        if vars(self.module).get("forward") is self:
             if self._was_set_on_instance:
-                self.module.forward = self.original
+                vars(self.module)["forward"] = self.original
             else:
-                del self.module.forward
+                del vars(self.module)["forward"]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.original(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Any]:
-        if self._was_set_on_instance:
-            return copy.deepcopy(self.original, memo)
-        return _class_forward(memo.get(id(self.module), self.module))
+        if (foreign := foreign_forward(self.module)) is not None:
+            return copy.deepcopy(foreign, memo)
+        module = memo.get(id(self.module), self.module)
+        return types.MethodType(type(module).forward, module)
 
     def __reduce__(self) -> tuple:
-        if self._was_set_on_instance:
-            return _itself, (self.original,)
+        if (foreign := foreign_forward(self.module)) is not None:
+            return _itself, (foreign,)
         return getattr, (self.module, "forward")  # loads without this package
 
 
-def _class_forward(module: nn.Module) -> Callable[..., Any]:
-    return types.MethodType(type(module).forward, module)
+def own_override(module: nn.Module, kind: type[ForwardOverride]) -> ForwardOverride | None:
+    """The override of that kind on the module, under others of ours too."""
+    forward = vars(module).get("forward")
+    while isinstance(forward, ForwardOverride):
+        if isinstance(forward, kind):
+            return forward
+        forward = forward.original
+    return None
+
+
+def foreign_forward(module: nn.Module) -> Any:
+    """A forward that somebody else has set on the instance, under ours or above it; None where there is none.
+
+    Copies hold the forward of their class as an attribute, where the module that was copied held one of ours.
+    """
+    forward = vars(module).get("forward")
+    while isinstance(forward, ForwardOverride):
+        forward = forward.original if forward._was_set_on_instance else None
+    is_class_forward = isinstance(forward, types.MethodType) and forward == types.MethodType(
+        type(module).forward, module
+    )
+    return None if is_class_forward else forward
 
 
 def _itself(value: Any) -> Any:

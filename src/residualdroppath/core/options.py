@@ -1,42 +1,93 @@
-"""The choices that the method leaves open, checked once."""
+"""The choices that the method leaves open: declared here alone, and checked once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from .freezing.frozen_norms import FrozenNorm
-from .planning.plan import RATES_OVER_TIME, Granularity, RateOverDepth, RateOverTime, Schedule
-
 Freeze = Literal["parameters", "stop_gradient"]
+FrozenNorm = Literal["update", "batch", "running"]
+Granularity = Literal["batch", "sample"]
+RateOverDepth = Literal["linear", "uniform"]
+RateOverTime = Literal["constant", "warmup", "early", "late"] | Callable[[float], float] | None
+Schedule = tuple[int, int] | Literal["random"]
+
+RATES_OVER_TIME: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "warmup": lambda progress: min(1.0, 10 * progress),
+    "early": lambda progress: 1.0 if progress < 0.5 else 0.0,
+    "late": lambda progress: 0.0 if progress < 0.5 else 1.0,
+}
+STATE_FORMAT = 2
+NUM_SAMPLES_OF_A_FUNCTION = 33
+# Options that a checkpoint need not agree on: they change no plan.
+FREE_ON_RESUME = ("check_frozen",)
+
+
+def _option(default: Any, description: str) -> Any:
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata={"description": description})
+    return field(default=default, metadata={"description": description})
 
 
 @dataclass(frozen=True)
 class Options:
-    """Options of `ResidualDropPath`, which documents them. Raises `ValueError` for what is not allowed."""
+    """All options of `ResidualDropPath`. Raises `ValueError` for what is not allowed.
 
-    drop_path_rate: float = 0.1
-    rate_over_depth: RateOverDepth = "linear"
-    freeze: Freeze = "parameters"
-    granularity: Granularity = "batch"
-    scale_by_keep: bool = True
-    frozen_norm: FrozenNorm = "update"
-    schedule: Schedule = (1, 1)
-    rate_over_time: RateOverTime = None
-    total_iterations: int | None = None
-    train_trunk: bool = False
-    seed: int = 0
+    Every field describes itself (`dataclasses.fields(Options)`, `field.metadata["description"]`); recipes and the
+    command line are made from these.
+    """
+
+    drop_path_rate: float | Literal["model"] = _option(
+        0.1, "largest drop rate, in [0, 1), 0 is plain training; or `model`: the rates of the model's own drop path"
+    )
+    rate_over_depth: RateOverDepth = _option(
+        "linear",
+        "linear: from 0 at the first block to the rate at the last, timm's rule; uniform: the same everywhere",
+    )
+    drop_rates: Mapping[str, float] = _option(
+        {}, "rates by glob pattern over branch names; the last that matches counts, 0 is never dropped"
+    )
+    include: tuple[str, ...] = _option((), "glob patterns: only branches of these names are dropped")
+    exclude: tuple[str, ...] = _option((), "glob patterns: branches of these names are never dropped")
+    freeze: Freeze = _option(
+        "parameters",
+        "in dropped_part iterations, parameters: gradient flows through frozen branches; stop_gradient: it does not",
+    )
+    granularity: Granularity = _option(
+        "batch", "batch: a branch is dropped for the whole batch; sample: row by row, with stop_gradient"
+    )
+    scale_by_keep: bool = _option(True, "divide a kept branch by its keep probability in drop_path iterations")
+    frozen_norm: FrozenNorm = _option(
+        "update",
+        "norms of frozen parts, update: as in training; batch: running statistics stay; running: these are used",
+    )
+    schedule: Schedule = _option((1, 1), "(drop_path, dropped_part) iterations of a cycle, or random")
+    rate_over_time: RateOverTime = _option(
+        None, "factor on the rates over training: constant, warmup, early or late; needs total_iterations"
+    )
+    total_iterations: int | None = _option(None, "optimizer updates of the whole training, for rate_over_time")
+    train_trunk: bool = _option(False, "let the trunk learn in dropped_part iterations too")
+    check_frozen: bool = _option(True, "compare values of frozen parameters after each optimizer step")
+    seed: int = _option(0, "of the draws")
 
     def __post_init__(self) -> None:
-        rate = self.drop_path_rate
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
-            raise ValueError(f"`drop_path_rate` must be in [0, 1), got {rate!r}; use 0 to disable.")
+        rate: Any = self.drop_path_rate
+        if rate != "model" and not _is_rate(rate):
+            raise ValueError(
+                f'`drop_path_rate` must be in [0, 1), got {rate!r}; use 0 to disable, or "model" for the rates of the '
+                "model's own drop path."
+            )
+        for name in ("include", "exclude"):
+            object.__setattr__(self, name, check_patterns(name, getattr(self, name)))
+        object.__setattr__(self, "drop_rates", check_rates_by_pattern(self.drop_rates))
         _check_choice("rate_over_depth", self.rate_over_depth, get_args(RateOverDepth))
         _check_choice("freeze", self.freeze, get_args(Freeze))
         _check_choice("granularity", self.granularity, get_args(Granularity))
         _check_choice("frozen_norm", self.frozen_norm, get_args(FrozenNorm))
-        for name in ("scale_by_keep", "train_trunk"):
+        for name in ("scale_by_keep", "train_trunk", "check_frozen"):
             _check_choice(name, getattr(self, name), (True, False))
         if self.granularity == "sample" and self.freeze != "stop_gradient":
             raise ValueError(
@@ -81,14 +132,93 @@ class Options:
             return RATES_OVER_TIME[self.rate_over_time]
         return self.rate_over_time
 
+    @property
+    def trains_dropped(self) -> bool:
+        """Whether the schedule has `dropped_part` iterations."""
+        return self.schedule == "random" or self.schedule[1] > 0
+
+    @property
+    def may_drop(self) -> bool:
+        """Whether any rate may be above 0."""
+        return self.drop_path_rate != 0 or any(self.drop_rates.values())
+
     def as_dict(self) -> dict[str, Any]:
-        """Options as plain values, for a checkpoint."""
-        plain = dict(vars(self))
+        """Options as plain values, for a checkpoint. A function is given by its name and by values of it."""
+        plain = {name.name: getattr(self, name.name) for name in dataclasses.fields(self)}
+        plain["drop_rates"] = dict(self.drop_rates)
+        plain["include"], plain["exclude"] = list(self.include), list(self.exclude)
         if callable(self.rate_over_time):
-            plain["rate_over_time"] = f"callable {getattr(self.rate_over_time, '__qualname__', '')}".strip()
+            last = NUM_SAMPLES_OF_A_FUNCTION - 1
+            plain["rate_over_time"] = {
+                "function": getattr(self.rate_over_time, "__qualname__", type(self.rate_over_time).__qualname__),
+                "values": [float(self.rate_over_time(place / last)) for place in range(last + 1)],
+            }
         if self.schedule != "random":
             plain["schedule"] = list(self.schedule)
         return plain
+
+    def require_resumable(self, saved: Mapping[str, Any]) -> None:
+        """Raise `ValueError` if a training with the options `saved` (of `as_dict`) cannot go on with these.
+
+        An option that `saved` does not know, being older, had its default then. `total_iterations` may grow.
+        """
+        own, defaults = self.as_dict(), Options().as_dict()
+        if unknown := saved.keys() - own.keys():
+            raise ValueError(
+                f"The state was saved with options that this version does not know: {', '.join(sorted(unknown))}; "
+                "update residualdroppath to resume."
+            )
+        for name, value in own.items():
+            before = saved.get(name, defaults[name])
+            grows = name == "total_iterations" and None not in (value, before) and value >= before
+            # States of format 1 hold the name of a function alone.
+            same_name = (
+                name == "rate_over_time" and isinstance(value, dict) and before == f"callable {value['function']}"
+            )
+            if name not in FREE_ON_RESUME and value != before and not grows and not same_name:
+                raise ValueError(
+                    f"The state was saved with {name}={before!r}, this one has {value!r}; "
+                    "construct ResidualDropPath with the same options to resume."
+                )
+
+
+def make_options(options: Options | None, keywords: dict[str, Any]) -> Options:
+    """`options`, or options made from `keywords`. Raises `TypeError` for both at once and for unknown names."""
+    names = [each.name for each in dataclasses.fields(Options)]
+    if unknown := [name for name in keywords if name not in names]:
+        raise TypeError(f"ResidualDropPath has no option `{unknown[0]}`; it has {', '.join(names)}.")
+    if options is None:
+        return Options(**keywords)
+    if keywords:
+        raise TypeError(
+            f"Pass either `options` or keywords, got `options` and {', '.join(keywords)}; "
+            "use `dataclasses.replace(options, ...)` to change some."
+        )
+    if not isinstance(options, Options):
+        raise TypeError(f"`options` must be an Options, got {options!r}.")
+    return options
+
+
+def check_patterns(name: str, patterns: Any) -> tuple[str, ...]:
+    """Glob patterns as a tuple; one alone may be given as text."""
+    patterns = (patterns,) if isinstance(patterns, str) else patterns
+    if not isinstance(patterns, Sequence) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise ValueError(f"`{name}` must be glob patterns over branch names, got {patterns!r}; see `print(rdp)`.")
+    return tuple(patterns)
+
+
+def check_rates_by_pattern(rates: Any) -> dict[str, float]:
+    """Rates by glob pattern, in the order given."""
+    if not isinstance(rates, Mapping) or not all(isinstance(pattern, str) for pattern in rates):
+        raise ValueError(f"`drop_rates` must map glob patterns over branch names to rates, got {rates!r}.")
+    for pattern, rate in rates.items():
+        if not _is_rate(rate):
+            raise ValueError(f"`drop_rates[{pattern!r}]` must be in [0, 1), got {rate!r}; use 0 for never.")
+    return dict(rates)
+
+
+def _is_rate(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
 
 
 def _check_choice(name: str, value: Any, allowed: tuple) -> None:

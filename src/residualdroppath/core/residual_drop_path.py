@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
-from .branch import make_branches
+from .branch import make_branches, nominal_rates
 from .describe import describe
-from .discovery.found import Discovery
 from .discovery.network_walk import discover
-from .freezing.frozen_norms import FrozenNorm, FrozenNorms, has_batch_statistics, refuse_compiled_norms
-from .freezing.optimizer_guard import refuse_whole_vector_optimizers
-from .freezing.ownership import TRUNK
-from .freezing.parameter_flags import ParameterFlags
-from .options import Freeze, Options
-from .planning.plan import (
-    Granularity,
-    Kind,
-    Plan,
-    PlanOptions,
-    RateOverDepth,
-    RateOverTime,
-    Schedule,
-    make_plan,
-    scheduled_kind,
-)
-from .running.actions import drop, drop_rows, learn_rows, run_without_graph, scale_by, with_gradient_of_inputs
-from .running.add_point import Action, BranchState
+from .enforcement import Enforcement
+from .forward_override import own_override
+from .iteration import Iteration, iteration_of, plain_iteration
+from .options import STATE_FORMAT, Options, make_options
+from .planning.plan import Kind, Plan, PlanOptions, make_plan, scheduled_kind
+from .running.add_point import Action
 from .running.block_forward import BlockForward
-from .running.row_masks import RowMasks
 
 
 class ResidualDropPath:
@@ -83,47 +71,19 @@ class ResidualDropPath:
         ValueError: an option outside its allowed values, or one that the model's norms cannot follow.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        drop_path_rate: float = 0.1,
-        *,
-        rate_over_depth: RateOverDepth = "linear",
-        freeze: Freeze = "parameters",
-        granularity: Granularity = "batch",
-        scale_by_keep: bool = True,
-        frozen_norm: FrozenNorm = "update",
-        schedule: Schedule = (1, 1),
-        rate_over_time: RateOverTime = None,
-        total_iterations: int | None = None,
-        train_trunk: bool = False,
-        seed: int = 0,
-    ):
-        self.options = Options(
-            drop_path_rate=drop_path_rate,
-            rate_over_depth=rate_over_depth,
-            freeze=freeze,
-            granularity=granularity,
-            scale_by_keep=scale_by_keep,
-            frozen_norm=frozen_norm,
-            schedule=schedule,
-            rate_over_time=rate_over_time,
-            total_iterations=total_iterations,
-            train_trunk=train_trunk,
-            seed=seed,
-        )
-        if any(isinstance(vars(module).get("forward"), BlockForward) for module in model.modules()):
+    def __init__(self, model: nn.Module, drop_path_rate: Any = None, *, options: Any = None, **keywords: Any):
+        if drop_path_rate is not None:
+            keywords["drop_path_rate"] = drop_path_rate
+        self.options = make_options(options, keywords)
+        if any(own_override(module, BlockForward) is not None for module in model.modules()):
             raise ValueError("`model` is already under a ResidualDropPath; call its `remove()` first.")
         self.model = model
         self.discovery = discover(model)
-        self._norms = FrozenNorms(frozen_norm)
-        self._look_at_parameters()
-        self._masks = RowMasks()
-        self._states = [BranchState(branch.name, index) for index, branch in enumerate(self.branches)]
-        self._look_at_norms()
-        self._forwards = _install(self.discovery, self._states)
-        self._optimizer_hook = refuse_whole_vector_optimizers(model)
+        self._rates = nominal_rates(self.discovery, self.options)
+        self._enforcement = Enforcement(model, self.discovery, self.options, self._take_notice)
+        self._compile_options: dict[str, Any] | None = None
         self._active = True
+        self._look_at_branches()
         self._go_to(0)
 
     @property
@@ -136,13 +96,19 @@ class ResidualDropPath:
         """`"drop_path"` or `"dropped_part"`: the kind of the iteration in force."""
         return self.plan.kind
 
+    @property
+    def shared_parameters(self) -> tuple[str, ...]:
+        """Parameters that several branches, or a branch and the trunk, use: they learn with the trunk."""
+        return self._enforcement.ownership.shared
+
     def step(self) -> None:
         """On to the next iteration; call it once after each optimizer update, also a skipped one.
 
         Gradients of all that the new plan freezes become `None`, so optimizers leave it alone.
         """
         self._require_active("step")
-        self._go_to(self.iteration + 1)
+        self._enforcement.guard.check_between()
+        self._go_to(self.plan.iteration + 1, stepping=True)
 
     def cycle(self) -> Iterator[Plan]:
         """Iterations up to the end of the cycle, for one batch: `for _ in rdp.cycle(): ...` calls `step()` itself."""
@@ -160,103 +126,104 @@ class ResidualDropPath:
         Not undone by `paused()`, which runs the plain forwards; registered blocks are not compiled.
         """
         self._require_active("compile")
-        for forward in self._forwards:
-            forward.compile(options)
+        self._compile_options = options
+        for block in self._enforcement.blocks:
+            block.compile(options)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Run everything as the plain model, in training mode too, and with the user's `requires_grad`.
+        """Run everything as the plain model, in training mode too; the iteration stays.
 
-        For recalibrating norms or probing; the iteration stays. Flags changed inside are the user's.
+        For recalibrating norms or probing. The model's own drop path stays off. Gradients that are made inside for
+        what is frozen become None at the end.
         """
         self._require_active("paused")
-        self._release()
-        self._set_paused(True)
-        try:
+        with self._enforcement.following(plain_iteration(len(self.branches))):
             yield
-        finally:
-            self._set_paused(False)
-            self.refresh()
 
     @contextmanager
     def acting(self, actions: Sequence[Action | None], *, in_evaluation: bool = False) -> Iterator[None]:
-        """`paused()`, but each branch does what its entry of `actions` says (`core/state.py`); None: as written.
+        """`paused()`, but each branch does what its entry of `actions` says (`core/running/`); None: as written.
 
         For measurements. In evaluation mode the plain model runs here too, unless `in_evaluation`.
         """
         self._require_active("acting")
-        with self.paused():
-            for state, action in zip(self._states, actions, strict=True):
-                state.action = action
-            for forward in self._forwards:
-                forward.acts_in_evaluation = in_evaluation
-            try:
-                yield
-            finally:
-                for forward in self._forwards:
-                    forward.acts_in_evaluation = False
+        if len(actions) != len(self.branches):
+            raise ValueError(
+                f"`actions` must have an entry for each of {len(self.branches)} branches, got {len(actions)}."
+            )
+        with self._enforcement.following(Iteration(tuple(actions)), in_evaluation=in_evaluation):
+            yield
 
     def refresh(self) -> None:
-        """Take notice of changed parameters: `requires_grad` set by hand, modules replaced or added.
+        """Take notice at once of changed parameters: `requires_grad` set by hand, modules replaced or added.
 
-        While a parameter is frozen by the plan its own flag cannot be told; change flags in `paused()`.
+        Each training forward does so by itself. Values that were written into frozen parameters by hand count as
+        theirs from here on.
         """
         self._require_active("refresh")
-        self._release()
-        self._look_at_parameters()
-        self._look_at_norms()
-        self.plan = make_plan(self._plan_options, self.iteration)
-        self._enforce_plan()
+        self._enforcement.look_again()
+        self._look_at_branches()
+        self._go_to(self.iteration)
 
     def remove(self) -> None:
-        """Leave the model as it was before: forwards, flags and hooks."""
+        """Leave the model as it was before: forwards and hooks."""
         if self._active:
-            self._release()
-            for forward in self._forwards:
-                forward.uninstall()
-            self._optimizer_hook.remove()
+            self._enforcement.remove()
             self._active = False
 
     def state_dict(self) -> dict[str, Any]:
         """All that resuming needs, as plain values: the iteration, and the options to be compared."""
         return {
+            "format": STATE_FORMAT,
             "iteration": self.iteration,
             "branches": [branch.name for branch in self.branches],
             "options": self.options.as_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume at the iteration of `state`, mid-cycle too. Raises `ValueError` if branches or options differ."""
+        """Resume at the iteration of `state`, mid-cycle too. Raises `ValueError` if branches or options differ.
+
+        States of earlier versions are understood; `total_iterations` may have grown.
+        """
         self._require_active("load_state_dict")
         own = self.state_dict()
-        if missing := own.keys() - state.keys():
+        if missing := own.keys() - state.keys() - {"format"}:
             raise ValueError(f"`state` must come from `state_dict()`; it lacks {sorted(missing)}.")
+        if (version := state.get("format", 1)) not in range(1, STATE_FORMAT + 1):
+            raise ValueError(
+                f"`state` has format {version!r}, this version knows 1 to {STATE_FORMAT}; update residualdroppath."
+            )
+        if type(iteration := state["iteration"]) is not int or iteration < 0:
+            raise ValueError(f"`state['iteration']` must be a non-negative integer, got {iteration!r}.")
         if state["branches"] != own["branches"]:
             raise ValueError(
                 f"The state was saved for {len(state['branches'])} branches ({', '.join(state['branches'][:3])}, ...), "
                 f"this model has {len(own['branches'])} ({', '.join(own['branches'][:3])}, ...); "
                 "load it with the model it was saved with."
             )
-        for name, value in own["options"].items():
-            if state["options"].get(name) != value:
-                raise ValueError(
-                    f"The state was saved with {name}={state['options'].get(name)!r}, this one has {value!r}; "
-                    "construct ResidualDropPath with the same options to resume."
-                )
-        self._go_to(state["iteration"])
-
-    @property
-    def shared_parameters(self) -> tuple[str, ...]:
-        """Parameters that several branches, or a branch and the trunk, use: they learn with the trunk."""
-        return self._ownership.shared
+        self.options.require_resumable(state["options"])
+        self._go_to(iteration)
 
     def __repr__(self) -> str:
-        return describe(self)
+        return describe(self.model, self.options, self.plan, self.branches, self.discovery, self.shared_parameters)
 
-    def _look_at_parameters(self) -> None:
-        """Who owns which, and which branches have something to train; the flags are the user's now."""
-        self.branches, self._ownership = make_branches(self.model, self.discovery, self.options)
-        self._flags = ParameterFlags(self._ownership)
+    def __reduce__(self) -> tuple:
+        """A copy or pickle, with its model: constructed anew around the copy of the model."""
+        return _reconstruct, (self.model, self.options, self.iteration, self._compile_options, self._active)
+
+    def _take_notice(self) -> None:
+        """Before a training forward: branches and plan follow what the user lets learn now."""
+        if self._enforcement.learns() != self._learns:
+            self._look_at_branches()
+            self._go_to(self.iteration)
+
+    def _look_at_branches(self) -> None:
+        """Which branches have something to train, and so may be dropped."""
+        self._learns = self._enforcement.learns()
+        self.branches = make_branches(
+            self.discovery, self._enforcement.ownership, self._rates, self._learns, self.options
+        )
         self._plan_options = PlanOptions(
             names=tuple(branch.name for branch in self.branches),
             drop_rates=tuple(branch.drop_rate for branch in self.branches),
@@ -267,78 +234,10 @@ class ResidualDropPath:
             seed=self.options.seed,
         )
 
-    def _go_to(self, iteration: int) -> None:
-        if self._norms.mode != "update" and self._holds_replaced_modules():  # by `convert_sync_batchnorm`
-            self._release()
-            self._look_at_parameters()
+    def _go_to(self, iteration: int, *, stepping: bool = False) -> None:
         self.plan = make_plan(self._plan_options, iteration)
-        self._enforce_plan()
-        if self.options.granularity == "sample":
-            # By rows, it is known only while running which of the dropped branches get a gradient.
-            self._flags.clear_gradients(self._owners(dropped=True))
-
-    def _enforce_plan(self) -> None:
-        """Make actions, norms, flags and gradients those of the plan. Does nothing the second time."""
-        plan, by_row = self.plan, self.options.granularity == "sample"
-        dropped, kept = self._owners(dropped=True), self._owners(dropped=False)
-        self._masks.set_plan(plan)
-        for index, state in enumerate(self._states):
-            state.action = self._action(index, index in dropped)
-        if plan.kind == "dropped_part":
-            for state in (self._states[index] for index in (dropped if by_row else dropped[:1])):
-                if state.has_group_norm:
-                    state.action = with_gradient_of_inputs(state.action)
-
-        frozen = [] if plan.kind == "drop_path" else kept + ([] if self.options.train_trunk else [TRUNK])
-        not_run = dropped if plan.kind == "drop_path" and not by_row else []
-        self._flags.freeze(frozen)
-        self._flags.clear_gradients(frozen + not_run)
-        self._norms.uninstall()
-        for owner in frozen:
-            self._norms.install(self._ownership.modules[owner])
-        if plan.kind == "dropped_part" and by_row:
-            for owner in dropped:
-                self._norms.install(self._ownership.modules[owner], lambda owner=owner: not self._masks.any_row(owner))
-
-    def _look_at_norms(self) -> None:
-        refuse_compiled_norms(self.model, self._norms.mode)
-        for state, found in zip(self._states, self.discovery.branches, strict=True):
-            state.has_batch_statistics = has_batch_statistics(found.modules())
-            state.has_group_norm = any(isinstance(module, nn.GroupNorm) for module in found.modules())
-
-    def _holds_replaced_modules(self) -> bool:
-        present = set(self.model.modules())
-        return any(module not in present for modules in self._ownership.modules.values() for module in modules)
-
-    def _owners(self, *, dropped: bool) -> list[int]:
-        """Indices of the branches that the plan drops, or of those that it keeps."""
-        names = set(self.plan.dropped)
-        return [index for index, branch in enumerate(self.branches) if (branch.name in names) == dropped]
-
-    def _action(self, index: int, is_dropped: bool) -> Action | None:
-        by_row = self.options.granularity == "sample" and is_dropped
-        if self.plan.kind == "drop_path":
-            keep_prob = 1.0 - self.plan.drop_rates[index]
-            factor = 1.0 / keep_prob if self.options.scale_by_keep and keep_prob > 0 else 1.0
-            if by_row:
-                return drop_rows(self._masks, factor)
-            return drop if is_dropped else (scale_by(factor) if factor != 1.0 else None)
-        if self.options.freeze == "parameters":
-            return None
-        if by_row:
-            return learn_rows(self._masks)
-        return None if is_dropped else run_without_graph
-
-    def _release(self) -> None:
-        """Back to the plain model, the plan kept."""
-        for state in self._states:
-            state.action = None
-        self._norms.uninstall()
-        self._flags.freeze(())
-
-    def _set_paused(self, paused: bool) -> None:
-        for forward in self._forwards:
-            forward.paused = paused
+        effect = iteration_of(self.plan, self.options, self.branches)
+        self._enforcement.follow(effect, self.plan, self.branches, stepping=stepping)
 
     def _starts_cycle(self) -> bool:
         if self.options.schedule == "random":
@@ -350,19 +249,31 @@ class ResidualDropPath:
             raise RuntimeError(f"`{method}()` was called after `remove()`; construct a new ResidualDropPath.")
 
 
-def _install(discovery: Discovery, states: list[BranchState]) -> list[BlockForward]:
-    blocks: dict[nn.Module, dict[str, BranchState]] = {}
-    for branch, state in zip(discovery.branches, states, strict=True):
-        blocks.setdefault(branch.block, {})[branch.suffix] = state
-    forwards = [
-        BlockForward(
-            block,
-            block_states,
-            output_may_be_overwritten=discovery.outputs_may_be_overwritten,
-            outputs_read=discovery.outputs_read.get(block),
-        )
-        for block, block_states in blocks.items()
+def _reconstruct(
+    model: nn.Module, options: Options, iteration: int, compile_options: dict[str, Any] | None, active: bool
+) -> ResidualDropPath:
+    rdp = ResidualDropPath(model, options=options)
+    rdp._go_to(iteration)
+    if compile_options is not None:
+        rdp.compile(**compile_options)
+    if not active:
+        rdp.remove()
+    return rdp
+
+
+# What `help()` and editors show: the options, declared in `Options` alone.
+ResidualDropPath.__signature__ = inspect.Signature(  # pyright: ignore[reportAttributeAccessIssue]
+    [
+        inspect.Parameter("model", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=nn.Module),
+        *(
+            inspect.Parameter(
+                each.name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD if place == 0 else inspect.Parameter.KEYWORD_ONLY,
+                default=getattr(Options(), each.name),
+                annotation=each.type,
+            )
+            for place, each in enumerate(dataclasses.fields(Options))
+        ),
+        inspect.Parameter("options", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Options | None),
     ]
-    for forward in forwards:
-        forward.install()
-    return forwards
+)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from ..torch_internals import own_children
+
 
 class NoResidualBranchError(ValueError):
     """The network has no residual branch that could be found."""
@@ -62,4 +64,4 @@ class Discovery:
 
 def _is_module(block: nn.Module, name: str) -> bool:
     parent, _, last = name.rpartition(".")
-    return block.get_submodule(parent)._modules.get(last) is not None
+    return own_children(block.get_submodule(parent)).get(last) is not None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import fx, nn
-from torch.nn.modules.conv import _ConvNd
 
 from ..graph.node_kinds import is_matrix, node_parameters
 from ..graph.tracing import UntraceableError, trace_forward
+from ..torch_internals import Convolution
 
 SCALE_METHODS = ("view", "reshape", "mul", "unsqueeze")
 
@@ -63,7 +63,7 @@ def content_of(module: nn.Module, node: fx.Node) -> PathContent:
 
 
 def _is_depthwise(module: nn.Module) -> bool:
-    return isinstance(module, _ConvNd) and module.groups == module.in_channels == module.out_channels > 1
+    return isinstance(module, Convolution) and module.groups == module.in_channels == module.out_channels > 1
 
 
 def _only_scales(module: nn.Module) -> bool:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from ..forward_override import ForwardOverride
+from ..forward_override import ForwardOverride, own_override
+from ..options import FrozenNorm
+from ..torch_internals import BatchNorm, own_buffers
+from .ownership import Ownership
 
-FrozenNorm = Literal["update", "batch", "running"]
 RUNNING_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -22,7 +24,7 @@ def has_running_statistics(module: nn.Module) -> bool:
 
 def has_batch_statistics(modules: Iterable[nn.Module]) -> bool:
     """Whether the output for one row depends on the other rows."""
-    return any(has_running_statistics(m) or isinstance(m, nn.modules.batchnorm._BatchNorm) for m in modules)
+    return any(has_running_statistics(m) or isinstance(m, BatchNorm) for m in modules)
 
 
 @contextmanager
@@ -31,16 +33,16 @@ def scratch_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
 
     The buffers themselves are not written to: autograd may hold them for a backward.
     """
-    kept = [(module, dict(module._buffers)) for module in modules if has_running_statistics(module)]
+    kept = [(module, dict(own_buffers(module))) for module in modules if has_running_statistics(module)]
     try:
         for module, buffers in kept:
             for name, buffer in buffers.items():
                 if buffer is not None:
-                    module._buffers[name] = buffer.clone()
+                    own_buffers(module)[name] = buffer.clone()
         yield
     finally:
         for module, buffers in kept:
-            module._buffers.update(buffers)
+            own_buffers(module).update(buffers)
 
 
 @contextmanager
@@ -74,37 +76,48 @@ def refuse_compiled_norms(model: nn.Module, mode: FrozenNorm) -> None:
             )
 
 
+class Rows(Protocol):
+    """Which branches some row of the batch drops (`running/row_masks.py`)."""
+
+    def any_row(self, branch: int) -> bool: ...
+
+
 class FrozenNorms:
-    """Puts `norm_mode` around the forwards of norms for one `dropped_part` iteration."""
+    """Which norms with running statistics are frozen, by the iteration in force."""
 
-    def __init__(self, mode: FrozenNorm):
+    def __init__(self, mode: FrozenNorm, rows: Rows):
         self.mode: FrozenNorm = mode
-        self._installed: list[_NormForward] = []
+        self.rows = rows
+        self.owner_of: dict[nn.Module, int] = {}
+        self.frozen: Collection[int] = ()
+        self.frozen_by_rows: Collection[int] = ()
+        self.installed: list[_NormForward] = []
 
-    def install(self, roots: Iterable[nn.Module], is_frozen: Callable[[], bool] = lambda: True) -> None:
-        """Norms among `roots`, while `is_frozen()` says so when they run."""
+    def install(self, ownership: Ownership) -> None:
+        """Take notice of who owns which norms; nothing to do where frozen norms update as others."""
         if self.mode == "update":
             return
-        for module in roots:
-            if has_running_statistics(module):
-                forward = _NormForward(module, self.mode, is_frozen)
-                forward.install()
-                self._installed.append(forward)
+        for owner, modules in ownership.modules.items():
+            for norm in filter(has_running_statistics, modules):
+                self.owner_of[norm] = owner
+                if own_override(norm, _NormForward) is None:
+                    forward = _NormForward(norm, self)
+                    forward.install()
+                    self.installed.append(forward)
 
-    def uninstall(self) -> None:
-        for forward in self._installed:
-            forward.uninstall()
-        self._installed.clear()
+    def is_frozen(self, norm: nn.Module) -> bool:
+        """Whether nothing that owns the norm learns; by rows, that is known only while running."""
+        owner = self.owner_of[norm]
+        return owner in self.frozen or (owner in self.frozen_by_rows and not self.rows.any_row(owner))
 
 
 class _NormForward(ForwardOverride):
-    def __init__(self, norm: nn.Module, mode: FrozenNorm, is_frozen: Callable[[], bool]):
+    def __init__(self, norm: nn.Module, norms: FrozenNorms):
         super().__init__(norm)
-        self.mode: FrozenNorm = mode
-        self.is_frozen = is_frozen
+        self.norms = norms
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.module.training and self.is_frozen():
-            with norm_mode(self.module, self.mode):
+        if self.module.training and self.norms.is_frozen(self.module):
+            with norm_mode(self.module, self.norms.mode):
                 return self.original(*args, **kwargs)
         return self.original(*args, **kwargs)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..discovery.found import Discovery
+from ..torch_internals import own_children, own_parameters
 
 TRUNK = -1
 Edge = tuple[int, str]  # (id of a module, name of its child or parameter)
@@ -23,7 +24,7 @@ class Slot:
 
     @property
     def parameter(self) -> nn.Parameter | None:
-        parameters = self.module._parameters
+        parameters = own_parameters(self.module)
         return parameters[self.name] if self.name in parameters else None  # a scripted module's has no `get`
 
 
@@ -109,10 +110,10 @@ def _resolve(block: nn.Module, names: Sequence[str]) -> tuple[list[nn.Module], l
     for root in names:
         parent_path, _, name = root.rpartition(".")
         parent = block.get_submodule(parent_path)
-        child = parent._modules.get(name)
+        child = own_children(parent).get(name)
         if child is not None:
             modules.append(child)
-        elif parent._parameters.get(name) is not None:
+        elif own_parameters(parent).get(name) is not None:
             slots.append(Slot(parent, name))
     return modules, slots
 
@@ -121,8 +122,8 @@ def _edges(block: nn.Module, root: str) -> list[Edge]:
     """Where a child or parameter hangs. Tracing calls a child of two names by the first."""
     parent_path, _, name = root.rpartition(".")
     parent = block.get_submodule(parent_path)
-    child = parent._modules.get(name)
-    names = [name] if child is None else [other for other, its in parent._modules.items() if its is child]
+    child = own_children(parent).get(name)
+    names = [name] if child is None else [other for other, its in own_children(parent).items() if its is child]
     return [(id(parent), name) for name in names]
 
 
@@ -138,12 +139,12 @@ def _reach(roots: Sequence[nn.Module], slots: Sequence[Slot], cuts: set[Edge]) -
         modules[id(module)] = module
         found += [
             Slot(module, name)
-            for name, parameter in module._parameters.items()
+            for name, parameter in own_parameters(module).items()
             if parameter is not None and (id(module), name) not in cuts
         ]
         stack += [
             child
-            for name, child in reversed(module._modules.items())
+            for name, child in reversed(own_children(module).items())
             if child is not None and (id(module), name) not in cuts
         ]
     return modules, found

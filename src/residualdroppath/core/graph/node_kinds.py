@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
+
+from ..torch_internals import AnyNorm, BatchNorm, Convolution
 
 ADD_FUNCTIONS = (operator.add, operator.iadd, torch.add)
 ADD_METHODS = ("add", "add_", "__add__", "__iadd__")
@@ -178,7 +178,7 @@ def is_linear(node: fx.Node, module: nn.Module) -> bool:
             len(node.all_input_nodes) == 1
             and getattr(node.target, "__name__", node.target) in ("mul", "truediv", "view", "reshape")
         )
-    kinds = (nn.Sequential, nn.Linear, _ConvNd, nn.modules.batchnorm._BatchNorm, nn.Identity, nn.AvgPool2d)
+    kinds = (nn.Sequential, nn.Linear, Convolution, BatchNorm, nn.Identity, nn.AvgPool2d)
     return all(isinstance(layer, kinds) for layer in module.get_submodule(str(node.target)).modules())
 
 
@@ -202,9 +202,9 @@ def is_convolution(node: fx.Node, module: nn.Module) -> bool:
         return False
     child = module.get_submodule(str(node.target))
     layers = [member for member in child.modules() if not any(True for _ in member.children())]
-    convolutions = [layer for layer in layers if isinstance(layer, _ConvNd)]
+    convolutions = [layer for layer in layers if isinstance(layer, Convolution)]
     others = [layer for layer in layers if layer not in convolutions and not isinstance(layer, nn.Identity)]
-    return len(convolutions) == 1 and all(isinstance(layer, _NormBase) for layer in others)
+    return len(convolutions) == 1 and all(isinstance(layer, AnyNorm) for layer in others)
 
 
 def upstream(

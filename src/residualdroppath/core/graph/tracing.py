@@ -17,6 +17,7 @@ from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
+from ..torch_internals import own_buffers, own_children, own_parameters
 from .call_form import CallForm, forward_signature, plainest_form
 from .node_kinds import is_add
 from .shape_guards import MOST_OUTCOMES, GuardOutcomes, check_guard, depends_on_metadata_only
@@ -157,7 +158,7 @@ def _attributes_unchanged(module: nn.Module) -> Iterator[None]:
     """Tracing runs the forward: what it sets on modules is put back, and is an error, for a graph would not set it."""
     members = [member for member in module.modules() if not isinstance(member, torch.jit.ScriptModule)]
     namespaces: list[dict[str, Any]] = [
-        own for m in members for own in (vars(m), m._buffers, m._parameters, m._modules)
+        own for m in members for own in (vars(m), own_buffers(m), own_parameters(m), own_children(m))
     ]
     before = [(own, dict(own)) for own in namespaces]
     try:

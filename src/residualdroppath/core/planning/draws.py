@@ -6,31 +6,52 @@ to checkpoint, and the first rows of a long draw are the rows of a short one.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
+import struct
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 
+def uniform_row(seed: int, iteration: int, stream: str, columns: int) -> list[float]:
+    """The first row of `uniform`, without a tensor."""
+    digest = hashlib.shake_256(_key(seed, iteration, stream)).digest(8 * columns)
+    return [(bits >> 11) * 2.0**-53 for bits in struct.unpack(f"<{columns}Q", digest)]
+
+
 def uniform(seed: int, iteration: int, stream: str, rows: int, columns: int) -> Tensor:
     """Uniform numbers in [0, 1), float64[rows, columns]; row i does not depend on `rows`."""
     if rows * columns == 0:
         return torch.zeros(rows, columns, dtype=torch.float64)
-    key = f"residualdroppath/{seed}/{iteration}/{stream}".encode()
-    digest = bytearray(hashlib.shake_256(key).digest(8 * rows * columns))
+    digest = bytearray(hashlib.shake_256(_key(seed, iteration, stream)).digest(8 * rows * columns))
     bits = torch.frombuffer(digest, dtype=torch.int64)
     return ((bits >> 11) & (2**53 - 1)).double().mul_(2.0**-53).view(rows, columns)
 
 
-def effective_rates(drop_rates: Sequence[float]) -> tuple[float, ...]:
+def _key(seed: int, iteration: int, stream: str) -> bytes:
+    return f"residualdroppath/{seed}/{iteration}/{stream}".encode()
+
+
+@functools.lru_cache(maxsize=64)
+def effective_rates(drop_rates: tuple[float, ...]) -> tuple[float, ...]:
     """Drop probabilities given that at least one branch is dropped: r_i / (1 - prod_j(1 - r_j))."""
     # 1 - prod(1 - r) would lose rates far below 1 to rounding.
     some_dropped = -math.expm1(sum(math.log1p(-rate) for rate in drop_rates))
     if some_dropped == 0.0:
         return tuple(0.0 for _ in drop_rates)
     return tuple(min(1.0, rate / some_dropped) for rate in drop_rates)
+
+
+def draw_row(drop_rates: Sequence[float], *, seed: int, iteration: int, nonempty: bool = False) -> list[bool]:
+    """The first row of `draw_dropped`, without a tensor unless it has to be drawn again."""
+    drawn = uniform_row(seed, iteration, "drop", len(drop_rates))
+    dropped = [number < rate for number, rate in zip(drawn, drop_rates, strict=True)]
+    if nonempty and not any(dropped):
+        return draw_dropped(drop_rates, seed=seed, iteration=iteration, nonempty=True)[0].tolist()
+    return dropped
 
 
 def draw_dropped(

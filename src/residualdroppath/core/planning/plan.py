@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
-from .draws import draw_dropped, effective_rates, uniform
+from ..options import Granularity, RateOverDepth, Schedule
+from .draws import draw_dropped, draw_row, effective_rates, uniform_row
 
 Kind = Literal["drop_path", "dropped_part"]
-Granularity = Literal["batch", "sample"]
-RateOverDepth = Literal["linear", "uniform"]
-RateOverTime = Literal["constant", "warmup", "early", "late"] | Callable[[float], float] | None
-Schedule = tuple[int, int] | Literal["random"]
-
-RATES_OVER_TIME: dict[str, Callable[[float], float]] = {
-    "constant": lambda progress: 1.0,
-    "warmup": lambda progress: min(1.0, 10 * progress),
-    "early": lambda progress: 1.0 if progress < 0.5 else 0.0,
-    "late": lambda progress: 0.0 if progress < 0.5 else 1.0,
-}
 
 
 @dataclass(frozen=True)
@@ -86,7 +77,7 @@ def rates_over_depth(block_of_branch: Sequence[int], drop_path_rate: float, shap
 def scheduled_kind(options: PlanOptions, iteration: int) -> Kind:
     """The kind by the schedule alone, before asking whether there is anything to drop."""
     if options.schedule == "random":
-        coin = uniform(options.seed, iteration, "kind", 1, 1).item()
+        coin = uniform_row(options.seed, iteration, "kind", 1)[0]
         return "drop_path" if iteration == 0 or coin < 0.5 else "dropped_part"
     num_drop_path, num_dropped_part = options.schedule
     return "drop_path" if iteration % (num_drop_path + num_dropped_part) < num_drop_path else "dropped_part"
@@ -123,18 +114,36 @@ def make_plan(options: PlanOptions, iteration: int) -> Plan:
 
     # A draw that no `dropped_part` iteration will train may be empty.
     nonempty = any(nominal) and scheduled_kind(options, decided_at + 1) == "dropped_part"
-    if options.granularity == "batch":
-        drawn = draw_dropped(nominal, seed=options.seed, iteration=decided_at, nonempty=nonempty)[0].tolist()
-    else:
-        drawn = [rate > 0 for rate in nominal]
+    dropped, kept, rates = _drawn(options.names, nominal, options.granularity, options.seed, decided_at, nonempty)
     return Plan(
         iteration=iteration,
         kind=kind,
-        dropped=tuple(name for name, is_dropped in zip(options.names, drawn, strict=True) if is_dropped),
-        kept=tuple(name for name, is_dropped in zip(options.names, drawn, strict=True) if not is_dropped),
-        drop_rates=effective_rates(nominal) if nonempty else nominal,
+        dropped=dropped,
+        kept=kept,
+        drop_rates=rates,
         decided_at=decided_at,
         nominal_rates=nominal,
         nonempty=nonempty,
         seed=options.seed,
+    )
+
+
+@functools.lru_cache(maxsize=64)  # the iterations of a cycle share a draw
+def _drawn(
+    names: tuple[str, ...],
+    nominal: tuple[float, ...],
+    granularity: Granularity,
+    seed: int,
+    decided_at: int,
+    nonempty: bool,
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...]]:
+    """Names of the branches dropped, of those kept, and the rates that the draw was made with."""
+    if granularity == "batch":
+        drawn = draw_row(nominal, seed=seed, iteration=decided_at, nonempty=nonempty)
+    else:
+        drawn = [rate > 0 for rate in nominal]
+    return (
+        tuple(name for name, is_dropped in zip(names, drawn, strict=True) if is_dropped),
+        tuple(name for name, is_dropped in zip(names, drawn, strict=True) if not is_dropped),
+        effective_rates(nominal) if nonempty else nominal,
     )

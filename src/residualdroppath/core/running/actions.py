@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .add_point import Action, AddPoint
-from .fold_scale import scaled_parameters
-from .row_masks import RowMasks
+from .fold_scale import run_scaled
 
 
 def drop(add_point: AddPoint, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
     """The branch does not run."""
-    return add_point.hand_on(shortcut)
+    return add_point.without_branch(shortcut)
 
 
+@functools.cache
 def scale_by(factor: float) -> Action:
     """The branch times a factor: 1 / keep_prob in `drop_path` iterations."""
 
     def scaled(add_point: AddPoint, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
         layer = add_point.last and add_point.last.layer_to_scale(shortcut)
         if layer:
-            with scaled_parameters(layer, factor):
-                branch = add_point.run(*inputs)
-            return add_point.merge(shortcut, branch)
+            return add_point.merge(shortcut, run_scaled(layer, factor, add_point.run, inputs))
         return add_point.merge(shortcut, add_point.run(*inputs), factor)
 
     return scaled
@@ -38,13 +37,14 @@ def run_without_graph(add_point: AddPoint, shortcut: Tensor, inputs: tuple[Tenso
     return add_point.merge(shortcut, branch.detach())  # a view made without a graph may not be written to with one
 
 
-def drop_rows(masks: RowMasks, factor: float) -> Action:
+@functools.cache
+def drop_rows(factor: float) -> Action:
     """The rows that drop the branch keep the shortcut; the others add the branch times a factor."""
 
     def dropped(add_point: AddPoint, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
-        kept = ~masks.local(add_point.state.index, len(shortcut))
+        kept = ~add_point.state.dropped_rows(len(shortcut))
         if not kept.any():
-            return add_point.hand_on(shortcut)
+            return add_point.without_branch(shortcut)
         if kept.all():
             branch = add_point.run(*inputs) * factor
         elif _needs_all_rows(add_point, shortcut, inputs):
@@ -59,36 +59,33 @@ def drop_rows(masks: RowMasks, factor: float) -> Action:
     return dropped
 
 
-def learn_rows(masks: RowMasks) -> Action:
+def learn_rows(add_point: AddPoint, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
     """Everything runs and is added; gradient passes through the rows that dropped the branch only."""
-
-    def learned(add_point: AddPoint, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
-        learning = masks.local(add_point.state.index, len(shortcut))
-        if not learning.any():
-            return run_without_graph(add_point, shortcut, inputs)
-        if learning.all():
-            branch = add_point.run(*inputs)
-        elif _needs_all_rows(add_point, shortcut, inputs):
-            branch = add_point.run(*inputs)
-            branch = torch.where(_per_row(learning, branch), branch, branch.detach())
-        else:
-            rows, other_rows = (_row_indices(mask, shortcut.device) for mask in (learning, ~learning))
-            # With a graph first: autocast would hand the casts made without one to the second run.
-            part = add_point.run(inputs[0][rows])
-            with torch.no_grad():
-                rest = add_point.run(inputs[0][other_rows])
-            empty = part.new_zeros(len(shortcut), *part.shape[1:])
-            branch = empty.index_copy(0, rows, part).index_copy(0, other_rows, rest)
-        return add_point.merge(shortcut, branch)
-
-    return learned
+    learning = add_point.state.dropped_rows(len(shortcut))
+    if not learning.any():
+        return run_without_graph(add_point, shortcut, inputs)
+    if learning.all():
+        branch = add_point.run(*inputs)
+    elif _needs_all_rows(add_point, shortcut, inputs):
+        branch = add_point.run(*inputs)
+        branch = torch.where(_per_row(learning, branch), branch, branch.detach())
+    else:
+        rows, other_rows = (_row_indices(mask, shortcut.device) for mask in (learning, ~learning))
+        # With a graph first: autocast would hand the casts made without one to the second run.
+        part = add_point.run(inputs[0][rows])
+        with torch.no_grad():
+            rest = add_point.run(inputs[0][other_rows])
+        empty = part.new_zeros(len(shortcut), *part.shape[1:])
+        branch = empty.index_copy(0, rows, part).index_copy(0, other_rows, rest)
+    return add_point.merge(shortcut, branch)
 
 
+@functools.cache
 def with_gradient_of_inputs(action: Action | None) -> Action:
     """The same, but gradients are taken of the branch's inputs too, and thrown away.
 
-    PyTorch (2.13 and before) writes to a null pointer where a group norm on the CPU, channels last, needs gradients
-    of its parameters alone: so it would at the start of the first branch that learns.
+    On the CPU a group norm of PyTorch (2.13 and before) can end the process where it needs gradients of its
+    parameters alone, as it would at the start of the first branch that learns.
     """
 
     def learned(add_point: AddPoint, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .fold_scale import FoldTarget
+from .row_masks import RowMasks
 
 
 @dataclass
@@ -17,20 +18,24 @@ class BranchState:
 
     name: str
     index: int
+    masks: RowMasks = field(default_factory=RowMasks)
     has_batch_statistics: bool = False
-    has_group_norm: bool = False
     action: Action | None = None
     # Dtype of the sum by dtype of the shortcut and autocast: known once the branch has run.
     sum_dtypes: dict[tuple, torch.dtype] = field(default_factory=dict)
 
+    def dropped_rows(self, rows: int) -> Tensor:
+        """Which of this rank's `rows` rows drop the branch, bool[rows] on the CPU."""
+        return self.masks.local(self.index, rows)
+
 
 @dataclass(frozen=True)
 class AddPoint:
-    """A state in the place of one add of a rewritten forward.
+    """What a rewritten forward calls in the place of one add.
 
-    `run(*inputs)` computes the branch, `add(shortcut, branch)` is the add with its operator and
-    operand order; `copies` says that something downstream may overwrite what a dropped branch hands on,
-    `overwrites_shortcut` that the add does so itself. `last` ends the branch, where it may take a factor.
+    `run(*inputs)` computes the branch, `add(shortcut, branch)` is the add with its operator and operand order.
+    `copies`: a following operation may overwrite what is returned for a dropped branch; `overwrites_shortcut`: the
+    add does so itself. `last` is the last layer of the branch, where a factor can be folded into it.
     """
 
     state: BranchState
@@ -57,8 +62,8 @@ class AddPoint:
         self.state.sum_dtypes[key] = merged.dtype
         return merged
 
-    def hand_on(self, shortcut: Tensor) -> Tensor:
-        """What the add yields without its branch: the shortcut, in the dtype of the sum."""
+    def without_branch(self, shortcut: Tensor) -> Tensor:
+        """The sum without the branch: the shortcut, in the dtype of the sum."""
         dtype = self.state.sum_dtypes.get(_dtype_key(shortcut), shortcut.dtype)
         if dtype != shortcut.dtype:
             return shortcut.to(dtype)

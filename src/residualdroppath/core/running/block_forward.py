@@ -13,12 +13,14 @@ from torch.utils.checkpoint import checkpoint
 
 from ..discovery.block_branches import branches_for_call, trace_block
 from ..discovery.registry import registered_block, registering_call
-from ..forward_override import ForwardOverride
+from ..forward_override import ForwardOverride, own_override
 from ..graph.call_form import CallForm, form_of, forward_signature, is_plain
 from ..graph.shape_guards import GuardOutcomes, has_conditions, run_under_guards
 from ..graph.tracing import UntraceableError, inlined_children
+from ..torch_internals import is_exporting, noticing_checkpoints, outside_of_graphs, own_children
+from .actions import run_without_graph
 from .add_point import AddPoint, BranchState
-from .reentrant_checkpoints import noticing_checkpoints, refuse_reentrant_checkpointing
+from .reentrant_checkpoints import run_unless_reentrant
 from .rewrite import rewrite
 
 
@@ -37,6 +39,7 @@ class BlockForward(ForwardOverride):
         self.states = dict(states)
         self.output_may_be_overwritten = output_may_be_overwritten
         self.outputs_read = outputs_read
+        self.registered = registered_block(block)  # as when its branches were found, whatever is registered later
         self._signature = forward_signature(block)
         self._rewritten: dict[tuple, Rewritten] = {}
         self._ways: dict[tuple, GuardOutcomes] = {}  # by form of the call, the one that was right last time
@@ -45,13 +48,24 @@ class BlockForward(ForwardOverride):
         self.paused = False
         self.acts_in_evaluation = False
 
-    @refuse_reentrant_checkpointing
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not (self.module.training or self.acts_in_evaluation):
             return self.original(*args, **kwargs)
+        if is_exporting():  # what is exported is the full network, not one plan
+            return self.original(*args, **kwargs)
         if torch.compiler.is_dynamo_compiling():  # of the user's: a graph of its own for each plan would never end
-            return _outside_of_graphs(self._act, *args, **kwargs)
-        return self._act(*args, **kwargs)
+            return _call_outside_of_graphs(self._act, *args, **kwargs)
+        if not self.module.training:
+            return self._act(*args, **kwargs)
+        return run_unless_reentrant(self.module, self._act, args, kwargs, self._needs_graph)
+
+    def _needs_graph(self) -> bool:
+        """Whether some parameter of the block learns, no branch may have been left out, and no block is inside."""
+        all_run = all(state.action in (None, run_without_graph) for state in self.states.values())
+        if not all_run or not any(parameter.requires_grad for parameter in self.module.parameters()):
+            return False
+        others = (own_override(module, BlockForward) for module in self.module.modules())
+        return not any(other is not None and other is not self for other in others)
 
     def compile(self, options: dict[str, Any]) -> None:
         """From now on compile branches, and have the states run them in every training iteration."""
@@ -62,9 +76,8 @@ class BlockForward(ForwardOverride):
         acting = any(state.action is not None for state in self.states.values())
         if not acting and (self.compile_options is None or self.paused):
             return self.original(*args, **kwargs)
-        registered = registered_block(self.module)
-        if registered is not None:
-            return registered.forward(self.module, self._add_by_name, *args, **kwargs)
+        if self.registered is not None:
+            return self.registered.forward(self.module, self._add_by_name, *args, **kwargs)
         form, values = form_of(self._signature, args, kwargs)
         way = self._ways.get(key := form.key, ())
         if not (rewritten := self._rewritten_for(form, way)).has_conditions:
@@ -74,6 +87,11 @@ class BlockForward(ForwardOverride):
         return result
 
     def _add_by_name(self, name: str, shortcut: Tensor, branch: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        if name not in self.states:
+            raise ValueError(
+                f"`add` was called with {name!r} in the forward registered for {type(self.module).__name__}, whose "
+                f"branches are {', '.join(map(repr, self.states))}; register it with a branch of that name."
+            )
         return AddPoint(self.states[name], branch, lambda s, b: s + b, copies=True)(shortcut, *inputs)
 
     def _rewritten_for(self, form: CallForm, way: GuardOutcomes) -> Rewritten:
@@ -85,8 +103,9 @@ class BlockForward(ForwardOverride):
         return self._rewritten[key]
 
     def _rewrite(self, form: CallForm, way: GuardOutcomes) -> Rewritten:
+        noticed: list[None] = []
         try:
-            with noticing_checkpoints() as noticed:
+            with noticing_checkpoints(lambda: noticed.append(None)):
                 graph = trace_block(self.module, form, way, self.outputs_read, in_training=self.module.training)
         except UntraceableError as error:
             raise RuntimeError(
@@ -109,8 +128,8 @@ class BlockForward(ForwardOverride):
         return Rewritten(forward, conditions)
 
 
-@torch._disable_dynamo  # pyright: ignore[reportPrivateImportUsage]
-def _outside_of_graphs(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+@outside_of_graphs
+def _call_outside_of_graphs(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return function(*args, **kwargs)
 
 
@@ -127,6 +146,6 @@ def _plain_attributes(block: nn.Module) -> dict[str, Any]:
     constants: dict[str, Any] = {}
     for module in (block, *inlined_children(block)):
         plain = {name: value for name, value in vars(module).items() if is_plain(value)}
-        absent = {name: None for name, child in module._modules.items() if child is None}
+        absent = {name: None for name, child in own_children(module).items() if child is None}
         constants[f"{type(module).__name__} {id(module)}"] = {**plain, **absent}
     return constants

@@ -6,20 +6,17 @@ ends with a layer that is linear in its weight and bias, the factor goes there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
-from torch.nn.modules import module as for_all
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
+from torch.func import functional_call
 
 from ..discovery.branch_subgraph import ResidualAdd
+from ..forward_override import foreign_forward
 from ..graph.node_kinds import down_to_last, is_layer_of_torch
+from ..torch_internals import BatchNorm, Convolution, has_hooks, own_children, own_parameters
 
-LINEAR_IN_PARAMETERS = (nn.Linear, _ConvNd, _BatchNorm, nn.GroupNorm, nn.LayerNorm)
-HOOKS_FOR_ALL = ("_global_forward_pre_hooks", "_global_forward_hooks", "_global_backward_pre_hooks")
-HOOKS_FOR_ALL += ("_global_backward_hooks",)
+LINEAR_IN_PARAMETERS = (nn.Linear, Convolution, BatchNorm, nn.GroupNorm, nn.LayerNorm)
 # Elements of the activations by which they must outnumber the parameters: multiplying these takes calls of its own.
 MIN_ELEMENTS_TO_FOLD = 2**14
 
@@ -49,10 +46,9 @@ class FoldTarget:
         able = (
             isinstance(last, LINEAR_IN_PARAMETERS)
             and is_layer_of_torch(last)
-            and type(last._parameters.get("weight")) is nn.Parameter  # not of a subclass, sharded or quantised
-            and last._parameters.keys() == {"weight", "bias"}
-            and sum(p.numel() for p in last._parameters.values() if p is not None) + MIN_ELEMENTS_TO_FOLD
-            <= like.numel()
+            and type(own_parameters(last).get("weight")) is nn.Parameter  # not of a subclass, sharded or quantised
+            and own_parameters(last).keys() == {"weight", "bias"}
+            and sum(p.numel() for p in last.parameters(recurse=False)) + MIN_ELEMENTS_TO_FOLD <= like.numel()
             and not any(is_watched(child) for child in chain)
             and sum(_times_held(last, self.block.get_submodule(name)) for name in self.called) == 1
             and all(self.block.get_submodule(name) is not last for name in self.read)
@@ -69,22 +65,29 @@ def fold_target(add: ResidualAdd, block: nn.Module) -> FoldTarget | None:
     return FoldTarget(block, str(add.branch.target), called, read)
 
 
-@contextmanager
-def scaled_parameters(layer: nn.Module, factor: float) -> Iterator[None]:
-    """Meanwhile the layer computes `factor` times its output; gradients reach its own parameters."""
-    own = layer._parameters
-    layer.__dict__["_parameters"] = {name: p if p is None else p * factor for name, p in own.items()}
-    try:
-        yield
-    finally:
-        layer.__dict__["_parameters"] = own
+class _Branch(nn.Module):
+    """A branch as a module with its last layer as a child, for `functional_call`."""
+
+    def __init__(self, layer: nn.Module, run: Callable[..., Tensor]):
+        super().__init__()
+        self.layer = layer
+        self.run = run
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.run(*inputs)
+
+
+def run_scaled(layer: nn.Module, factor: float, run: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
+    """`run(*inputs)` while `layer` computes `factor` times its output; gradients reach its own parameters."""
+    scaled = {f"layer.{name}": parameter * factor for name, parameter in layer.named_parameters(recurse=False)}
+    return functional_call(_Branch(layer, run), scaled, inputs, tie_weights=False)
 
 
 def _times_held(layer: nn.Module, module: nn.Module) -> int:
-    return (module is layer) + sum(_times_held(layer, child) for child in module._modules.values() if child is not None)
+    children = (child for child in own_children(module).values() if child is not None)
+    return (module is layer) + sum(_times_held(layer, child) for child in children)
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Whether hooks, those for all modules included, or a forward of its own see or change what the module does."""
-    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
-    return any(hooks) or "forward" in module.__dict__ or any(getattr(for_all, name) for name in HOOKS_FOR_ALL)
+    """Whether hooks, or a forward that others have set on the instance, see or change what the module does."""
+    return has_hooks(module) or foreign_forward(module) is not None

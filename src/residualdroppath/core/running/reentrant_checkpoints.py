@@ -6,25 +6,14 @@ requires one. In a `dropped_part` iteration the inputs of the first dropped bran
 
 from __future__ import annotations
 
-import functools
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
-import torch.utils.checkpoint
-from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor
-from torch.utils.checkpoint import CheckpointFunction
+from torch import Tensor, nn
 
-from .actions import run_without_graph
-
-if TYPE_CHECKING:
-    from .block_forward import BlockForward
-
-    Call = Callable[..., Any]
+from ..torch_internals import ReentrantCheckpoint, is_in_functorch_transform, is_returned_by_reentrant_checkpoint
 
 REMEDY = (
     "Use the other kind: `torch.utils.checkpoint.checkpoint(..., use_reentrant=False)`; for Hugging Face models "
@@ -32,83 +21,56 @@ REMEDY = (
 )
 
 
-def refuse_reentrant_checkpointing(call: Call) -> Call:
-    """Decorator of the call of a block: raise `RuntimeError` around, at and inside a reentrant checkpoint.
+def run_unless_reentrant(
+    block: nn.Module,
+    run: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    needs_graph: Callable[[], bool],
+) -> Any:
+    """`run(*args, **kwargs)`; `RuntimeError` around, at and inside a reentrant checkpoint.
 
-    Inside a block it is found out once it has cost the block's output its graph.
+    Inside a block it is found out once it has cost the output its graph: `needs_graph` is whether something in the
+    block learns, so that what it returns must have one.
     """
-
-    @functools.wraps(call)
-    def checked(self: BlockForward, *args: Any, **kwargs: Any) -> Any:
-        if not self.module.training or torch.compiler.is_compiling():
-            return call(self, *args, **kwargs)
-        if not torch.is_grad_enabled():
-            if _runs_inside_reentrant_checkpoint():
-                raise RuntimeError(_refusal(self))
-            return call(self, *args, **kwargs)
-        output = call(self, *args, **kwargs)
-        outputs = output if isinstance(output, tuple) else (output,)
-        returned = [value for value in outputs if isinstance(value, Tensor)]
-        if any(getattr(value.grad_fn, "_forward_cls", None) is CheckpointFunction for value in returned):
-            raise RuntimeError(_refusal(self))
-        given = (*args, *kwargs.values())
-        if (
-            returned
-            and not any(value.requires_grad for value in returned)
-            and not any(value is other for value in returned for other in given)
-            and _should_have_a_graph(self, returned[0])
-        ):
-            raise RuntimeError(
-                f"A {type(self.module).__name__} has parameters that learn, and returned a tensor without a gradient: "
-                "something inside it runs without a graph, as activation checkpointing of the reentrant kind does "
-                f"where no input requires a gradient. {REMEDY}"
-            )
-        return output
-
-    return checked
-
-
-@contextmanager
-def noticing_checkpoints() -> Iterator[list[bool]]:
-    """Fills the list it yields when something inside calls the non-reentrant checkpoint: tracing goes through it."""
-    noticed: list[bool] = []
-    original = torch.utils.checkpoint._checkpoint_without_reentrant_generator
-
-    def generator(*args: Any, **kwargs: Any) -> Any:
-        noticed.append(True)
-        return original(*args, **kwargs)
-
-    torch.utils.checkpoint._checkpoint_without_reentrant_generator = generator
-    try:
-        with warnings.catch_warnings():  # the reentrant kind warns that proxies require no gradient
-            warnings.filterwarnings("ignore", message="None of the inputs have requires_grad")
-            yield noticed
-    finally:
-        torch.utils.checkpoint._checkpoint_without_reentrant_generator = original
+    if torch.compiler.is_compiling():
+        return run(*args, **kwargs)
+    if not torch.is_grad_enabled():
+        if _runs_inside_reentrant_checkpoint():
+            raise RuntimeError(_refusal(block))
+        return run(*args, **kwargs)
+    output = run(*args, **kwargs)
+    outputs = output if isinstance(output, tuple) else (output,)
+    returned = [value for value in outputs if isinstance(value, Tensor)]
+    if any(map(is_returned_by_reentrant_checkpoint, returned)):
+        raise RuntimeError(_refusal(block))
+    given = (*args, *kwargs.values())
+    if (
+        returned
+        and not any(value.requires_grad for value in returned)
+        and not any(value is other for value in returned for other in given)
+        and not is_in_functorch_transform(returned[0])  # `torch.func.vmap` keeps the graph to itself
+        and needs_graph()
+    ):
+        raise RuntimeError(
+            f"A {type(block).__name__} has parameters that learn, and returned a tensor without a gradient: "
+            "something inside it runs without a graph, as activation checkpointing of the reentrant kind does "
+            f"where no input requires a gradient. {REMEDY}"
+        )
+    return output
 
 
 def _runs_inside_reentrant_checkpoint() -> bool:
     frame = sys._getframe(1)
     while frame is not None:
-        if frame.f_code is CheckpointFunction.forward.__code__:
+        if frame.f_code is ReentrantCheckpoint.forward.__code__:
             return True
         frame = frame.f_back
     return False
 
 
-def _should_have_a_graph(forward: BlockForward, output: Tensor) -> bool:
-    """Whether some parameter of the block learns, and no branch may have been left out."""
-    if is_functorch_wrapped_tensor(output):  # inside `torch.func.vmap`, which keeps the graph to itself
-        return False
-    all_run = all(state.action in (None, run_without_graph) for state in forward.states.values())
-    if not all_run or not any(parameter.requires_grad for parameter in forward.module.parameters()):
-        return False
-    inside = (vars(module).get("forward") for module in forward.module.modules())
-    return not any(isinstance(other, type(forward)) and other is not forward for other in inside)
-
-
-def _refusal(forward: BlockForward) -> str:
+def _refusal(block: nn.Module) -> str:
     return (
-        f"A {type(forward.module).__name__} runs inside activation checkpointing of the reentrant kind, which loses "
+        f"A {type(block).__name__} runs inside activation checkpointing of the reentrant kind, which loses "
         f"gradients where ResidualDropPath freezes parts of the model. {REMEDY}"
     )

@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
 
 from ..discovery.branch_subgraph import ResidualAdd
 from ..graph.node_kinds import down_to_last, is_inplace, is_layer_of_torch
+from ..torch_internals import BatchNorm, Convolution, backward_name
 from .add_point import AddPoint, BranchState
 from .fold_scale import fold_target, is_watched
 
@@ -107,7 +106,7 @@ def _how_to_hand_on(
         return False, []
     if shortcut.op == "call_module" and len(shortcut.users) == 1:
         last = down_to_last(block.get_submodule(str(shortcut.target)))[-1]
-        if isinstance(last, (_ConvNd, nn.Linear, _BatchNorm)) and is_layer_of_torch(last):
+        if isinstance(last, (Convolution, nn.Linear, BatchNorm)) and is_layer_of_torch(last):
             return False, []
     in_branches = {member for other in adds.values() for member in other.nodes}
     spare = [user for user in add.node.users if user not in in_branches and _can_spare(user, block)]
@@ -139,7 +138,7 @@ def run_sparing(activation: Any, value: Tensor, shortcut: Tensor) -> Tensor:
 
 
 def _is_rectified(value: Tensor) -> bool:
-    return value.grad_fn is not None and value.grad_fn.name() == "ReluBackward0"
+    return backward_name(value) == "ReluBackward0"
 
 
 def _overwrites_shortcut(add: ResidualAdd, block: nn.Module) -> bool:

@@ -100,7 +100,7 @@ class Naive(Contender):
         self.units = make_method(self.model, config, 0.0)
         self.factors = [1.0] * len(self.units.branches)
         self.actions = [self._multiply(index) for index in range(len(self.factors))]
-        self.owners = {id(p): branch.name for branch in self.units.branches for p in branch.parameters}
+        self.owners = {id(p): branch.name for branch in self.units.branches for p in branch.parameters()}
 
     def iteration(self) -> None:
         plan = self.plans.plan

@@ -40,7 +40,7 @@ class PartsMeter:
         self.stopwatch = stopwatch
         self.parts: dict[int, Part] = {}
         self.rdp = make_method(contender.model, contender.config, 0.0)
-        self.branches = [branch.parameters for branch in self.rdp.branches]
+        self.branches = [branch.parameters() for branch in self.rdp.branches]
         in_branches = {id(parameter) for own in self.branches for parameter in own}
         self.trunk = [p for p in contender.model.parameters() if id(p) not in in_branches]
         self.actions: list[Action] = [self._record(index) for index in range(len(self.branches))]
@@ -60,7 +60,7 @@ class PartsMeter:
             for index, part in self.parts.items():
                 floor.branches.setdefault((index, mode), []).append(self._branch(index, part, mode))
         for index, part in self.parts.items():
-            seconds = self.stopwatch(lambda part=part: part.add_point.hand_on(part.shortcut))
+            seconds = self.stopwatch(lambda part=part: part.add_point.without_branch(part.shortcut))
             floor.handing_on.setdefault(index, []).append(seconds)
         with self.rdp.acting(self.told):
             for first in (None, *self.parts):
@@ -129,7 +129,7 @@ class PartsMeter:
 
 def drop_and_begin(add_point: AddPoint, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
     """Dropped, and no gradient passes to what lies before."""
-    return begin_gradient(add_point.hand_on(shortcut.detach()))
+    return begin_gradient(add_point.without_branch(shortcut.detach()))
 
 
 @contextmanager

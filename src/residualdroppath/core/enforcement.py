@@ -1,0 +1,180 @@
+"""Makes a network follow an `Iteration`: actions of branches, modes of norms, flags and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from torch import nn
+
+from .branch import Branch
+from .discovery.found import Discovery
+from .freezing.frozen_norms import FrozenNorms, refuse_compiled_norms
+from .freezing.optimizer_guard import OptimizerGuard
+from .freezing.ownership import Ownership, assign_owners
+from .freezing.parameter_flags import ParameterFlags
+from .freezing.training_forwards import TrainingForwards, WatchedForward, watch
+from .freezing.tree_watch import TreeWatch
+from .iteration import Iteration, plain_iteration
+from .options import Options
+from .planning.plan import Plan
+from .running.add_point import BranchState
+from .running.block_forward import BlockForward
+from .running.row_masks import RowMasks
+
+
+class Enforcement:
+    """What acts in a network, while training forwards run and when an optimizer steps.
+
+    `iteration` is in force, unless `instead` is given. `before_forward` is called before each training forward
+    begins, and may change the iteration; so may `look_again`, when modules were replaced or added.
+    """
+
+    def __init__(self, model: nn.Module, discovery: Discovery, options: Options, before_forward: Callable[[], None]):
+        refuse_compiled_norms(model, options.frozen_norm)
+        self.model = model
+        self.discovery = discovery
+        self.before_forward = before_forward
+        self.num_branches = len(discovery.branches)
+        self.plain = self.iteration = self.in_force = plain_iteration(self.num_branches)
+        self.instead: Iteration | None = None
+        self.masks = RowMasks()
+        self.norms = FrozenNorms(options.frozen_norm, self.masks)
+        self.states = [BranchState(found.name, i, self.masks) for i, found in enumerate(discovery.branches)]
+        self.blocks = _install_blocks(discovery, self.states)
+        self.tree = TreeWatch(model)
+        self.forwards = TrainingForwards(self)
+        self.watched: list[WatchedForward] = []
+        self._switched_off: list = []
+        self.guard = OptimizerGuard(self.parameters, self.frozen_parameters, check_values=options.check_frozen)
+        self.look_again()
+        self.guard.install()
+
+    def look_again(self) -> None:
+        """Who owns which module and parameter, as the network is now."""
+        self.ownership: Ownership = assign_owners(self.model, self.discovery)
+        self.flags = ParameterFlags(self.model, self.ownership)
+        self.norms.install(self.ownership)
+        self.watched += watch(self.model, self.forwards)
+        self.tree.look()
+
+    def learns(self) -> tuple[bool, ...]:
+        """By branch, whether the user lets any of its parameters learn."""
+        return tuple(self.flags.learns(index) for index in range(self.num_branches))
+
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        """All parameters of the network, by name."""
+        return self.flags.named()
+
+    def frozen_parameters(self) -> Mapping[str, nn.Parameter]:
+        """Those whose gradient must be None when an optimizer steps, by name."""
+        return self.flags.named(self.iteration.without_gradient)
+
+    def follow(self, iteration: Iteration, plan: Plan, branches: Sequence[Branch], *, stepping: bool) -> None:
+        """From now on `iteration` is in force. Gradients of what it freezes become None.
+
+        `stepping` from the iteration before: what that froze has none.
+        """
+        known = self.iteration.without_gradient if stepping else frozenset()
+        begins = plan != self.masks.plan
+        self.iteration = iteration
+        for state, branch in zip(self.states, branches, strict=True):
+            state.has_batch_statistics = branch.has_batch_statistics
+        self.masks.set_plan(plan)
+        self._apply()
+        self.flags.clear_gradients(iteration.without_gradient - known)
+        if begins:
+            self.flags.clear_gradients(iteration.begin_without_gradient)
+        self.guard.plan_changed()
+
+    @contextmanager
+    def following(self, iteration: Iteration, *, in_evaluation: bool = False) -> Iterator[None]:
+        """Meanwhile `iteration` is in force instead of the plan's."""
+        before, self.instead = self.instead, iteration
+        self._apply()
+        for block in self.blocks:
+            block.paused, block.acts_in_evaluation = True, in_evaluation
+        try:
+            yield
+        finally:
+            self.instead = before
+            self._apply()
+            for block in self.blocks:
+                block.paused, block.acts_in_evaluation = before is not None, False
+            self.flags.clear_gradients(self.iteration.without_gradient)
+
+    def begin_forward(self) -> None:
+        if self.tree.changed():
+            self.look_again()
+        self.before_forward()
+        self.masks.begin_forward()
+        if self.instead is None:
+            iteration = self.plain if self.tree.recalibrates() else self.iteration
+            if iteration is not self.in_force:
+                self._apply(iteration)
+            self.guard.before_forward()
+        self._switched_off = self.flags.switch_off(self.in_force.frozen)
+
+    def end_forward(self) -> None:
+        self.flags.restore(self._switched_off)
+        self._switched_off = []
+
+    def note_evaluation(self) -> None:
+        self.guard.after_evaluation()
+
+    def recomputation(self) -> Callable[[], AbstractContextManager[Any]]:
+        """A part of the forward that runs now will run again, in its backward: as it ran now, whatever was since."""
+        iteration, masks = self.in_force, self.masks.snapshot()
+
+        @contextmanager
+        def again() -> Iterator[None]:
+            now, masks_now = self.in_force, self.masks.snapshot()
+            self._apply(iteration)
+            self.masks.restore(masks)
+            switched_off = self.flags.switch_off(iteration.frozen)
+            try:
+                with self.forwards.recomputing():
+                    yield
+            finally:
+                self.flags.restore(switched_off)
+                self.masks.restore(masks_now)
+                self._apply(now)
+
+        return again
+
+    def remove(self) -> None:
+        """Leave the network as it was before; what others have wrapped around forwards of ours runs the plain ones."""
+        self.guard.remove()
+        self.iteration, self.instead = self.plain, None
+        self._apply()
+        self.forwards.active = False
+        for block in self.blocks:
+            block.paused = True
+        for forward in [*reversed(self.watched), *reversed(self.norms.installed), *reversed(self.blocks)]:
+            forward.uninstall()
+
+    def _apply(self, iteration: Iteration | None = None) -> None:
+        """Switch what differs."""
+        self.in_force = iteration or self.instead or self.iteration
+        for state, action in zip(self.states, self.in_force.actions, strict=True):
+            state.action = action
+        self.norms.frozen, self.norms.frozen_by_rows = self.in_force.frozen, self.in_force.frozen_by_rows
+
+
+def _install_blocks(discovery: Discovery, states: list[BranchState]) -> list[BlockForward]:
+    by_block: dict[nn.Module, dict[str, BranchState]] = {}
+    for branch, state in zip(discovery.branches, states, strict=True):
+        by_block.setdefault(branch.block, {})[branch.suffix] = state
+    forwards = [
+        BlockForward(
+            block,
+            own_states,
+            output_may_be_overwritten=discovery.outputs_may_be_overwritten,
+            outputs_read=discovery.outputs_read.get(block),
+        )
+        for block, own_states in by_block.items()
+    ]
+    for forward in forwards:
+        forward.install()
+    return forwards

@@ -1,0 +1,132 @@
+"""When training forwards of a network begin and end, whichever of its modules is called, in any thread.
+
+The method acts only while one runs. Activation checkpoints run parts of a forward again, in the backward:
+they see what the forward saw.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from ..forward_override import ForwardOverride, own_override
+from ..torch_internals import is_exporting, noticing_checkpoints
+
+
+class Observer(Protocol):
+    """What is called around training forwards: `begin_forward` and `end_forward` once for those that overlap."""
+
+    def begin_forward(self) -> None: ...
+
+    def end_forward(self) -> None: ...
+
+    def note_evaluation(self) -> None: ...
+
+    def recomputation(self) -> Callable[[], AbstractContextManager[Any]]:
+        """Called in a forward: makes the context in which a part of it runs again."""
+        ...
+
+
+class TrainingForwards:
+    """Counts the training forwards that run; the first to begin and the last to end call the observer."""
+
+    def __init__(self, observer: Observer):
+        self.observer = observer
+        self.active = True
+        self.num_running = 0  # recomputations included
+        self._num_begun = 0
+        self._lock = threading.Lock()
+        self._thread = threading.local()
+
+    @property
+    def running_here(self) -> bool:
+        """Whether this thread is inside one."""
+        return getattr(self._thread, "inside", False)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._num_begun == 0:
+                try:
+                    self.observer.begin_forward()
+                except BaseException:
+                    self.observer.end_forward()
+                    raise
+            self._num_begun += 1
+            self.num_running += 1
+        self._thread.inside = True
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.inside = False
+        with self._lock:
+            self.num_running -= 1
+            self._num_begun -= 1
+            if self._num_begun == 0:
+                self.observer.end_forward()
+
+    @contextmanager
+    def recomputing(self) -> Iterator[None]:
+        """Modules called meanwhile, in this thread, are part of a recomputation and begin no forward."""
+        outside = not self.running_here
+        self._thread.inside = True
+        self.num_running += 1
+        try:
+            yield
+        finally:
+            self.num_running -= 1
+            self._thread.inside = not outside
+
+    def run(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with self, noticing_checkpoints(self.observer.recomputation):
+            return forward(*args, **kwargs)
+
+
+class WatchedForward(ForwardOverride):
+    """Begins a training forward unless one runs already: any module can be called alone."""
+
+    def __init__(self, module: nn.Module, forwards: TrainingForwards, *, is_root: bool):
+        super().__init__(module)
+        self.forwards = forwards
+        self.is_root = is_root
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.module.training or not self.forwards.active:
+            if self.is_root:
+                self.forwards.observer.note_evaluation()
+            return self.original(*args, **kwargs)
+        if torch.compiler.is_compiling():
+            # Compiled inside of a running forward, or exported: no graph may hold what changes from plan to plan.
+            if self.forwards.num_running or is_exporting():
+                return self.original(*args, **kwargs)
+            return _uncompiled()(self.forwards.run, self.original, args, kwargs)
+        if self.forwards.running_here or is_exporting():
+            return self.original(*args, **kwargs)
+        return self.forwards.run(self.original, args, kwargs)
+
+
+@functools.cache
+def _uncompiled() -> Callable[..., Any]:
+    """Calls a function outside of graphs; what it calls is compiled. Made late: it imports the compiler."""
+    call = lambda function, *args: function(*args)  # noqa: E731
+    return torch.compiler.disable(call, recursive=False)
+
+
+def watch(model: nn.Module, forwards: TrainingForwards) -> list[WatchedForward]:
+    """Watch every module of `model` that has parameters and is not yet watched; what was installed."""
+    installed = []
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule) or own_override(module, WatchedForward) is not None:
+            continue
+        if type(module).forward is nn.Module.forward:  # a container, which cannot be called
+            continue
+        is_compiled = type(module).__module__.startswith("torch._dynamo")  # calls the module that it wraps
+        if module is model or (any(True for _ in module.parameters()) and not is_compiled):
+            forward = WatchedForward(module, forwards, is_root=module is model)
+            forward.install()
+            installed.append(forward)
+    return installed

@@ -1,0 +1,77 @@
+"""What one iteration does to a network: a pure function of the plan, the options and the branches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .branch import Branch
+from .freezing.ownership import TRUNK
+from .options import Options
+from .planning.plan import Plan
+from .running.actions import drop, drop_rows, learn_rows, run_without_graph, scale_by, with_gradient_of_inputs
+from .running.add_point import Action
+
+NOBODY: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What each branch does, who is frozen, and whose gradients go. Owners are indices of branches, and `TRUNK`.
+
+    `actions`: by branch, what its add does; None: as written. `frozen`: parameters get no gradient while forwards
+    run. `without_gradient`: gradients are None when an optimizer steps. `frozen_by_rows`: frozen if no row of the
+    batch drops them, which is known only while running. `begin_without_gradient`: no gradient of before counts.
+    """
+
+    actions: tuple[Action | None, ...]
+    frozen: frozenset[int] = NOBODY
+    without_gradient: frozenset[int] = NOBODY
+    frozen_by_rows: frozenset[int] = NOBODY
+    begin_without_gradient: frozenset[int] = NOBODY
+
+
+def plain_iteration(num_branches: int) -> Iteration:
+    """The full network, all of it learning."""
+    return Iteration((None,) * num_branches)
+
+
+def iteration_of(plan: Plan, options: Options, branches: Sequence[Branch]) -> Iteration:
+    """The method (DESIGN.md section 1), as far as a plan decides it."""
+    names = set(plan.dropped)
+    dropped = [branch.name in names for branch in branches]
+    return (_drop_path if plan.kind == "drop_path" else _dropped_part)(plan, options, branches, dropped)
+
+
+def _drop_path(plan: Plan, options: Options, branches: Sequence[Branch], dropped: list[bool]) -> Iteration:
+    """Dropped branches do not run; kept ones are scaled, if by `1 / keep_prob` at all."""
+    by_row = options.granularity == "sample"
+    actions: list[Action | None] = []
+    for is_dropped, rate in zip(dropped, plan.drop_rates, strict=True):
+        factor = 1.0 / (1.0 - rate) if options.scale_by_keep and 0.0 < rate < 1.0 else 1.0
+        if is_dropped:
+            actions.append(drop_rows(factor) if by_row else drop)
+        else:
+            actions.append(None if factor == 1.0 else scale_by(factor))
+    not_run = frozenset(index for index, is_dropped in enumerate(dropped) if is_dropped)
+    if by_row:
+        return Iteration(tuple(actions), begin_without_gradient=not_run)
+    return Iteration(tuple(actions), without_gradient=not_run)
+
+
+def _dropped_part(plan: Plan, options: Options, branches: Sequence[Branch], dropped: list[bool]) -> Iteration:
+    """Everything runs; only what was dropped learns."""
+    by_row = options.granularity == "sample"
+    learning = learn_rows if by_row else None
+    frozen_action = None if options.freeze == "parameters" else run_without_graph
+    actions: list[Action | None] = [learning if is_dropped else frozen_action for is_dropped in dropped]
+    # Where gradients begin, a group norm needs that of its input; by rows any dropped branch may be the first.
+    first = next(iter(plan.dropped), None)
+    for index, branch in enumerate(branches):
+        if branch.has_group_norm and dropped[index] and (by_row or branch.name == first):
+            actions[index] = with_gradient_of_inputs(actions[index])
+    frozen = [index for index, is_dropped in enumerate(dropped) if not is_dropped]
+    if not options.train_trunk:
+        frozen.append(TRUNK)
+    rows = frozenset(index for index, is_dropped in enumerate(dropped) if is_dropped) if by_row else NOBODY
+    return Iteration(tuple(actions), frozenset(frozen), frozenset(frozen), rows, rows)

@@ -1,0 +1,109 @@
+"""Every private name of PyTorch that the core uses, each with the reason; one test holds them to its behaviour.
+
+Private names may go in any release: whatever is missing then is found here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+import torch.utils.checkpoint
+from torch import Tensor, nn
+
+# `isinstance` for all dimensions at once: the public classes are one per dimension.
+from torch._C._functorch import is_functorch_wrapped_tensor  # inside `torch.func` transforms nothing else shows it
+from torch.nn.modules import module as _module
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.utils.checkpoint import CheckpointFunction  # public, but undocumented: the reentrant kind
+
+BatchNorm, AnyNorm, Convolution = _BatchNorm, _NormBase, _ConvNd
+ReentrantCheckpoint = CheckpointFunction
+is_in_functorch_transform = is_functorch_wrapped_tensor
+
+# Hooks registered for all modules at once can be asked for in no public form.
+HOOKS_FOR_ALL = ("_global_forward_pre_hooks", "_global_forward_hooks", "_global_backward_pre_hooks")
+HOOKS_FOR_ALL += ("_global_backward_hooks",)
+
+# The public `torch.compiler.disable` imports the compiler at decoration, which takes seconds.
+outside_of_graphs: Callable[[Callable[..., Any]], Callable[..., Any]] = torch._disable_dynamo  # pyright: ignore
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether hooks, those for all modules included, see or change what the module computes."""
+    own = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    return any(own) or any(getattr(_module, name) for name in HOOKS_FOR_ALL)
+
+
+# The public `named_children` and its like leave out what is None and what comes twice, and cannot be looked up in.
+def own_parameters(module: nn.Module) -> dict[str, nn.Parameter | None]:
+    """The parameters of the module itself: the dict that it keeps them in (of a scripted module, a view of it)."""
+    return module._parameters
+
+
+def own_children(module: nn.Module) -> dict[str, nn.Module | None]:
+    """The child modules: the dict that the module keeps them in."""
+    return module._modules
+
+
+def own_buffers(module: nn.Module) -> dict[str, Tensor | None]:
+    """The buffers of the module itself: the dict that it keeps them in."""
+    return module._buffers
+
+
+def is_exporting() -> bool:
+    """Whether the forward is being written down for export: by torch.export, ONNX or torch.jit.trace."""
+    exporting = getattr(torch.compiler, "is_exporting", None)  # since torch 2.7
+    return bool(exporting and exporting()) or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()  # pyright: ignore
+
+
+# What a checkpoint's function runs under when it runs again in the backward: thread by thread, since forwards
+# of several models may run at once.
+_on_checkpoint = threading.local()
+
+
+@contextmanager
+def noticing_checkpoints(notice: Callable[[], Callable[[], AbstractContextManager[Any]] | None]) -> Iterator[None]:
+    """Call `notice` at every non-reentrant checkpoint inside, in this thread; recomputation runs under its result.
+
+    The public `context_fn` belongs to the caller of the checkpoint; nothing public shows others that there is one.
+    A wrapper stands in the place of PyTorch's generator from the first use on, and passes through elsewhere.
+    """
+    if torch.utils.checkpoint._checkpoint_without_reentrant_generator is _original_generator:
+        torch.utils.checkpoint._checkpoint_without_reentrant_generator = _checkpoint_generator
+    outer = getattr(_on_checkpoint, "notice", None)
+    _on_checkpoint.notice = notice
+    try:
+        yield
+    finally:
+        _on_checkpoint.notice = outer
+
+
+_original_generator = torch.utils.checkpoint._checkpoint_without_reentrant_generator
+
+
+def _checkpoint_generator(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    notice = getattr(_on_checkpoint, "notice", None)
+    again = notice() if notice is not None and not torch.compiler.is_compiling() else None
+    if again is None:
+        return _original_generator(fn, *args, **kwargs)
+
+    def recomputed(*inputs: Any, **named: Any) -> Any:
+        with again():
+            return fn(*inputs, **named)
+
+    return _original_generator(recomputed, *args, **kwargs)
+
+
+def backward_name(value: Tensor) -> str:
+    """The name of the operation that made the tensor; empty without a graph."""
+    return "" if value.grad_fn is None else value.grad_fn.name()
+
+
+def is_returned_by_reentrant_checkpoint(value: Tensor) -> bool:
+    """Whether the tensor is what a reentrant checkpoint returned."""
+    return getattr(value.grad_fn, "_forward_cls", None) is CheckpointFunction
