@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -78,7 +79,7 @@ def hooked(module: nn.Module) -> nn.Module:
 
 
 def with_own_forward(module: nn.Module) -> nn.Module:
-    module.forward = module.forward
+    module.forward = functools.partial(module.forward)
     return module
 
 

@@ -176,9 +176,12 @@ class Options:
                 name == "rate_over_time" and isinstance(value, dict) and before == f"callable {value['function']}"
             )
             if name not in FREE_ON_RESUME and value != before and not grows and not same_name:
+                shown = [_name_of_function(each) for each in (before, value)]
+                difference = f"{name}={shown[0]}, this one has {shown[1]}"
+                if shown[0] == shown[1]:
+                    difference += ", which gives other values"
                 raise ValueError(
-                    f"The state was saved with {name}={before!r}, this one has {value!r}; "
-                    "construct ResidualDropPath with the same options to resume."
+                    f"The state was saved with {difference}; construct ResidualDropPath with the same options to resume."
                 )
 
 
@@ -215,6 +218,10 @@ def check_rates_by_pattern(rates: Any) -> dict[str, float]:
         if not _is_rate(rate):
             raise ValueError(f"`drop_rates[{pattern!r}]` must be in [0, 1), got {rate!r}; use 0 for never.")
     return dict(rates)
+
+
+def _name_of_function(plain: Any) -> str:
+    return f"the function {plain['function']}" if isinstance(plain, dict) and "function" in plain else repr(plain)
 
 
 def _is_rate(value: Any) -> bool:
