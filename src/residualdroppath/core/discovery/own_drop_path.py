@@ -140,14 +140,17 @@ def _is_number(value: Any) -> bool:
 
 
 def _names_in_forward(module_class: type[nn.Module]) -> set[str]:
-    """Attribute names in the code of a forward and of the methods that it calls."""
+    """Names in the code of a forward and of the methods that it calls."""
     names: set[str] = set()
     methods = ["forward"]
     while methods:
-        function = inspect.unwrap(getattr(module_class, methods.pop()))
-        found = _names_in(getattr(function, "__code__", None)) - names
-        names |= found
-        methods += [name for name in found if inspect.isroutine(getattr(module_class, name, None))]
+        name = methods.pop()
+        for definition in (vars(base)[name] for base in module_class.__mro__ if name in vars(base)):
+            found = _names_in(getattr(inspect.unwrap(definition), "__code__", None))
+            methods += [new for new in found - names if inspect.isroutine(getattr(module_class, new, None))]
+            names |= found
+            if "super" not in found:
+                break
     return names
 
 
