@@ -1,10 +1,11 @@
 """Networks of the libraries with drop path of their own, and the rates that their sources give them.
 
-They are built on the meta device, where parameters cost nothing; their forwards can be traced all the same.
+They live on the meta device, where parameters cost nothing; their forwards can be traced all the same.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,9 @@ class DropPathModel:
     own: Rates
     branches: Rates
 
-    def build(self) -> nn.Module:
+    @functools.cached_property
+    def model(self) -> nn.Module:
+        """In training mode; tests leave it as it is."""
         with torch.device("meta"):
             return self.make().train()
 
@@ -148,7 +151,7 @@ MODELS = [
     ),
     DropPathModel(  # one module for both adds
         "timm mixer", from_timm("mixer_s32_224"), each(MIXER, "drop_path.drop_prob"),
-        each(MIXER, "norm1", "mlp_channels"),
+        each(MIXER, "mlp_tokens", "mlp_channels"),
     ),
     DropPathModel(  # two parts of each branch, with a module each
         "timm parallel vit", from_timm("vit_small_patch16_18x2_224", depth=2),

@@ -6,8 +6,8 @@ import copy
 from typing import Any
 
 import pytest
-import timm
 import torch
+from timm.layers.drop import DropBlock2d, DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,14 +26,14 @@ from .finding import block
 
 @every_model
 def test_what_is_on_is_found(named: DropPathModel) -> None:
-    found = find_own_drop_path(named.build())
+    found = find_own_drop_path(named.model)
     assert {f"{own.path}.{own.attribute}": own.rate for own in found} == pytest.approx(named.own, abs=1e-7)
     for own in found:
         assert vars(own.holder)[own.attribute] == own.rate
 
 
 def test_holders_and_kinds() -> None:
-    built = {model.name: model.build() for model in MODELS if model.name.split()[1] in ("beit", "levit", "wav2vec2")}
+    built = {model.name: model.model for model in MODELS if model.name.split()[1] in ("beit", "levit", "wav2vec2")}
     beit, levit, wav2vec2 = (find_own_drop_path(model)[0] for model in built.values())
     assert beit.kind == "module" and beit.holder is built["transformers beit"].get_submodule(beit.path)
     assert levit.kind == "block" and levit.holder is built["transformers levit"].get_submodule(levit.path)
@@ -98,11 +98,11 @@ class LayerThatReads(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.drop(self.f(x))
 
-    def drop(self, x: Tensor) -> Tensor:
+    def drop(self: Any, x: Tensor) -> Tensor:
         rates = (lambda: (self.drop_path_rate, self.drop_connect_rate))()
         return x * self.stochastic_depth_prob * self.sample_drop_ratio * sum(rates)
 
-    def make_layers(self) -> Any:
+    def make_layers(self: Any) -> Any:
         return self._drop_path_prob, self.drop_path
 
 
@@ -115,6 +115,9 @@ def test_rates_of_blocks_count_where_the_forward_reads_them() -> None:
 
 
 class Stack(nn.Module):
+    encoder_layerdrop: float
+    config: Any
+
     def __init__(self, **attributes: Any) -> None:
         super().__init__()
         self.layers = nn.ModuleList([nn.Linear(2, 2) for _ in range(3)])
@@ -173,9 +176,9 @@ def test_the_list_of_fairseq() -> None:
     [
         lambda: DropConnect(2, 2),
         lambda: nn.Sequential(nn.Dropout(0.1), nn.Dropout2d(0.1)),
-        lambda: timm.layers.DropBlock2d(0.1),
+        lambda: DropBlock2d(0.1),
         lambda: block(drop_path=lambda: nn.Dropout(0.1))(lambda self, x: self.drop_path(x))(),
-        lambda: torch.jit.script(timm.layers.DropPath(0.1)),
+        lambda: torch.jit.script(DropPath(0.1)),
     ],
 )
 def test_other_dropout_is_left_alone(make: Any) -> None:
@@ -184,7 +187,7 @@ def test_other_dropout_is_left_alone(make: Any) -> None:
 
 @with_drop_path
 def test_off_and_on_again(named: DropPathModel) -> None:
-    model = named.build()
+    model = named.model
     own = find_own_drop_path(model)
     before = [dict(vars(holder)) for holder in (one.holder for one in own)]
     seen = switch_off(own)
@@ -198,26 +201,25 @@ def test_off_and_on_again(named: DropPathModel) -> None:
 
 
 def test_what_is_changed_between_forwards_counts_from_the_next_on() -> None:
-    model = nn.Sequential(timm.layers.DropPath(0.1), timm.layers.DropPath(0.2))
+    model = nn.Sequential(DropPath(0.1), DropPath(0.2))
     own = find_own_drop_path(model)
     restore(own, switch_off(own))
-    model[0].drop_prob = 0.7
-    model[1].drop_prob = None
+    vars(model[0])["drop_prob"], vars(model[1])["drop_prob"] = 0.7, None
     for _ in range(2):
         seen = switch_off(own)
-        assert [module.drop_prob for module in model] == [0, 0]
+        assert [vars(module)["drop_prob"] for module in model] == [0, 0]
         restore(own, seen)
-        assert [module.drop_prob for module in model] == [0.7, None]
+        assert [vars(module)["drop_prob"] for module in model] == [0.7, None]
     assert [one.rate for one in own] == [0.1, 0.2]  # as found
 
 
 def test_between_forwards_nothing_can_be_seen() -> None:
-    model = nn.Sequential(timm.layers.DropPath(0.1), nn.Linear(2, 2))
+    model = nn.Sequential(DropPath(0.1), nn.Linear(2, 2))
     shown = repr(model)
     own = find_own_drop_path(model)
     restore(own, switch_off(own))
     assert repr(model) == shown and repr(copy.deepcopy(model)) == shown
-    assert vars(model[0]).keys() == vars(timm.layers.DropPath(0.1)).keys()
+    assert vars(model[0]).keys() == vars(DropPath(0.1)).keys()
 
 
 def test_a_config_that_watches_its_attributes_is_not_disturbed() -> None:
@@ -234,7 +236,7 @@ def test_a_model_that_is_off_computes_in_training_what_it_does_in_evaluation() -
     class Blocks(Stack):
         def __init__(self) -> None:
             super().__init__(encoder_layerdrop=0.9)
-            self.drop_path = timm.layers.DropPath(0.9)
+            self.drop_path = DropPath(0.9)
             self.drop_path_rate = 0.9
 
         def forward(self, x: Tensor) -> Tensor:
