@@ -108,7 +108,7 @@ def _check_pattern(argument: str, pattern: Any) -> None:
 def _check_matches(argument: str, patterns: Iterable[str], names: Sequence[str]) -> None:
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            close = get_close_matches(pattern.replace("*", ""), names, cutoff=0.5)
+            close = get_close_matches(pattern, names, cutoff=0.5)
             few = f"close names: {', '.join(close)}" if close else f"names are {', '.join(names[:3])}, ..."
             raise ValueError(
                 f"`{argument}` must hold patterns that match branches, got {pattern!r}, which matches none of "
