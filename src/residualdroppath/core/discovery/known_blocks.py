@@ -52,8 +52,8 @@ register_block(
     "timm.models.mvitv2.MultiScaleBlock",
     _mvit_multi_scale_block,
     lambda block: {
-        "attn": ["attn"] if block.shortcut_proj_attn is not None else ["norm1", "attn"],
-        "mlp": ["mlp"] if block.shortcut_proj_mlp is not None else ["norm2", "mlp"],
+        "attn": ["attn", "drop_path1"] if block.shortcut_proj_attn is not None else ["norm1", "attn", "drop_path1"],
+        "mlp": ["mlp", "drop_path2"] if block.shortcut_proj_mlp is not None else ["norm2", "mlp", "drop_path2"],
     },
 )
 
@@ -74,7 +74,7 @@ def _rexnet_linear_bottleneck(block: Any, add: Add, x: Tensor) -> Tensor:
 register_block(
     "timm.models.rexnet.LinearBottleneck",
     _rexnet_linear_bottleneck,
-    lambda block: {"conv": [n for n, _ in block.named_children() if n != "drop_path"]} if block.use_shortcut else {},
+    lambda block: {"conv": [name for name, _ in block.named_children()]} if block.use_shortcut else {},
 )
 
 
@@ -117,7 +117,7 @@ def _swin_layer(
 register_block(
     "transformers.models.swin.modeling_swin.SwinLayer",
     _swin_layer,
-    {"attention": ["layernorm_before", "attention"], "mlp": ["layernorm_after", "mlp"]},
+    {"attention": ["layernorm_before", "attention", "drop_path"], "mlp": ["layernorm_after", "mlp"]},
 )
 
 
