@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from torch import nn
 
 from .discovery.found import Discovery
+from .discovery.own_drop_path import OwnDropPath
+from .discovery.own_rates import rates_of_branches
 from .freezing.frozen_norms import has_batch_statistics
 from .freezing.ownership import Ownership, Slot
 from .options import Options
 from .planning.draws import effective_rates
-from .planning.plan import rates_over_depth
+from .planning.rates import branch_rates
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,24 @@ class Branch:
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def nominal_rates(discovery: Discovery, options: Options) -> tuple[float, ...]:
-    """The configured drop rate of each branch found."""
-    blocks = [branch.block_index for branch in discovery.branches]
-    assert options.drop_path_rate != "model"
-    return rates_over_depth(blocks, options.drop_path_rate, options.rate_over_depth)
+def nominal_rates(
+    model: nn.Module, discovery: Discovery, options: Options, own: Sequence[OwnDropPath]
+) -> tuple[float, ...]:
+    """The configured drop rate of each branch found; `own` is the drop path that the model brings along.
+
+    Raises `ValueError` for a pattern that matches no branch, and where the model is to give rates but has none.
+    """
+    from_model = options.drop_path_rate == "model"
+    return branch_rates(
+        [branch.name for branch in discovery.branches],
+        [branch.block_index for branch in discovery.branches],
+        0.0 if options.drop_path_rate == "model" else options.drop_path_rate,
+        options.rate_over_depth,
+        model_rates=rates_of_branches(model, discovery, own) if from_model else None,
+        drop_rates=options.drop_rates,
+        include=options.include,
+        exclude=options.exclude,
+    )
 
 
 def make_branches(

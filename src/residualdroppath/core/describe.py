@@ -8,6 +8,7 @@ from torch import nn
 
 from .branch import Branch
 from .discovery.found import Discovery
+from .discovery.own_drop_path import OwnDropPath
 from .discovery.registry import registering_call
 from .options import Options
 from .planning.plan import Plan
@@ -20,6 +21,7 @@ def describe(
     branches: Sequence[Branch],
     discovery: Discovery,
     shared_parameters: Sequence[str],
+    own_drop_path: Sequence[OwnDropPath],
 ) -> str:
     """A table of branches with their rates and parameters, then what is treated as trunk and why."""
     total = sum(parameter.numel() for parameter in model.parameters())
@@ -51,4 +53,11 @@ def describe(
         lines.append(f"  if one of these holds residual branches, register it: {call}")
     if shared_parameters:
         lines.append(f"  used in several places, taken as trunk: {', '.join(shared_parameters)}")
+    if own_drop_path:
+        lines.append("  drop path of the model's own, off while this one is on:")
+        lines += [f"    {_title(own)}: {own.rate:g}" for own in own_drop_path]
     return "\n".join(lines)
+
+
+def _title(own: OwnDropPath) -> str:
+    return f"{own.path or 'the model'} ({type(own.holder).__name__}.{own.attribute})"

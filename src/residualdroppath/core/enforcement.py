@@ -10,10 +10,11 @@ from torch import nn
 
 from .branch import Branch
 from .discovery.found import Discovery
+from .discovery.own_drop_path import OwnDropPath, restore, switch_off, switched_off
 from .freezing.frozen_norms import FrozenNorms, refuse_compiled_norms
 from .freezing.optimizer_guard import OptimizerGuard
 from .freezing.ownership import Ownership, assign_owners
-from .freezing.parameter_flags import ParameterFlags
+from .freezing.parameter_flags import ParameterFlags, SwitchedOff
 from .freezing.training_forwards import TrainingForwards, WatchedForward, watch
 from .freezing.tree_watch import TreeWatch
 from .iteration import Iteration, plain_iteration
@@ -31,10 +32,18 @@ class Enforcement:
     begins, and may change the iteration; so may `look_again`, when modules were replaced or added.
     """
 
-    def __init__(self, model: nn.Module, discovery: Discovery, options: Options, before_forward: Callable[[], None]):
+    def __init__(
+        self,
+        model: nn.Module,
+        discovery: Discovery,
+        options: Options,
+        own_drop_path: Sequence[OwnDropPath],
+        before_forward: Callable[[], None],
+    ):
         refuse_compiled_norms(model, options.frozen_norm)
         self.model = model
         self.discovery = discovery
+        self.own_drop_path = own_drop_path
         self.before_forward = before_forward
         self.num_branches = len(discovery.branches)
         self.plain = self.iteration = self.in_force = plain_iteration(self.num_branches)
@@ -46,7 +55,8 @@ class Enforcement:
         self.tree = TreeWatch(model)
         self.forwards = TrainingForwards(self)
         self.watched: list[WatchedForward] = []
-        self._switched_off: list = []
+        self._flags_off: list[SwitchedOff] = []
+        self._own_rates: list[Any] = []
         self.guard = OptimizerGuard(self.parameters, self.frozen_parameters, check_values=options.check_frozen)
         self.look_again()
         self.guard.install()
@@ -114,11 +124,13 @@ class Enforcement:
             if iteration is not self.in_force:
                 self._apply(iteration)
             self.guard.before_forward()
-        self._switched_off = self.flags.switch_off(self.in_force.frozen)
+        self._own_rates = switch_off(self.own_drop_path)
+        self._flags_off = self.flags.switch_off(self.in_force.frozen)
 
     def end_forward(self) -> None:
-        self.flags.restore(self._switched_off)
-        self._switched_off = []
+        self.flags.restore(self._flags_off)
+        restore(self.own_drop_path[: len(self._own_rates)], self._own_rates)  # none, where beginning failed
+        self._flags_off, self._own_rates = [], []
 
     def note_evaluation(self) -> None:
         self.guard.after_evaluation()
@@ -132,12 +144,12 @@ class Enforcement:
             now, masks_now = self.in_force, self.masks.snapshot()
             self._apply(iteration)
             self.masks.restore(masks)
-            switched_off = self.flags.switch_off(iteration.frozen)
+            flags_off = self.flags.switch_off(iteration.frozen)
             try:
-                with self.forwards.recomputing():
+                with switched_off(self.own_drop_path), self.forwards.recomputing():
                     yield
             finally:
-                self.flags.restore(switched_off)
+                self.flags.restore(flags_off)
                 self.masks.restore(masks_now)
                 self._apply(now)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal, get_args
 
 Freeze = Literal["parameters", "stop_gradient"]
@@ -75,14 +76,14 @@ class Options:
 
     def __post_init__(self) -> None:
         rate: Any = self.drop_path_rate
-        if rate != "model" and not _is_rate(rate):
+        if rate != "model" and (isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= float(rate) < 1):
             raise ValueError(
                 f'`drop_path_rate` must be in [0, 1), got {rate!r}; use 0 to disable, or "model" for the rates of the '
                 "model's own drop path."
             )
         for name in ("include", "exclude"):
-            object.__setattr__(self, name, check_patterns(name, getattr(self, name)))
-        object.__setattr__(self, "drop_rates", check_rates_by_pattern(self.drop_rates))
+            object.__setattr__(self, name, as_patterns(name, getattr(self, name)))
+        object.__setattr__(self, "drop_rates", as_drop_rates(self.drop_rates))
         _check_choice("rate_over_depth", self.rate_over_depth, get_args(RateOverDepth))
         _check_choice("freeze", self.freeze, get_args(Freeze))
         _check_choice("granularity", self.granularity, get_args(Granularity))
@@ -181,7 +182,8 @@ class Options:
                 if shown[0] == shown[1]:
                     difference += ", which gives other values"
                 raise ValueError(
-                    f"The state was saved with {difference}; construct ResidualDropPath with the same options to resume."
+                    f"The state was saved with {difference}; "
+                    "construct ResidualDropPath with the same options to resume."
                 )
 
 
@@ -202,30 +204,48 @@ def make_options(options: Options | None, keywords: dict[str, Any]) -> Options:
     return options
 
 
-def check_patterns(name: str, patterns: Any) -> tuple[str, ...]:
-    """Glob patterns as a tuple; one alone may be given as text."""
-    patterns = (patterns,) if isinstance(patterns, str) else patterns
-    if not isinstance(patterns, Sequence) or not all(isinstance(pattern, str) for pattern in patterns):
-        raise ValueError(f"`{name}` must be glob patterns over branch names, got {patterns!r}; see `print(rdp)`.")
-    return tuple(patterns)
+def as_drop_rates(value: Any) -> dict[str, float]:
+    """`drop_rates` as a dict of its own; raises `ValueError` for anything but rates in [0, 1) by pattern."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"`drop_rates` must map patterns over branch names to rates in [0, 1), got {value!r}.")
+    for pattern in value:
+        _check_pattern("drop_rates", pattern)
+    return {pattern: check_rate(f"drop_rates[{pattern!r}]", rate) for pattern, rate in value.items()}
 
 
-def check_rates_by_pattern(rates: Any) -> dict[str, float]:
-    """Rates by glob pattern, in the order given."""
-    if not isinstance(rates, Mapping) or not all(isinstance(pattern, str) for pattern in rates):
-        raise ValueError(f"`drop_rates` must map glob patterns over branch names to rates, got {rates!r}.")
-    for pattern, rate in rates.items():
-        if not _is_rate(rate):
-            raise ValueError(f"`drop_rates[{pattern!r}]` must be in [0, 1), got {rate!r}; use 0 for never.")
-    return dict(rates)
+def as_patterns(argument: str, value: Any) -> tuple[str, ...]:
+    """`include` or `exclude` as a tuple, a string as one pattern; raises `ValueError` for anything else."""
+    if isinstance(value, str):
+        value = (value,)
+    if not isinstance(value, Sequence):
+        raise ValueError(
+            f"`{argument}` must be a pattern over branch names or a sequence of them, got {value!r}; "
+            "`print(rdp)` lists the names."
+        )
+    for pattern in value:
+        _check_pattern(argument, pattern)
+    return tuple(value)
+
+
+def check_rate(argument: str, rate: Any) -> float:
+    """`rate`, which must be a number in [0, 1)."""
+    if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= float(rate) < 1:
+        raise ValueError(f"`{argument}` must be in [0, 1), got {rate!r}; use 0 for never.")
+    return float(rate)
+
+
+def _check_pattern(argument: str, pattern: Any) -> None:
+    if not isinstance(pattern, str) or not pattern:
+        raise ValueError(
+            f"`{argument}` must hold patterns over branch names, such as 'layer4.*', got {pattern!r}; "
+            "`print(rdp)` lists the names."
+        )
 
 
 def _name_of_function(plain: Any) -> str:
     return f"the function {plain['function']}" if isinstance(plain, dict) and "function" in plain else repr(plain)
-
-
-def _is_rate(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
 
 
 def _check_choice(name: str, value: Any, allowed: tuple) -> None:

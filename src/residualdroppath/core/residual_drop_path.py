@@ -13,6 +13,7 @@ from torch import nn
 from .branch import make_branches, nominal_rates
 from .describe import describe
 from .discovery.network_walk import discover
+from .discovery.own_drop_path import find_own_drop_path
 from .enforcement import Enforcement
 from .forward_override import own_override
 from .iteration import Iteration, iteration_of, plain_iteration
@@ -79,8 +80,10 @@ class ResidualDropPath:
             raise ValueError("`model` is already under a ResidualDropPath; call its `remove()` first.")
         self.model = model
         self.discovery = discover(model)
-        self._rates = nominal_rates(self.discovery, self.options)
-        self._enforcement = Enforcement(model, self.discovery, self.options, self._take_notice)
+        self._own_drop_path = find_own_drop_path(model)
+        self._rates = nominal_rates(model, self.discovery, self.options, self._own_drop_path)
+        switched_off = self._own_drop_path if any(self._rates) else ()  # rates of 0 are plain training
+        self._enforcement = Enforcement(model, self.discovery, self.options, switched_off, self._take_notice)
         self._compile_options: dict[str, Any] | None = None
         self._active = True
         self._look_at_branches()
@@ -206,7 +209,15 @@ class ResidualDropPath:
         self._go_to(iteration)
 
     def __repr__(self) -> str:
-        return describe(self.model, self.options, self.plan, self.branches, self.discovery, self.shared_parameters)
+        return describe(
+            self.model,
+            self.options,
+            self.plan,
+            self.branches,
+            self.discovery,
+            self.shared_parameters,
+            self._enforcement.own_drop_path,
+        )
 
     def __reduce__(self) -> tuple:
         """A copy or pickle, with its model: constructed anew around the copy of the model."""

@@ -28,6 +28,9 @@ class _Place:
         return self.own[self.key] if self.key in self.own else None
 
 
+SwitchedOff = tuple[_Place, nn.Parameter]
+
+
 class ParameterFlags:
     """Flags and gradients of parameters, by owner."""
 
@@ -50,7 +53,7 @@ class ParameterFlags:
         owners = self._places if owners is None else owners
         return {place.name: parameter for owner in owners for place, parameter in self._parameters(owner)}
 
-    def switch_off(self, owners: Iterable[int]) -> list[tuple[_Place, nn.Parameter]]:
+    def switch_off(self, owners: Iterable[int]) -> list[SwitchedOff]:
         """No gradient for parameters of the owners, until `restore` is given what this returns."""
         switched = []
         for owner in owners:
@@ -60,7 +63,7 @@ class ParameterFlags:
                     switched.append((place, parameter))
         return switched
 
-    def restore(self, switched: list[tuple[_Place, nn.Parameter]]) -> None:
+    def restore(self, switched: list[SwitchedOff]) -> None:
         """Flags as they were before `switch_off`."""
         for place, parameter in switched:
             parameter.requires_grad_(True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from numbers import Real
-from typing import Any
 
-from .plan import RateOverDepth, rates_over_depth
+from ..options import RateOverDepth, as_drop_rates, as_patterns, check_rate
+from .plan import rates_over_depth
 
 
 def branch_rates(
@@ -63,46 +62,6 @@ def branch_rates(
             "`drop_rates={pattern: rate}`, or use drop_path_rate=0 for plain training."
         )
     return tuple(rates)
-
-
-def as_drop_rates(value: Any) -> dict[str, float]:
-    """`drop_rates` as a dict of its own; raises `ValueError` for anything but rates in [0, 1) by pattern."""
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise ValueError(f"`drop_rates` must map patterns over branch names to rates in [0, 1), got {value!r}.")
-    for pattern in value:
-        _check_pattern("drop_rates", pattern)
-    return {pattern: check_rate(f"drop_rates[{pattern!r}]", rate) for pattern, rate in value.items()}
-
-
-def as_patterns(argument: str, value: Any) -> tuple[str, ...]:
-    """`include` or `exclude` as a tuple, a string as one pattern; raises `ValueError` for anything else."""
-    if isinstance(value, str):
-        value = (value,)
-    if not isinstance(value, Sequence):
-        raise ValueError(
-            f"`{argument}` must be a pattern over branch names or a sequence of them, got {value!r}; "
-            "`print(rdp)` lists the names."
-        )
-    for pattern in value:
-        _check_pattern(argument, pattern)
-    return tuple(value)
-
-
-def check_rate(argument: str, rate: Any) -> float:
-    """`rate`, which must be a number in [0, 1)."""
-    if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= float(rate) < 1:
-        raise ValueError(f"`{argument}` must be in [0, 1), got {rate!r}; use 0 for never.")
-    return float(rate)
-
-
-def _check_pattern(argument: str, pattern: Any) -> None:
-    if not isinstance(pattern, str) or not pattern:
-        raise ValueError(
-            f"`{argument}` must hold patterns over branch names, such as 'layer4.*', got {pattern!r}; "
-            "`print(rdp)` lists the names."
-        )
 
 
 def _check_matches(argument: str, patterns: Iterable[str], names: Sequence[str]) -> None:
