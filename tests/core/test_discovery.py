@@ -248,7 +248,7 @@ def test_an_add_in_place_must_not_overwrite_what_a_later_branch_has_read() -> No
 
     rdp = ResidualDropPath(nn.Sequential(TwoInplaceAdds(), OwnAdd()))
     assert [branch.name for branch in rdp.branches] == ["0", "1"]
-    assert rdp.branches[0].parameters == list(rdp.branches[0].block.get_submodule("a").parameters())
+    assert rdp.branches[0].parameters() == list(rdp.branches[0].block.get_submodule("a").parameters())
     (reason,) = rdp.discovery.rejected_adds.values()
     assert "overwrites what its branch reads" in reason
 

@@ -52,11 +52,21 @@ def test_torch_export_for_evaluation(tiny: TinyModel, state: str, strict: bool) 
     assert_equal(output, expected.module()(inputs), "the program's output and the plain one's")
 
 
-@typical_models
-@pytest.mark.parametrize("strict", [False, True])
-def test_torch_export_for_training_after_remove(tiny: TinyModel, strict: bool) -> None:
-    """As for quantisation-aware training: batch statistics, and buffers that are updated."""
-    model, inputs = trained(tiny, "removed"), tiny.inputs(seed=1).float()
+@pytest.mark.parametrize(
+    ("name", "state", "strict"),
+    [
+        ("timm_basic", "removed", False),
+        ("timm_vit", "removed", True),
+        ("timm_basic", "drop_path", True),
+        ("timm_vit", "drop_path", False),
+        ("timm_basic", "dropped_part", False),
+        ("timm_vit", "dropped_part", True),
+    ],
+)
+def test_torch_export_in_training_mode_is_the_full_network(name: str, state: str, strict: bool) -> None:
+    """As for quantisation-aware training: batch statistics, and buffers that are updated. No plan goes in."""
+    tiny = BY_NAME[name]
+    model, inputs = trained(tiny, state), tiny.inputs(seed=1).float()
     plain = never_seen(tiny, model)
     program, expected = (torch.export.export(m, (inputs,), strict=strict) for m in (model, plain))
     assert_same_program(program, expected)
@@ -65,8 +75,17 @@ def test_torch_export_for_training_after_remove(tiny: TinyModel, strict: bool) -
     outputs = [module(inputs) for module in modules]
     assert_equal(outputs[0], outputs[1], "the program's output and the plain one's")
     assert_equal(dict(modules[0].named_buffers()), dict(modules[1].named_buffers()), "buffers of the programs")
-    # The program's buffers are the model's, which this updates once more.
-    assert_equal(outputs[0], model(inputs), "the program's output and the model's")
+    if state == "removed":  # the program's buffers are the model's, which this updates once more
+        assert_equal(outputs[0], model(inputs), "the program's output and the model's")
+
+
+@pytest.mark.parametrize("state", ["drop_path", "dropped_part"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit
+def test_torch_jit_trace_in_training_mode_is_the_full_network(state: str) -> None:
+    model, inputs = trained(BY_NAME["timm_vit"], state), BY_NAME["timm_vit"].inputs(seed=1).float()
+    plain = never_seen(BY_NAME["timm_vit"], model)
+    traced = torch.jit.trace(model, (inputs,))
+    assert_equal(traced(inputs), plain(inputs), "output")  # pyright: ignore[reportCallIssue]
 
 
 def assert_same_program(program: ExportedProgram, expected: ExportedProgram) -> None:

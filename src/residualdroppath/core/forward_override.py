@@ -22,6 +22,8 @@ class ForwardOverride:
         self.original: Callable[..., Any] = module.forward
         self._was_set_on_instance = "forward" in vars(module)
         functools.update_wrapper(self, self.original, updated=())
+        if hasattr(self.original, "__code__"):
+            self.__code__ = self.original.__code__  # pyright: ignore[reportFunctionMemberAccess]  (torch.export reads it)
 
     def install(self) -> None:
         vars(self.module)["forward"] = self  # `setattr` of wrapped modules writes to what they wrap

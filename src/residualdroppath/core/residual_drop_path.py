@@ -22,6 +22,8 @@ from .planning.plan import Kind, Plan, PlanOptions, make_plan, scheduled_kind
 from .running.add_point import Action
 from .running.block_forward import BlockForward
 
+_NOT_GIVEN = object()
+
 
 class ResidualDropPath:
     """Trains a residual network by ResidualDroppath (arXiv 2411.09475).
@@ -72,8 +74,8 @@ class ResidualDropPath:
         ValueError: an option outside its allowed values, or one that the model's norms cannot follow.
     """
 
-    def __init__(self, model: nn.Module, drop_path_rate: Any = None, *, options: Any = None, **keywords: Any):
-        if drop_path_rate is not None:
+    def __init__(self, model: nn.Module, drop_path_rate: Any = _NOT_GIVEN, *, options: Any = None, **keywords: Any):
+        if drop_path_rate is not _NOT_GIVEN:
             keywords["drop_path_rate"] = drop_path_rate
         self.options = make_options(options, keywords)
         if any(own_override(module, BlockForward) is not None for module in model.modules()):
@@ -143,6 +145,7 @@ class ResidualDropPath:
         self._require_active("paused")
         with self._enforcement.following(plain_iteration(len(self.branches))):
             yield
+        self._take_notice()
 
     @contextmanager
     def acting(self, actions: Sequence[Action | None], *, in_evaluation: bool = False) -> Iterator[None]:

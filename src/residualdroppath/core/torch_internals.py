@@ -33,6 +33,11 @@ HOOKS_FOR_ALL += ("_global_backward_hooks",)
 outside_of_graphs: Callable[[Callable[..., Any]], Callable[..., Any]] = torch._disable_dynamo  # pyright: ignore
 
 
+def skipped_by_compiler(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function runs outside of graphs; what it calls may be compiled."""
+    return torch._disable_dynamo(function, recursive=False)  # pyright: ignore
+
+
 def has_hooks(module: nn.Module) -> bool:
     """Whether hooks, those for all modules included, see or change what the module computes."""
     own = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)

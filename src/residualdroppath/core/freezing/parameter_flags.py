@@ -59,17 +59,17 @@ class ParameterFlags:
         for owner in owners:
             for place, parameter in self._parameters(owner):
                 if parameter.requires_grad and parameter.is_leaf:  # others are given by `torch.func.functional_call`
-                    parameter.requires_grad_(False)
+                    parameter.requires_grad = False  # `requires_grad_()` is refused inside of `torch.func`
                     switched.append((place, parameter))
         return switched
 
     def restore(self, switched: list[SwitchedOff]) -> None:
         """Flags as they were before `switch_off`."""
         for place, parameter in switched:
-            parameter.requires_grad_(True)
+            parameter.requires_grad = True
             current = place.parameter
             if current is not None and current is not parameter and current.is_leaf:  # FSDP copies flags
-                current.requires_grad_(True)
+                current.requires_grad = True
 
     def clear_gradients(self, owners: Collection[int]) -> None:
         """Set gradients to None: a zero gradient would still move a weight by momentum and decay."""

@@ -6,7 +6,6 @@ they see what the forward saw.
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,7 +15,7 @@ import torch
 from torch import nn
 
 from ..forward_override import ForwardOverride, own_override
-from ..torch_internals import is_exporting, noticing_checkpoints
+from ..torch_internals import is_exporting, noticing_checkpoints, skipped_by_compiler
 
 
 class Observer(Protocol):
@@ -95,6 +94,8 @@ class WatchedForward(ForwardOverride):
         self.is_root = is_root
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if args and args[0] is self.module:  # bound as if it were a function of a class, by Accelerate's `unwrap_model`
+            args = args[1:]
         if not self.module.training or not self.forwards.active:
             if self.is_root:
                 self.forwards.observer.note_evaluation()
@@ -103,17 +104,18 @@ class WatchedForward(ForwardOverride):
             # Compiled inside of a running forward, or exported: no graph may hold what changes from plan to plan.
             if self.forwards.num_running or is_exporting():
                 return self.original(*args, **kwargs)
-            return _uncompiled()(self.forwards.run, self.original, args, kwargs)
+            return _begin_outside_of_graphs(self.forwards, self.original, args, kwargs)
         if self.forwards.running_here or is_exporting():
             return self.original(*args, **kwargs)
         return self.forwards.run(self.original, args, kwargs)
 
 
-@functools.cache
-def _uncompiled() -> Callable[..., Any]:
-    """Calls a function outside of graphs; what it calls is compiled. Made late: it imports the compiler."""
-    call = lambda function, *args: function(*args)  # noqa: E731
-    return torch.compiler.disable(call, recursive=False)
+@skipped_by_compiler
+def _begin_outside_of_graphs(
+    forwards: TrainingForwards, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    with forwards, noticing_checkpoints(forwards.observer.recomputation):
+        return forward(*args, **kwargs)
 
 
 def watch(model: nn.Module, forwards: TrainingForwards) -> list[WatchedForward]:
