@@ -96,7 +96,10 @@ class Enforcement:
         self.flags.clear_gradients(iteration.without_gradient - known)
         if begins:
             self.flags.clear_gradients(iteration.begin_without_gradient)
-        self.guard.plan_changed()
+        if stepping:
+            self.guard.iteration_began()
+        else:
+            self.guard.plan_changed()
 
     @contextmanager
     def following(self, iteration: Iteration, *, in_evaluation: bool = False) -> Iterator[None]:

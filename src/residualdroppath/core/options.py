@@ -146,7 +146,7 @@ class Options:
     def as_dict(self) -> dict[str, Any]:
         """Options as plain values, for a checkpoint. A function is given by its name and by values of it."""
         plain = {name.name: getattr(self, name.name) for name in dataclasses.fields(self)}
-        plain["drop_rates"] = dict(self.drop_rates)
+        plain["drop_rates"] = [list(item) for item in self.drop_rates.items()]  # their order counts
         plain["include"], plain["exclude"] = list(self.include), list(self.exclude)
         if callable(self.rate_over_time):
             last = NUM_SAMPLES_OF_A_FUNCTION - 1

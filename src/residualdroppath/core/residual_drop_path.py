@@ -13,7 +13,7 @@ from torch import nn
 from .branch import make_branches, nominal_rates
 from .describe import describe
 from .discovery.network_walk import discover
-from .discovery.own_drop_path import find_own_drop_path
+from .discovery.own_drop_path import find_own_drop_path, switched_off
 from .enforcement import Enforcement
 from .forward_override import own_override
 from .iteration import Iteration, iteration_of, plain_iteration
@@ -81,11 +81,13 @@ class ResidualDropPath:
         if any(own_override(module, BlockForward) is not None for module in model.modules()):
             raise ValueError("`model` is already under a ResidualDropPath; call its `remove()` first.")
         self.model = model
-        self.discovery = discover(model)
         self._own_drop_path = find_own_drop_path(model)
+        with switched_off(self._own_drop_path):  # as the model will run, and the same whatever its rates are
+            self.discovery = discover(model)
         self._rates = nominal_rates(model, self.discovery, self.options, self._own_drop_path)
-        switched_off = self._own_drop_path if any(self._rates) else ()  # rates of 0 are plain training
-        self._enforcement = Enforcement(model, self.discovery, self.options, switched_off, self._take_notice)
+        acting = any(self._rates)  # rates of 0 are plain training, the model's own drop path included
+        own = self._own_drop_path if acting else ()
+        self._enforcement = Enforcement(model, self.discovery, self.options, own, self._take_notice)
         self._compile_options: dict[str, Any] | None = None
         self._active = True
         self._look_at_branches()

@@ -30,7 +30,9 @@ def register_block(
     forward: Callable[..., Any],
     branches: Mapping[str, Sequence[str]] | Callable[[Any], Mapping[str, Sequence[str]]],
 ) -> None:
-    """Tell how a block class that cannot be traced adds its residual branches.
+    """Register how a block class that cannot be traced adds its residual branches.
+
+    Counts for every ResidualDropPath constructed afterwards.
 
     Args:
         block_class: the class, or its full name (`"package.module.MyBlock"`) so as not to import it;
@@ -41,7 +43,7 @@ def register_block(
             tensors that the branch reads, masks included: with `granularity="sample"` the branch of a
             single input gets some of its rows.
         branches: for each `name` the children (attribute names, dotted for deeper ones) or parameters
-            that the branch alone uses; or a function from a block to that, where blocks differ.
+            that the branch alone uses, its drop path included; or a function from a block to that, where blocks differ.
 
     Example:
         >>> def forward(block, add, x):
