@@ -139,6 +139,13 @@ class StackOfConfig(Stack):
         return x
 
 
+class OwnBeforeConfig(Stack):
+    layerdrop: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.layerdrop * self.config.scale
+
+
 class Config:
     def __init__(self, layerdrop: float) -> None:
         self.layerdrop = layerdrop
@@ -154,7 +161,8 @@ def test_layerdrop_counts_where_the_forward_reads_it() -> None:
     assert [(own.path, own.attribute, own.rate) for own in find_own_drop_path(model)] == [
         ("0", "encoder_layerdrop", 0.1)
     ]
-    model.extend([StackOfConfig(config=config), StackOfConfig(config=config), StackOfConfig(config=Config(0.0))])
+    others = StackOfConfig(config=Config(0.0), encoder_layerdrop=0.4), OwnBeforeConfig(config=config, layerdrop=0.0)
+    model.extend([StackOfConfig(config=config), StackOfConfig(config=config), *others])
     own = find_own_drop_path(model)
     assert own[1:] == (OwnDropPath("2", config, "layerdrop", 0.2, "layerdrop"),)  # of two stacks, once
     assert [stacks_of(model, one) for one in own] == [[model[0]], [model[2], model[3]]]
@@ -176,6 +184,7 @@ def test_the_list_of_fairseq() -> None:
     [
         lambda: DropConnect(2, 2),
         lambda: nn.Sequential(nn.Dropout(0.1), nn.Dropout2d(0.1)),
+        lambda: drop_path_class("DropPathSchedule", "p")(0.1),
         lambda: DropBlock2d(0.1),
         lambda: block(drop_path=lambda: nn.Dropout(0.1))(lambda self, x: self.drop_path(x))(),
         lambda: torch.jit.script(DropPath(0.1)),

@@ -23,15 +23,12 @@ from numbers import Real
 from types import CodeType
 from typing import Any, Literal
 
-import torch
 from torch import nn
-
-from ..graph.node_kinds import is_layer_of_torch
 
 OwnKind = Literal["module", "block", "layerdrop"]
 Place = tuple[Any, str, OwnKind]  # holder, attribute
 
-MODULE_CLASS = re.compile(r"(drop_?path|stochastic_?depth|drop_?connect|drop_?sample)(\dd)?", re.IGNORECASE)
+MODULE_CLASS = re.compile(r"(drop_?path|stochastic_?depth|drop_?connect|drop_?sample)(\dd)?$", re.IGNORECASE)
 MODULE_RATES = ("drop_prob", "p", "drop_path_prob", "drop_path_rate", "drop_rate", "prob", "rate")
 BLOCK_RATE = re.compile(r"_?(drop_?path|drop_?connect|stochastic_?depth)(_rate|_prob|_ratio)?|sample_drop_ratio")
 # Classes whose attribute has a name that is dropout's elsewhere: LeViT (Hugging Face's and the original), EfficientViT.
@@ -99,8 +96,6 @@ def stacks_of(model: nn.Module, own: OwnDropPath) -> list[nn.Module]:
 
 def _places(module: nn.Module, path: str = "") -> Iterator[Place]:
     """Where a module keeps rates of drop path that its forward reads, on or off."""
-    if isinstance(module, torch.jit.ScriptModule) or is_layer_of_torch(module):
-        return
     name, own = type(module).__name__, vars(module)
     if MODULE_CLASS.search(name) and not module._modules and not module._parameters:
         yield module, _rate_of_drop_path(module, path), "module"

@@ -89,8 +89,6 @@ class _RatesOfBlocks:
             return 0.0
         if inside[0].holder is module and inside[0].kind == "module":
             return inside[0].rate
-        if type(module).forward is nn.Sequential.forward:
-            return combined(*map(self.of_child, module.children()))
         try:
             graph = trace_forward(module)
         except UntraceableError as error:
