@@ -41,6 +41,11 @@ INVALID: list[tuple[str, Any, str]] = [
     ("rate_over_time", 0.5, "'constant', 'warmup', 'early', 'late'"),
     ("total_iterations", 0, "positive integer"),
     ("total_iterations", 1.5, "positive integer"),
+    ("drop_rates", {"blocks.*": 1.0}, "[0, 1)"),
+    ("drop_rates", [0.1], "must map patterns"),
+    ("include", 3, "pattern over branch names"),
+    ("exclude", ("blocks.*", None), "patterns over branch names"),
+    ("check_frozen", None, "True, False"),
     ("seed", 1.5, "integer"),
     ("seed", None, "integer"),
     ("seed", True, "integer"),
@@ -52,7 +57,8 @@ def test_invalid_values(name: str, value: Any, allowed: str) -> None:
     with pytest.raises(ValueError) as raised:
         ResidualDropPath(BY_NAME["own_add"].build(), **{name: value})
     message = str(raised.value)
-    assert f"`{name}`" in message and allowed in message and repr(value) in message
+    received = next(iter(value.values())) if isinstance(value, dict) else value[-1] if name == "exclude" else value
+    assert f"`{name}" in message and allowed in message and repr(received) in message
 
 
 def test_every_option_has_an_invalid_value_here() -> None:
@@ -60,8 +66,11 @@ def test_every_option_has_an_invalid_value_here() -> None:
 
 
 def test_options_and_arguments_are_the_same_with_the_same_defaults() -> None:
-    arguments = list(signature(ResidualDropPath).parameters.values())[1:]
-    assert {p.name: p.default for p in arguments} == {field.name: field.default for field in fields(Options)}
+    arguments = list(signature(ResidualDropPath).parameters.values())[1:-1]
+    assert {p.name: p.default for p in arguments} == {
+        field.name: getattr(Options(), field.name) for field in fields(Options)
+    }
+    assert all(field.metadata["description"] for field in fields(Options))
     assert [p.name for p in arguments if p.kind is not p.KEYWORD_ONLY] == ["drop_path_rate"]
 
 
@@ -94,3 +103,26 @@ def test_a_list_is_a_schedule_too() -> None:
 @pytest.mark.parametrize("rate", [0, 0.0, 0.999])
 def test_rates_at_the_ends_of_the_range(rate: float) -> None:
     assert ResidualDropPath(BY_NAME["own_add"].build(), rate).branches[-1].drop_rate == rate
+
+
+def test_options_can_be_given_as_one() -> None:
+    options = Options(drop_path_rate=0.3, schedule=(2, 1), exclude=("blocks.0",))
+    rdp = ResidualDropPath(BY_NAME["own_add"].build(), options=options)
+    assert rdp.options is options and options.exclude == ("blocks.0",)
+    assert [branch.drop_rate for branch in rdp.branches] == [0.0, 0.15, 0.3]
+
+
+def test_options_and_keywords_do_not_mix() -> None:
+    model = BY_NAME["own_add"].build()
+    with pytest.raises(TypeError, match="either `options` or keywords, got `options` and seed"):
+        ResidualDropPath(model, options=Options(), seed=1)
+    with pytest.raises(TypeError, match="no option `drop_rate`; it has drop_path_rate"):
+        ResidualDropPath(model, drop_rate=0.1)
+    with pytest.raises(TypeError, match="must be an Options, got {}"):
+        ResidualDropPath(model, options={})
+
+
+def test_patterns_must_match_branches() -> None:
+    for option in ({"include": "block.0"}, {"exclude": "block.0"}, {"drop_rates": {"block.0": 0.1}}):
+        with pytest.raises(ValueError, match="matches none of 3 .close names: blocks.0"):
+            ResidualDropPath(BY_NAME["own_add"].build(), **option)

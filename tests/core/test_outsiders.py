@@ -394,9 +394,9 @@ def test_accelerate_prepares_and_unwraps_in_any_iteration() -> None:
         model, rdp = under(tiny, steps)
         model.zero_grad()
         accelerator = Accelerator(cpu=True, mixed_precision="bf16")
-        sgd = SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
+        sgd: Any = SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
         assert len(sgd.param_groups[0]["params"]) == len(list(model.parameters()))
-        prepared, optimizer = accelerator.prepare(model, sgd)
+        prepared, optimizer = accelerator.prepare(model, sgd)  # pyright: ignore[reportAssignmentType]
         accelerator.backward(prepared(tiny.inputs()).square().sum())
         assert learning(model) == expected_to_learn(tiny, model, rdp)
         optimizer.step()
