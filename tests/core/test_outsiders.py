@@ -431,8 +431,8 @@ def test_a_trainer_of_transformers_that_trains_twice(tmp_path: Any) -> None:
         trainer = Trainer(model, arguments, train_dataset=data, callbacks=[Steps()])  # pyright: ignore
         before = parameters_of(model)
         trainer.train()
-        assert trainer.optimizer is not None
-        counts.append(sum(len(group["params"]) for group in trainer.optimizer.param_groups))
+        optimizer: Any = trainer.optimizer
+        counts.append(sum(len(group["params"]) for group in optimizer.param_groups))
         moved = [name for name, value in parameters_of(model).items() if not torch.equal(value, before[name])]
         assert len(moved) == len(before)
     assert counts == [len(list(model.parameters()))] * 2

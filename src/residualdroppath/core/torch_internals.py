@@ -69,23 +69,30 @@ def is_exporting() -> bool:
 # What a checkpoint's function runs under when it runs again in the backward: thread by thread, since forwards
 # of several models may run at once.
 _on_checkpoint = threading.local()
+Notice = Callable[[], Callable[[], AbstractContextManager[Any]] | None]
 
 
 @contextmanager
-def noticing_checkpoints(notice: Callable[[], Callable[[], AbstractContextManager[Any]] | None]) -> Iterator[None]:
+def noticing_checkpoints(notice: Notice) -> Iterator[None]:
     """Call `notice` at every non-reentrant checkpoint inside, in this thread; recomputation runs under its result.
 
     The public `context_fn` belongs to the caller of the checkpoint; nothing public shows others that there is one.
     A wrapper stands in the place of PyTorch's generator from the first use on, and passes through elsewhere.
     """
-    if torch.utils.checkpoint._checkpoint_without_reentrant_generator is _original_generator:
-        torch.utils.checkpoint._checkpoint_without_reentrant_generator = _checkpoint_generator
-    outer = getattr(_on_checkpoint, "notice", None)
-    _on_checkpoint.notice = notice
+    outer = call_at_checkpoints(notice)
     try:
         yield
     finally:
-        _on_checkpoint.notice = outer
+        call_at_checkpoints(outer)
+
+
+def call_at_checkpoints(notice: Notice | None) -> Notice | None:
+    """`noticing_checkpoints` from here on; what was called before."""
+    if torch.utils.checkpoint._checkpoint_without_reentrant_generator is _original_generator:
+        torch.utils.checkpoint._checkpoint_without_reentrant_generator = _checkpoint_generator
+    before = getattr(_on_checkpoint, "notice", None)
+    _on_checkpoint.notice = notice
+    return before
 
 
 _original_generator = torch.utils.checkpoint._checkpoint_without_reentrant_generator

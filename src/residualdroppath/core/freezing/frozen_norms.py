@@ -11,7 +11,7 @@ from torch import nn
 
 from ..forward_override import ForwardOverride, own_override
 from ..options import FrozenNorm
-from ..torch_internals import BatchNorm, own_buffers
+from ..torch_internals import BatchNorm, is_exporting, own_buffers
 from .ownership import Ownership
 
 RUNNING_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -117,7 +117,7 @@ class _NormForward(ForwardOverride):
         self.norms = norms
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.module.training and self.norms.is_frozen(self.module):
+        if self.module.training and not is_exporting() and self.norms.is_frozen(self.module):
             with norm_mode(self.module, self.norms.mode):
                 return self.original(*args, **kwargs)
         return self.original(*args, **kwargs)

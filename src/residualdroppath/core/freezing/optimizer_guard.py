@@ -108,7 +108,8 @@ class OptimizerGuard:
 
         Finds wrappers that write after the inner optimizer's step, and optimizers without step hooks.
         """
-        self._check(self._frozen(), BETWEEN_STEPS)
+        if self._sample is not None and self._sample.is_taken:
+            self._check(self._frozen(), BETWEEN_STEPS)
 
     def _before_step(self, optimizer: Optimizer) -> None:
         held = _held_by(optimizer)

@@ -6,29 +6,17 @@ at a model between its forwards (DDP, an optimizer, a copy, a checkpoint) sees a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from torch import nn
 
 from ..torch_internals import own_parameters
 from .ownership import Ownership
 
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a parameter is kept. It may be replaced there: by `load_state_dict(assign=True)`, by FSDP."""
-
-    own: dict[str, nn.Parameter | None]
-    key: str
-    name: str
-
-    @property
-    def parameter(self) -> nn.Parameter | None:
-        return self.own[self.key] if self.key in self.own else None
-
-
-SwitchedOff = tuple[_Place, nn.Parameter]
+# Where a parameter is kept, its key there and its name in the network. It may be replaced there: by
+# `load_state_dict(assign=True)`, by FSDP.
+Place = tuple[Mapping[str, nn.Parameter | None], str, str]
+SwitchedOff = tuple[Place, nn.Parameter]
 
 
 class ParameterFlags:
@@ -36,11 +24,8 @@ class ParameterFlags:
 
     def __init__(self, model: nn.Module, ownership: Ownership):
         paths = {id(module): f"{path}." if path else "" for path, module in model.named_modules()}
-        self._places: dict[int, list[_Place]] = {
-            owner: [
-                _Place(own_parameters(slot.module), slot.name, paths.get(id(slot.module), "") + slot.name)
-                for slot in slots
-            ]
+        self._places: dict[int, list[Place]] = {
+            owner: [(_kept_in(slot.module), slot.name, paths.get(id(slot.module), "") + slot.name) for slot in slots]
             for owner, slots in ownership.slots.items()
         }
 
@@ -51,7 +36,7 @@ class ParameterFlags:
     def named(self, owners: Iterable[int] | None = None) -> dict[str, nn.Parameter]:
         """Parameters by name: of these owners, or all."""
         owners = self._places if owners is None else owners
-        return {place.name: parameter for owner in owners for place, parameter in self._parameters(owner)}
+        return {name: parameter for owner in owners for (_, _, name), parameter in self._parameters(owner)}
 
     def switch_off(self, owners: Iterable[int]) -> list[SwitchedOff]:
         """No gradient for parameters of the owners, until `restore` is given what this returns."""
@@ -67,18 +52,23 @@ class ParameterFlags:
         """Flags as they were before `switch_off`."""
         for place, parameter in switched:
             parameter.requires_grad = True
-            current = place.parameter
+            current = place[0].get(place[1])
             if current is not None and current is not parameter and current.is_leaf:  # FSDP copies flags
                 current.requires_grad = True
 
     def clear_gradients(self, owners: Collection[int]) -> None:
         """Set gradients to None: a zero gradient would still move a weight by momentum and decay."""
         for owner in owners:
-            for place in self._places[owner]:
-                if (parameter := place.parameter) is not None:
+            for own, key, _ in self._places[owner]:
+                if (parameter := own.get(key)) is not None:
                     parameter.grad = None
 
-    def _parameters(self, owner: int) -> Iterator[tuple[_Place, nn.Parameter]]:
+    def _parameters(self, owner: int) -> Iterator[tuple[Place, nn.Parameter]]:
         for place in self._places[owner]:
-            if (parameter := place.parameter) is not None:
+            if (parameter := place[0].get(place[1])) is not None:
                 yield place, parameter
+
+
+def _kept_in(module: nn.Module) -> Mapping[str, nn.Parameter | None]:
+    own = own_parameters(module)
+    return own if isinstance(own, dict) else dict(own.items())  # of a scripted module it is a view without `get`

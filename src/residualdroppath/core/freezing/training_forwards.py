@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..forward_override import ForwardOverride, own_override
-from ..torch_internals import is_exporting, noticing_checkpoints, skipped_by_compiler
+from ..torch_internals import call_at_checkpoints, is_exporting, outside_of_graphs, skipped_by_compiler
 
 
 class Observer(Protocol):
@@ -59,9 +59,11 @@ class TrainingForwards:
             self._num_begun += 1
             self.num_running += 1
         self._thread.inside = True
+        self._thread.at_checkpoints = call_at_checkpoints(self.observer.recomputation)
 
     def __exit__(self, *_: object) -> None:
         self._thread.inside = False
+        call_at_checkpoints(self._thread.at_checkpoints)
         with self._lock:
             self.num_running -= 1
             self._num_begun -= 1
@@ -80,10 +82,6 @@ class TrainingForwards:
             self.num_running -= 1
             self._thread.inside = not outside
 
-    def run(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        with self, noticing_checkpoints(self.observer.recomputation):
-            return forward(*args, **kwargs)
-
 
 class WatchedForward(ForwardOverride):
     """Begins a training forward unless one runs already: any module can be called alone."""
@@ -97,7 +95,7 @@ class WatchedForward(ForwardOverride):
         if args and args[0] is self.module:  # bound as if it were a function of a class, by Accelerate's `unwrap_model`
             args = args[1:]
         if not self.module.training or not self.forwards.active:
-            if self.is_root:
+            if self.is_root and not torch.compiler.is_compiling():
                 self.forwards.observer.note_evaluation()
             return self.original(*args, **kwargs)
         if torch.compiler.is_compiling():
@@ -107,15 +105,29 @@ class WatchedForward(ForwardOverride):
             return _begin_outside_of_graphs(self.forwards, self.original, args, kwargs)
         if self.forwards.running_here or is_exporting():
             return self.original(*args, **kwargs)
-        return self.forwards.run(self.original, args, kwargs)
+        with self.forwards:
+            return self.original(*args, **kwargs)
 
 
 @skipped_by_compiler
 def _begin_outside_of_graphs(
     forwards: TrainingForwards, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    with forwards, noticing_checkpoints(forwards.observer.recomputation):
+    _enter(forwards)
+    try:
         return forward(*args, **kwargs)
+    finally:
+        _exit(forwards)
+
+
+@outside_of_graphs
+def _enter(forwards: TrainingForwards) -> None:
+    forwards.__enter__()
+
+
+@outside_of_graphs
+def _exit(forwards: TrainingForwards) -> None:
+    forwards.__exit__()
 
 
 def watch(model: nn.Module, forwards: TrainingForwards) -> list[WatchedForward]:
