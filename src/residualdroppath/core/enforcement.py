@@ -69,6 +69,11 @@ class Enforcement:
         self.watched += watch(self.model, self.forwards)
         self.tree.look()
 
+    def look_at_branches(self, branches: Sequence[Branch]) -> None:
+        """Take over what is known of the branches as they are now."""
+        for state, branch in zip(self.states, branches, strict=True):
+            state.has_batch_statistics = branch.has_batch_statistics
+
     def learns(self) -> tuple[bool, ...]:
         """By branch, whether the user lets any of its parameters learn."""
         return tuple(self.flags.learns(index) for index in range(self.num_branches))
@@ -81,16 +86,14 @@ class Enforcement:
         """Those whose gradient must be None when an optimizer steps, by name."""
         return self.flags.named(self.iteration.without_gradient)
 
-    def follow(self, iteration: Iteration, plan: Plan, branches: Sequence[Branch], *, stepping: bool) -> None:
+    def follow(self, iteration: Iteration, plan: Plan, *, stepping: bool) -> None:
         """From now on `iteration` is in force. Gradients of what it freezes become None.
 
         `stepping` from the iteration before: what that froze has none.
         """
         known = self.iteration.without_gradient if stepping else frozenset()
-        begins = plan != self.masks.plan
+        begins = stepping or plan != self.masks.plan
         self.iteration = iteration
-        for state, branch in zip(self.states, branches, strict=True):
-            state.has_batch_statistics = branch.has_batch_statistics
         self.masks.set_plan(plan)
         self._apply()
         self.flags.clear_gradients(iteration.without_gradient - known)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .branch import Branch
 from .freezing.ownership import TRUNK
-from .options import Options
+from .options import Granularity, Options
 from .planning.plan import Plan
 from .running.actions import drop, drop_rows, learn_rows, run_without_graph, scale_by, with_gradient_of_inputs
 from .running.add_point import Action
@@ -45,18 +46,22 @@ def iteration_of(plan: Plan, options: Options, branches: Sequence[Branch]) -> It
 
 def _drop_path(plan: Plan, options: Options, branches: Sequence[Branch], dropped: list[bool]) -> Iteration:
     """Dropped branches do not run; kept ones are scaled, if by `1 / keep_prob` at all."""
-    by_row = options.granularity == "sample"
-    actions: list[Action | None] = []
-    for is_dropped, rate in zip(dropped, plan.drop_rates, strict=True):
-        factor = 1.0 / (1.0 - rate) if options.scale_by_keep and 0.0 < rate < 1.0 else 1.0
-        if is_dropped:
-            actions.append(drop_rows(factor) if by_row else drop)
-        else:
-            actions.append(None if factor == 1.0 else scale_by(factor))
+    if_dropped, if_kept = _drop_path_actions(plan.drop_rates, options.scale_by_keep, options.granularity)
+    actions = tuple(if_dropped[i] if is_dropped else if_kept[i] for i, is_dropped in enumerate(dropped))
     not_run = frozenset(index for index, is_dropped in enumerate(dropped) if is_dropped)
-    if by_row:
-        return Iteration(tuple(actions), begin_without_gradient=not_run)
-    return Iteration(tuple(actions), without_gradient=not_run)
+    if options.granularity == "sample":
+        return Iteration(actions, begin_without_gradient=not_run)
+    return Iteration(actions, without_gradient=not_run)
+
+
+@functools.lru_cache(maxsize=16)  # rates change seldom
+def _drop_path_actions(
+    drop_rates: tuple[float, ...], scale_by_keep: bool, granularity: Granularity
+) -> tuple[list[Action], list[Action | None]]:
+    """By branch, what it does if it is dropped, and if it is kept."""
+    factors = [1.0 / (1.0 - rate) if scale_by_keep and 0.0 < rate < 1.0 else 1.0 for rate in drop_rates]
+    if_dropped = [drop_rows(factor) if granularity == "sample" else drop for factor in factors]
+    return if_dropped, [None if factor == 1.0 else scale_by(factor) for factor in factors]
 
 
 def _dropped_part(plan: Plan, options: Options, branches: Sequence[Branch], dropped: list[bool]) -> Iteration:

@@ -240,6 +240,7 @@ class ResidualDropPath:
         self.branches = make_branches(
             self.discovery, self._enforcement.ownership, self._rates, self._learns, self.options
         )
+        self._enforcement.look_at_branches(self.branches)
         self._plan_options = PlanOptions(
             names=tuple(branch.name for branch in self.branches),
             drop_rates=tuple(branch.drop_rate for branch in self.branches),
@@ -253,7 +254,7 @@ class ResidualDropPath:
     def _go_to(self, iteration: int, *, stepping: bool = False) -> None:
         self.plan = make_plan(self._plan_options, iteration)
         effect = iteration_of(self.plan, self.options, self.branches)
-        self._enforcement.follow(effect, self.plan, self.branches, stepping=stepping)
+        self._enforcement.follow(effect, self.plan, stepping=stepping)
 
     def _starts_cycle(self) -> bool:
         if self.options.schedule == "random":
