@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from timm.models.rexnet import LinearBottleneck
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -957,6 +958,14 @@ def weight_normed() -> nn.Module:
 
 TABLE["weight_norm"] = Own(lambda: WrapsBranch(weight_normed()), {"": ("fn",)})
 TABLE["data_parallel"] = Own(lambda: nn.DataParallel(WrapsBranch(linear())), {"module": ("module.fn",)})
+
+
+# Registered for its class: the branch is wider than the shortcut, which is added to its first channels.
+TABLE["rexnet_of_timm"] = Own(
+    lambda: nn.Sequential(LinearBottleneck(WIDTH, 2 * WIDTH, 1, exp_ratio=2.0), conv(1, inputs=2 * WIDTH)),
+    {"0": ("0.conv_exp", "0.conv_dw", "0.conv_pwl")},
+    Maps,
+)
 
 
 class Sequences(nn.Module):

@@ -31,7 +31,7 @@ REPRESENTATIVE = {
     *(f"transformers/{name}" for name in ("bert", "gpt2", "llama", "swin", "t5", "wav2vec2")),
 }
 HELD_TO_CONTRACTS = {"timm/tnt", "timm/nfnet", "timm/dla", "torchvision/swin_transformer", "transformers/bert"}
-HELD_TO_CONTRACTS |= {"transformers/llama", "transformers/t5", "transformers/wav2vec2"}
+HELD_TO_CONTRACTS |= {f"transformers/{name}" for name in ("llama", "swin", "t5", "wav2vec2")}
 WITHOUT_BRANCHES = "torchvision/vgg"
 
 
