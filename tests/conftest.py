@@ -1,6 +1,14 @@
 """What all tests need before they import anything, and the marker `pairs`."""
 
+# ruff: noqa: E402, numpy and torch read the environment when they are imported
+
 from __future__ import annotations
+
+import os
+
+# Tiny arrays, and a worker per core: more threads only wait for each other, at several times the cost.
+for library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -10,7 +18,7 @@ from tiers import is_taken
 
 ensure_torchvision_ops()
 
-torch.set_num_threads(1)  # tiny tensors, and a worker per core
+torch.set_num_threads(1)
 
 
 @pytest.hookimpl(tryfirst=True)
