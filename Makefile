@@ -1,4 +1,5 @@
 # Two commands: `make demo` sets up and compares the three methods on digits; `make test` sets up and tests.
+# `make test-full` runs also the tests of what a change in one place rarely breaks.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +7,7 @@ INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 # On all cores, where pip would take one; a few files are for other Pythons.
 COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
-.PHONY: demo test coverage lint setup
+.PHONY: demo test test-full coverage lint setup
 
 demo: $(VENV)/.train
 	$(BIN)/rdp compare --config recipes/digits.yaml --out runs/digits-$$(date +%Y%m%d-%H%M%S)
@@ -14,8 +15,11 @@ demo: $(VENV)/.train
 test: setup lint
 	$(BIN)/pytest
 
+test-full: setup lint
+	$(BIN)/pytest -m ""
+
 coverage: setup
-	$(BIN)/python -m tests.zoo.coverage
+	PYTHONPATH=tests $(BIN)/python -m zoo.coverage
 
 lint: setup
 	$(BIN)/ruff check .

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -70,6 +70,11 @@ def test_recipes_are_valid(path: Path):
 
 
 @pytest.mark.parametrize("script", ["generate.py", "spiral.py", "analyze.py"])
-def test_tables_and_records_agree(script: str):
-    checked = subprocess.run([sys.executable, ROOT / "docs" / script, "--check"], cwd=ROOT, capture_output=True)
-    assert checked.returncode == 0, checked.stderr.decode()
+def test_tables_and_records_agree(script: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", [script, "--check"])
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    monkeypatch.chdir(ROOT)
+    try:
+        runpy.run_path(str(ROOT / "docs" / script), run_name="__main__")
+    except SystemExit as stopped:
+        assert stopped.code in (0, None), stopped.code

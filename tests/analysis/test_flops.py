@@ -232,7 +232,14 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+SLOW = ("swin", "efficientnet")
+every_network = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.full if name in ("swin", "efficientnet") else ()) for name in NETWORKS],
+)
+
+
+@every_network
 def test_share_is_what_dropping_the_branch_saves(name: str) -> None:
     """And the meta device counts the same."""
     kind, shape = NETWORKS[name]
@@ -249,7 +256,7 @@ def test_share_is_what_dropping_the_branch_saves(name: str) -> None:
     assert count_flops(make(kind, "meta"), x.to("meta")) == flops
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@every_network
 def test_shares_sum_to_less_than_the_whole(name: str) -> None:
     kind, shape = NETWORKS[name]
     flops = count_flops(make(kind, "meta"), torch.ones(ROWS, *shape, device="meta"))

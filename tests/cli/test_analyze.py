@@ -49,7 +49,7 @@ def test_a_run_from_the_command_line(run: Path, tmp_path: Path, capsys: pytest.C
         ([*SMALL, "--measures", "cka", "cka"], "different"),
         ([*SMALL, "--samples", "3"], "samples"),
         ([*SMALL, "--data", "nowhere"], "nowhere"),
-        (["torchvision/vgg11", "--image-size", "32", *TINY], "no residual branch"),
+        (["torchvision/squeezenet1_1", "--image-size", "32", *TINY], "no residual branch"),
         (["transformers/BertModel", *TINY], "classify images"),
         (["missing.safetensors", *TINY], "not there"),
         ([*SMALL, "--part", "validation", "--device", "toaster"], "device"),

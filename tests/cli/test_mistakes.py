@@ -70,7 +70,7 @@ def test_mistake_in_an_option(capsys: pytest.CaptureFixture[str], command: str, 
     ("options", "told"),
     [
         ("--model resnet999", "did you mean resnet"),
-        ("--model vgg11 --image-size 32", "No residual branch was found in VGG"),
+        ("--model mobilenetv1_100 --image-size 32", "No residual branch was found in EfficientNet"),
         ("--model densenet121", "does not take 8x8 images"),
     ],
 )

@@ -10,12 +10,12 @@ from unittest.mock import patch
 
 from torch import nn
 
+from contracts.discover_once import carried_over
 from residualdroppath.core import reference, residual_drop_path
 from residualdroppath.core.discovery import registry
 from residualdroppath.core.discovery.found import Discovery
 from residualdroppath.core.discovery.network_walk import discover
 from residualdroppath.core.graph.call_form import is_plain
-from zoo.contracts import carried_over
 
 from .tiny_models import BUILT
 

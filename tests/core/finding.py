@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from contracts.comparing import Inputs
+from contracts.subject import Subject
 from residualdroppath import NoResidualBranchError
 from residualdroppath.core.discovery.network_walk import discover
 from residualdroppath.core.freezing.ownership import assign_owners
@@ -70,8 +72,17 @@ def assert_branches(model: nn.Module, members: Mapping[str, tuple[str, ...]]) ->
 def seeded(build: Callable[[], nn.Module], noise: float = 0.1) -> nn.Module:
     """A network in float64 and training mode, no parameter at zero, the same at every call."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         model = build().double()
         for parameter in model.parameters():
             parameter.data += noise * torch.randn_like(parameter)
     return model.train()
+
+
+def subject(
+    build: Callable[[], nn.Module], inputs: Callable[[int], Inputs], members: Mapping[str, tuple[str, ...]]
+) -> Subject:
+    """A network to be held to the contracts, its branches made of these modules and parameters."""
+    made = Subject(build, inputs)
+    made.branches = {branch: set(names) for branch, names in made_of(made.plain, members).items()}
+    return made

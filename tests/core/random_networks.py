@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,9 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 from torch import Tensor, nn
 
+from contracts.by_hand import TRUNK
+from contracts.by_hand import Gate as NamedGate
+from contracts.comparing import Inputs
+from contracts.subject import Subject
+
 from .random_blocks import OVERWRITES_BRANCH, OVERWRITES_SHORTCUT, Block, BlockSpec, BranchSpec, Family, Gate
 
-TRUNK = "trunk"
 WIDTHS = (4, 6, 8)
 LENGTH = 8
 BETWEEN = {"relu": nn.ReLU, "relu_": lambda: nn.ReLU(inplace=True)}
@@ -41,7 +46,7 @@ class NetworkSpec:
     def build(self) -> Network:
         """The network in float64 and training mode, the same at every call."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.default_generator.manual_seed(self.seed)
             network = Network(self).double()
             for parameter in network.parameters():
                 parameter.data += 0.2 * torch.randn_like(parameter)
@@ -51,6 +56,20 @@ class NetworkSpec:
         generator = torch.Generator().manual_seed(seed)
         shape = (self.rows, 5, LENGTH) if self.convolutional else (self.rows, 5)
         return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    def subject(self) -> Subject:
+        """To be held to the contracts."""
+        return Subject(
+            build=self.build,
+            inputs=lambda seed: {"x": self.inputs(seed)},
+            branches=expected_branches(self).parameters,
+            formula=formula,
+            can_be_pickled=True,
+        )
+
+
+def formula(network: Network, inputs: Inputs, gate: NamedGate) -> Tensor:
+    return network.formula(inputs["x"], lambda block, index, run: gate(network.branch_name(block, index), run))
 
 
 class Network(nn.Module):
@@ -131,10 +150,12 @@ class Expected:
 
     parameters: dict[str, set[str]]
     blocks: tuple[int, ...]
-    shared: set[str]
 
-    def owner(self, parameter: str) -> str:
-        return next((branch for branch, names in self.parameters.items() if parameter in names), TRUNK)
+    def can_be_dropped(self, options: dict[str, Any]) -> bool:
+        """Whether some branch has a rate above 0: one behind the first block, or any; with something to train."""
+        rated = [block > 0 or max(self.blocks) == 0 or options["rate_over_depth"] == "uniform" for block in self.blocks]
+        trained = [bool(names) or options["schedule"] == (1, 0) for names in self.parameters.values()]
+        return any(map(operator.and_, rated, trained))
 
 
 def expected_branches(spec: NetworkSpec) -> Expected:
@@ -164,7 +185,6 @@ def expected_branches(spec: NetworkSpec) -> Expected:
     return Expected(
         parameters={branch: {name for name, mine in names.items() if mine == {branch}} for branch in found},
         blocks=tuple(numbers[block] for block, _ in found.values()),
-        shared={name for name, mine in names.items() if len(mine) > 1},
     )
 
 

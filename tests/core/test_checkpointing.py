@@ -255,6 +255,7 @@ def counted_iteration(model: nn.Module, inputs: Tensor, seed: int) -> tuple[Trac
 
 @of_cases(CASES)
 @every_option
+@pytest.mark.pairs
 def test_everything_equals_what_it_is_without_checkpointing(case: Case, options: dict[str, Any]) -> None:
     model, other = case.tiny.build(), case.tiny.build()
     rdps = [ResidualDropPath(m, 0.5, rate_over_depth="uniform", seed=2, **options) for m in (model, other)]
@@ -280,6 +281,7 @@ def test_everything_equals_what_it_is_without_checkpointing(case: Case, options:
 
 @of_cases(AROUND_BLOCKS)
 @both_freezes
+@pytest.mark.pairs
 def test_what_is_checkpointed_runs_again_as_it_ran(case: Case, freeze: Any) -> None:
     """Under the plan of its forward: no branch is dropped anew, whatever the random generators say by then."""
     model = case.tiny.build()
@@ -383,6 +385,7 @@ def run_reentrant(model: nn.Module, inputs: Tensor) -> Tensor:
 @of_cases(AROUND_BLOCKS)
 @both_freezes
 @pytest.mark.parametrize("kind", ["drop_path", "dropped_part"])
+@pytest.mark.pairs
 def test_the_reentrant_kind_is_refused(case: Case, freeze: Any, kind: str) -> None:
     """At the first forward, and before anything is learned."""
     model = case.tiny.build()
@@ -462,6 +465,7 @@ def test_a_block_that_is_one_reentrant_checkpoint_is_refused() -> None:
 
 @both_freezes
 @of_cases([case for case in CASES if case.tiny.name != "hf_forward"])
+@pytest.mark.pairs
 def test_a_training_mode_forward_without_gradients_is_let_through(case: Case, freeze: Any) -> None:
     """As in recalibrating norms; checkpointed by the other kind or not at all."""
     model, plain = case.tiny.build(), case.tiny.build()
@@ -486,6 +490,7 @@ def test_a_training_mode_forward_without_gradients_is_let_through(case: Case, fr
 
 @of_cases(AROUND_BLOCKS)
 @pytest.mark.parametrize("how", ["evaluation", "removed"])
+@pytest.mark.pairs
 def test_the_reentrant_kind_is_let_through_where_nothing_is_frozen(case: Case, how: str) -> None:
     model, plain = case.tiny.build(), case.tiny.build()
     rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform")

@@ -36,15 +36,23 @@ def fresh_counters() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("compiled", "name", "freeze"),
     [
-        ("branches", "timm_basic", "parameters"),
-        ("branches", "timm_basic", "stop_gradient"),
-        ("branches", "timm_vit", "parameters"),
+        ("branches", "own_add", "parameters"),
         ("branches", "inplace_add", "stop_gradient"),
-        ("branches", "layer_scale", "parameters"),
-        ("model", "timm_basic", "stop_gradient"),
-        ("model", "timm_vit", "parameters"),
-        ("both", "timm_basic", "parameters"),
-        ("both", "timm_vit", "stop_gradient"),
+        ("model", "own_add", "stop_gradient"),
+        ("both", "layer_scale", "parameters"),
+        *(
+            pytest.param(*case, marks=pytest.mark.full)
+            for case in [
+                ("branches", "timm_basic", "parameters"),
+                ("branches", "timm_basic", "stop_gradient"),
+                ("branches", "timm_vit", "parameters"),
+                ("branches", "layer_scale", "parameters"),
+                ("model", "timm_basic", "stop_gradient"),
+                ("model", "timm_vit", "parameters"),
+                ("both", "timm_basic", "parameters"),
+                ("both", "timm_vit", "stop_gradient"),
+            ]
+        ),
     ],
 )
 def test_few_graphs_and_the_same_gradients(name: str, freeze: Freeze, compiled: str) -> None:

@@ -107,6 +107,7 @@ def averaged_by_timm(model: nn.Module) -> ModelEmaV3:
 @some_models("timm_basic", "timm_vit", "two_adds")
 @pytest.mark.parametrize("make", [averaged_by_torch, averaged_by_timm], ids=["torch", "timm"])
 @pytest.mark.parametrize("start", ["drop_path", "dropped_part"])
+@pytest.mark.pairs
 def test_an_average_kept_through_training(tiny: TinyModel, make: Callable[[nn.Module], nn.Module], start: str) -> None:
     """Made while parts are dropped or frozen, it averages all, and runs as the plain model in both modes."""
     model, plain = tiny.build(), tiny.build()

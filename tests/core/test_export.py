@@ -14,7 +14,7 @@ from residualdroppath import ResidualDropPath
 from .stepping import assert_equal, forward_backward, sgd_step
 from .tiny_models import BY_NAME, TinyModel, some_models
 
-typical_models = some_models("timm_basic", "timm_vit")
+typical_models = some_models("two_adds", full=("timm_basic", "timm_vit"))
 
 
 def trained(tiny: TinyModel, state: str) -> nn.Module:
@@ -95,7 +95,13 @@ def assert_same_program(program: ExportedProgram, expected: ExportedProgram) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "state"), [("timm_basic", "removed"), ("timm_basic", "drop_path"), ("timm_vit", "dropped_part")]
+    ("name", "state"),
+    [
+        ("two_adds", "dropped_part"),
+        pytest.param("timm_basic", "removed", marks=pytest.mark.full),
+        pytest.param("timm_basic", "drop_path", marks=pytest.mark.full),
+        pytest.param("timm_vit", "dropped_part", marks=pytest.mark.full),
+    ],
 )
 @pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.:FutureWarning")  # PyTorch's own
 def test_onnx_export(name: str, state: str) -> None:

@@ -850,7 +850,8 @@ HEADS = [
     refined_boxes,
 ]
 
-EVERYTHING = [*REPARAMETRISED, *NAS, *POSITIONS, *ATTENTIONS, *PYRAMIDS, *PARALLEL, *GATES, *OVER_TIME, *HEADS]
+GROUPS = [REPARAMETRISED, NAS, POSITIONS, ATTENTIONS, PYRAMIDS, PARALLEL, GATES, OVER_TIME, HEADS]
+EVERYTHING = [build for group in GROUPS for build in group]
 
 
 @block(f=two_convs)
@@ -858,13 +859,22 @@ def true_block(m: Any, x: Map) -> Map:
     return x + m.f(x)
 
 
-def cases(names: Any) -> list[Any]:
-    """Parameters of a test, named."""
+def cases(names: Any, default: Any = None) -> list[Any]:
+    """Parameters of a test, named; in the full tier alone where they are not in `default`."""
     named = {name if isinstance(name, str) else name.__name__: name for name in names}
-    return [pytest.param(case, id=name) for name, case in named.items()]
+    marks = {name: () if default is None or name in default else pytest.mark.full for name in named}
+    return [pytest.param(case, id=name, marks=marks[name]) for name, case in named.items()]
 
 
-@pytest.mark.parametrize("build", cases(EVERYTHING))
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group[0].__name__)
+def test_what_has_no_branch_beside_true_branches(group: Any) -> None:
+    """All of a group in one network, one by one in the full tier."""
+    model = nn.Sequential(true_block(), *(build() for build in group), true_block())
+    last = len(group) + 1
+    assert_branches(model, {"0": ("0.f",), f"{last}": (f"{last}.f",)})
+
+
+@pytest.mark.parametrize("build", cases(EVERYTHING, {"repvgg", "nas_cell", "highway", "moving_average"}))
 def test_what_has_no_branch(build: Any) -> None:
     module = build()
     module(torch.rand(2, CHANNELS, 8, 8))  # it is a module that runs
@@ -895,6 +905,7 @@ def timm_model(name: str) -> nn.Module:
         return create_model(name)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["repvgg_a0", "mobileone_s0"])
 def test_timm_has_no_branch(name: str) -> None:
     assert branches_of(timm_model(name)) == {}
@@ -909,6 +920,7 @@ def members_by_class(model: nn.Module, members: dict[str, tuple[str, ...]]) -> d
     }
 
 
+@pytest.mark.full
 def test_repvit_of_timm() -> None:
     """The token mixers are re-parametrised sums, the channel mixers residual."""
     model = timm_model("repvit_m0_9")
@@ -916,22 +928,19 @@ def test_repvit_of_timm() -> None:
     assert branches_of(model) == made_of(model, expected)
 
 
-@pytest.mark.parametrize(
-    ("name", "trunk"),
-    [
-        ("xcit_nano_12_p16_224", ("patch_embed", "pos_embed", "cls_token", "norm", "head")),
-        ("volo_d1_224", ("patch_embed", "pos_embed", "cls_token", "aux_head", "norm", "head")),
-        (
-            "deit_tiny_distilled_patch16_224",
-            ("patch_embed", "pos_embed", "cls_token", "dist_token", "head", "head_dist"),
-        ),
-        ("vit_tiny_patch16_224", ("patch_embed", "pos_embed", "cls_token", "norm", "head")),
-        ("twins_svt_small", ("patch_embeds", "norm", "head")),
-        ("crossvit_tiny_240", ("patch_embed", "pos_embed_0", "cls_token_0", "norm", "head")),
-    ],
-)
-def test_embeddings_and_heads_of_timm_are_trunk(name: str, trunk: tuple[str, ...]) -> None:
-    model = timm_model(name)
+HEADS_OF_TIMM = {
+    "xcit_nano_12_p16_224": ("patch_embed", "pos_embed", "cls_token", "norm", "head"),
+    "volo_d1_224": ("patch_embed", "pos_embed", "cls_token", "aux_head", "norm", "head"),
+    "deit_tiny_distilled_patch16_224": ("patch_embed", "pos_embed", "cls_token", "dist_token", "head", "head_dist"),
+    "vit_tiny_patch16_224": ("patch_embed", "pos_embed", "cls_token", "norm", "head"),
+    "twins_svt_small": ("patch_embeds", "norm", "head"),
+    "crossvit_tiny_240": ("patch_embed", "pos_embed_0", "cls_token_0", "norm", "head"),
+}
+
+
+@pytest.mark.parametrize("name", cases(HEADS_OF_TIMM, {"deit_tiny_distilled_patch16_224"}))
+def test_embeddings_and_heads_of_timm_are_trunk(name: str) -> None:
+    model, trunk = timm_model(name), HEADS_OF_TIMM[name]
     found = branches_of(model)
     assert len(found) >= 20
     names = [name for name, _ in model.named_parameters()]
@@ -951,7 +960,8 @@ BY_CLASS = {"Bottleneck": RESNET, "InvertedResidual": ("",)}
             "retinanet_resnet50_fpn", "fcos_resnet50_fpn", "ssdlite320_mobilenet_v3_large", "maskrcnn_resnet50_fpn_v2",
             "keypointrcnn_resnet50_fpn", "deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large", "fcn_resnet50",
             "lraspp_mobilenet_v3_large",
-        ]
+        ],
+        {"fasterrcnn_resnet50_fpn", "deeplabv3_mobilenet_v3_large"},
     ),
 )  # fmt: skip
 def test_detection_and_segmentation_of_torchvision(name: str) -> None:
@@ -981,7 +991,8 @@ DETR_DECODER = {"self_attn", "encoder_attn", "mlp"}
         [
             "SegformerForSemanticSegmentation", "YolosForObjectDetection", "UperNetForSemanticSegmentation",
             "DeformableDetrForObjectDetection", "ConditionalDetrForObjectDetection", "RTDetrForObjectDetection",
-        ]
+        ],
+        {"RTDetrForObjectDetection"},
     ),
 )  # fmt: skip
 def test_heads_of_transformers_are_trunk(name: str) -> None:

@@ -85,6 +85,7 @@ def zero_then_step(optimizer: Optimizer, rdp: ResidualDropPath, *, set_to_none: 
 @typical_models
 @every_optimizer
 @pytest.mark.parametrize("order", [step_then_zero, zero_then_step])
+@pytest.mark.pairs
 def test_frozen_parameters_and_their_optimizer_state_are_bit_identical(
     tiny: TinyModel, make_optimizer: Callable[..., Optimizer], order: Callable[..., None]
 ) -> None:
@@ -97,6 +98,7 @@ def test_frozen_parameters_and_their_optimizer_state_are_bit_identical(
     [{"freeze": "stop_gradient"}, {"train_trunk": True}, {"schedule": (1, 2)}, {"schedule": "random"}],
     ids=str,
 )
+@pytest.mark.pairs
 def test_frozen_under_other_options(tiny: TinyModel, options: dict[str, Any]) -> None:
     for set_to_none in (False, True):
         check_frozen(tiny, OPTIMIZERS["adamw_foreach"], partial(zero_then_step, set_to_none=set_to_none), **options)

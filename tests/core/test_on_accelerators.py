@@ -27,6 +27,7 @@ EVERY_OPTION = pytest.mark.parametrize(
 
 @EVERY_OPTION
 @some_models("timm_basic", "timm_vit", "own_add", "projection")
+@pytest.mark.pairs
 def test_the_host_never_waits_for_the_device(tiny: TinyModel, options: dict[str, Any]) -> None:
     """On the meta device there are no values: `.item()`, `if tensor:` and masks read by the host raise there."""
     model = tiny.build().to("meta")
@@ -53,6 +54,7 @@ def test_the_meta_device_would_tell() -> None:
 
 @EVERY_OPTION
 @some_models("timm_basic", "two_adds")
+@pytest.mark.pairs
 def test_frozen_under_a_gradient_scaler(tiny: TinyModel, options: dict[str, Any]) -> None:
     """Also where the scaler skips the update because a gradient is not finite."""
     model = tiny.build()
@@ -81,6 +83,7 @@ def test_frozen_under_a_gradient_scaler(tiny: TinyModel, options: dict[str, Any]
 
 @EVERY_OPTION
 @some_models("timm_basic", "torchvision_resnet", "timm_bottleneck_d")
+@pytest.mark.pairs
 def test_channels_last_changes_nothing_but_the_layout(tiny: TinyModel, options: dict[str, Any]) -> None:
     networks = [tiny.build(), tiny.build().to(memory_format=torch.channels_last)]  # pyright: ignore
     rdps = [ResidualDropPath(network, 0.5, rate_over_depth="uniform", **options) for network in networks]

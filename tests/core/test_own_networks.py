@@ -14,15 +14,18 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from timm.models.rexnet import LinearBottleneck
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from contracts.option_pairs import one_row, row_of_each_mode
+from contracts.subject import Subject
+from contracts.walk import check_contracts
 from residualdroppath import NoResidualBranchError, ResidualDropPath
 from residualdroppath.core.running.actions import scale_by
-from zoo.contracts import Contracts
 
-from .finding import assert_branches, block, seeded
+from .finding import assert_branches, block, seeded, subject
 
 WIDTH = 6
 
@@ -105,9 +108,12 @@ class Own:
     def build(self) -> nn.Module:
         return seeded(lambda: self.network(self.make))
 
-    def inputs(self) -> dict[str, Tensor]:
+    def inputs(self, seed: int) -> dict[str, Tensor]:
         shape = (5,) if self.network is Vectors else (3, 8, 8)
-        return {"x": torch.randn(4, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))}
+        return {"x": torch.randn(4, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))}
+
+    def subject(self) -> Subject:
+        return subject(self.build, self.inputs, self.members())
 
 
 TABLE: dict[str, Own] = {}
@@ -954,6 +960,14 @@ TABLE["weight_norm"] = Own(lambda: WrapsBranch(weight_normed()), {"": ("fn",)})
 TABLE["data_parallel"] = Own(lambda: nn.DataParallel(WrapsBranch(linear())), {"module": ("module.fn",)})
 
 
+# Registered for its class: the branch is wider than the shortcut, which is added to its first channels.
+TABLE["rexnet_of_timm"] = Own(
+    lambda: nn.Sequential(LinearBottleneck(WIDTH, 2 * WIDTH, 1, exp_ratio=2.0), conv(1, inputs=2 * WIDTH)),
+    {"0": ("0.conv_exp", "0.conv_dw", "0.conv_pwl")},
+    Maps,
+)
+
+
 class Sequences(nn.Module):
     """Tokens of a vector each, through layers of `torch.nn` or of a user."""
 
@@ -991,22 +1005,28 @@ def decoder(m: Any, x: Tensor) -> Tensor:
     return m.decoder(x, x.flip(1))
 
 
-@pytest.mark.parametrize("name", TABLE)
+# Spellings of what others in the table do too: of these the branches alone are looked at, which is quick.
+ALIKE = {"plus_reversed", "operator_add", "dunder_add", "scaled_after", "sum_from_shortcut", "projection_with_norm"}
+ALIKE |= {"a_lambda", "nested_function", "loop_over_items", "loop_over_sequential", "first_of_tuple", "layer_scale"}
+ALIKE |= {"branch_returns_a_tuple_item", "method_add", "identity_module", "parallel_as_two", "scaled_by_number"}
+NUMBERS = {name: number for number, name in enumerate(TABLE)}
+
+
+@pytest.mark.parametrize("name", sorted(ALIKE))
 def test_branches(name: str) -> None:
     case = TABLE[name]
     assert_branches(case.build(), case.members())
 
 
-# Spellings of what others in the table do too: their branches are checked, which is quick.
-ALIKE = {"plus_reversed", "operator_add", "dunder_add", "scaled_after", "sum_from_shortcut", "projection_with_norm"}
-ALIKE |= {"a_lambda", "nested_function", "loop_over_items", "loop_over_sequential", "first_of_tuple", "layer_scale"}
-ALIKE |= {"branch_returns_a_tuple_item", "method_add", "identity_module", "parallel_as_two", "scaled_by_number"}
-
-
 @pytest.mark.parametrize("name", [name for name in TABLE if name not in ALIKE])
 def test_contracts(name: str) -> None:
-    case = TABLE[name]
-    Contracts(case.build, case.inputs()).check_all()
+    check_contracts(TABLE[name].subject(), one_row(NUMBERS[name]))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", TABLE)
+def test_contracts_under_options_of_each_mode(name: str) -> None:
+    check_contracts(TABLE[name].subject(), row_of_each_mode(NUMBERS[name]))
 
 
 ENCODERS: dict[str, Callable[[], nn.Module]] = {
@@ -1031,16 +1051,16 @@ def test_layers_of_torch(name: str) -> None:
     members = {"self_attn": ("self_attn", *attention), "linear1": ("linear1", "linear2", *feed_forward)}
     if name == "decoder":
         members = {"self_attn": ("self_attn",), "multihead_attn": ("multihead_attn",), "linear1": members["linear1"]}
-    assert_branches(
-        build(),
-        {
-            f"{stack}.{index}.{suffix}": tuple(f"{stack}.{index}.{name}" for name in names)
-            for index in range(2)
-            for suffix, names in members.items()
-        },
-    )
-    inputs = torch.randn(4, 7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    Contracts(build, {"x": inputs}).check_all()
+    branches = {
+        f"{stack}.{index}.{suffix}": tuple(f"{stack}.{index}.{name}" for name in names)
+        for index in range(2)
+        for suffix, names in members.items()
+    }
+
+    def inputs(seed: int) -> dict[str, Tensor]:
+        return {"x": torch.randn(4, 7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))}
+
+    check_contracts(subject(build, inputs, branches), one_row(7 * list(ENCODERS).index(name)))
 
 
 # --- what a graph would not do

@@ -44,6 +44,7 @@ def train(model: nn.Module, tiny: TinyModel, rdp: ResidualDropPath | None = None
 
 @every_model
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+@pytest.mark.pairs
 def test_rates_of_zero_are_plain_training(tiny: TinyModel, options: dict[str, Any]) -> None:
     model, plain = tiny.build(), tiny.build()
     start = parameters_of(model)
@@ -58,6 +59,7 @@ def test_rates_of_zero_are_plain_training(tiny: TinyModel, options: dict[str, An
 
 @every_model
 @every_phase
+@pytest.mark.pairs
 def test_evaluation_is_the_untouched_model(tiny: TinyModel, steps: int) -> None:
     model, plain = tiny.build(), tiny.build()
     rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform", frozen_norm="batch")
@@ -87,6 +89,7 @@ def test_state_dict_is_that_of_the_untouched_model(tiny: TinyModel) -> None:
 @every_model
 @every_phase
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+@pytest.mark.pairs
 def test_remove_leaves_the_model_as_it_was(tiny: TinyModel, steps: int, options: dict[str, Any]) -> None:
     model = tiny.build()
     next(model.parameters()).requires_grad_(False)

@@ -53,6 +53,7 @@ class Training:
 @some_models("timm_basic", "two_adds", "dropout")
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("interrupted_at", [2, 3])
+@pytest.mark.pairs
 def test_resumed_equals_uninterrupted(tiny: TinyModel, options: dict[str, Any], interrupted_at: int) -> None:
     whole, first, second = (Training(tiny, options) for _ in range(3))
     whole.run(6)

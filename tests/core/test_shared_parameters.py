@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from contracts.option_pairs import one_row, row_of_each_mode
+from contracts.subject import Subject
+from contracts.walk import check_contracts
 from residualdroppath import ResidualDropPath
-from zoo.contracts import Contracts
 
-from .finding import block, branches_of, made_of, seeded
+from .finding import block, branches_of, made_of, seeded, subject
 from .tiny_blocks import WIDTH
 
 
@@ -297,11 +299,22 @@ def test_what_is_shared_learns_with_the_trunk(name: str, freeze: Any) -> None:
     assert learned == {id(p) for p in trunk}
 
 
+def case_of(name: str) -> Subject:
+    def inputs(seed: int) -> dict[str, Tensor]:
+        return {"x": torch.randn(5, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))}
+
+    return subject(lambda: seeded(CASES[name].build), inputs, CASES[name].branches)
+
+
 @every_case
 def test_contracts(name: str) -> None:
-    case = CASES[name]
-    inputs = torch.randn(5, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    Contracts(lambda: seeded(case.build), {"x": inputs}).check_all()
+    check_contracts(case_of(name), one_row(2 * list(CASES).index(name)))
+
+
+@pytest.mark.full
+@every_case
+def test_contracts_under_options_of_each_mode(name: str) -> None:
+    check_contracts(case_of(name), row_of_each_mode(list(CASES).index(name)))
 
 
 def test_a_branch_with_nothing_of_its_own_is_never_the_only_one_to_be_dropped() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import pytest
@@ -16,10 +17,13 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock as TorchvisionBasicBlock
 from torchvision.models.resnet import ResNet as TorchvisionResNet
 
+from contracts.by_hand import TRUNK, Gate
+from contracts.comparing import Inputs
+from contracts.subject import Subject
+
 from . import tiny_blocks as blocks
 from .tiny_blocks import ListStack, MaskedStack, Stack
 
-TRUNK = "trunk"
 BUILT: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # by model, the name of its row
 Branches = dict[str, tuple[str, ...]]
 
@@ -33,11 +37,12 @@ class TinyModel:
     branches: Branches
     input_shape: tuple[int, ...] = (5,)
     draws_random_numbers: bool = False  # dropout in a branch
+    formula: Callable[[Any, Inputs, Gate], Tensor] | None = None  # the forward by hand
 
     def build(self) -> nn.Module:
         """The model in float64 and training mode, the same at every call."""
         with torch.random.fork_rng():
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             model = self.make().double()
             # Libraries set the last norm or layer scale of a branch to zero: then nothing would be tested.
             for parameter in model.parameters():
@@ -57,6 +62,23 @@ class TinyModel:
                 if any(name == member or name.startswith(f"{member}.") for member in members):
                     owner_of[name] = branch
         return owner_of
+
+    def subject(self, rows: Callable[[int], int] = lambda seed: 5) -> Subject:
+        """To be held to the contracts on batches of `rows` rows, by seed; the plain network is built once."""
+        owners = self.owners(plain := _plain(self.name))
+        subject = Subject(
+            build=self.build,
+            inputs=lambda seed: {"x": self.inputs(seed, rows(seed))},
+            branches={branch: {name for name, owner in owners.items() if owner == branch} for branch in self.branches},
+            formula=self.formula,
+        )
+        subject.plain = plain
+        return subject
+
+
+@cache
+def _plain(name: str) -> nn.Module:
+    return BY_NAME[name].build()
 
 
 def members(block: str, *names: str) -> tuple[str, ...]:
@@ -92,6 +114,21 @@ def torchvision_resnet() -> nn.Module:
     return model
 
 
+def two_adds_by_hand(model: Any, inputs: Inputs, gate: Gate) -> Tensor:
+    x = model.stem(inputs["x"])
+    for index, block in enumerate(model.blocks):
+        x = x + gate(f"blocks.{index}.attn", partial(lambda block, x: block.attn(block.norm1(x)), block, x))
+        x = x + gate(f"blocks.{index}.mlp", partial(lambda block, x: block.mlp(block.norm2(x)), block, x))
+    return model.head(x)
+
+
+def post_activation_by_hand(model: Any, inputs: Inputs, gate: Gate) -> Tensor:
+    x = model.stem(inputs["x"])
+    for index, block in enumerate(model.blocks):
+        x = block.act(x + gate(f"blocks.{index}", partial(lambda block, x: block.bn(block.fc(x)), block, x)))
+    return model.head(x)
+
+
 TWO_CONVS = ("conv1", "bn1", "conv2", "bn2")
 THREE_CONVS = (*TWO_CONVS, "conv3", "bn3")
 
@@ -104,13 +141,19 @@ HAND_WRITTEN = [
         "two_adds",
         partial(Stack, blocks.TwoAdds),
         two_of_three(("norm1", "attn"), ("norm2", "mlp"), ("attn", "mlp")),
+        formula=two_adds_by_hand,
     ),
     TinyModel("layer_scale", partial(Stack, blocks.LayerScale), of_three("gamma", "f")),
     TinyModel("parallel_as_one", partial(Stack, blocks.ParallelAsOne), of_three("a", "b")),
     TinyModel("parallel_as_two", partial(Stack, blocks.ParallelAsTwo), two_of_three(("a",), ("b",), ("a", "b"))),
     TinyModel("pre_activation", partial(Stack, blocks.PreActivation), of_three("norm1", "fc1", "norm2", "fc2")),
     TinyModel("post_activation", partial(Stack, blocks.PostActivation), of_three("fc", "bn")),
-    TinyModel("post_activation_identity", partial(Stack, blocks.PostActivationIdentity), of_three("fc", "bn")),
+    TinyModel(
+        "post_activation_identity",
+        partial(Stack, blocks.PostActivationIdentity),
+        of_three("fc", "bn"),
+        formula=post_activation_by_hand,
+    ),
     TinyModel("projection", partial(Stack, blocks.Projection), of_three("fc1", "fc2")),
     TinyModel("dropout", partial(Stack, blocks.DropoutInside), of_three("fc1", "fc2"), draws_random_numbers=True),
     TinyModel("optional_mask", partial(MaskedStack, blocks.OptionalMask), of_three("f", under="layers")),
@@ -185,5 +228,13 @@ BY_NAME = {model.name: model for model in TABLE}
 every_model = pytest.mark.parametrize("tiny", TABLE, ids=lambda tiny: tiny.name)
 
 
-def some_models(*names: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("tiny", [BY_NAME[name] for name in names], ids=names)
+def some_models(*names: str, full: tuple[str, ...] = ()) -> pytest.MarkDecorator:
+    """These models, and in the full tier those of `full` too."""
+    parameters = [pytest.param(BY_NAME[name], id=name) for name in names]
+    parameters += [pytest.param(BY_NAME[name], id=name, marks=pytest.mark.full) for name in full]
+    return pytest.mark.parametrize("tiny", parameters)
+
+
+def every_model_in_full_but(*names: str) -> pytest.MarkDecorator:
+    """These models by default, all others in the full tier."""
+    return some_models(*names, full=tuple(name for name in BY_NAME if name not in names))

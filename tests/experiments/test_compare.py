@@ -94,7 +94,7 @@ def test_equal_cost(tmp_path: Path, known_costs: Any) -> None:
     assert write_compare_page(summary, tmp_path) == tmp_path / "index.html"
 
 
-@pytest.mark.parametrize("stop_at", [1, 2, 3])
+@pytest.mark.parametrize("stop_at", [2, *(pytest.param(stop_at, marks=pytest.mark.full) for stop_at in (1, 3))])
 def test_interrupted_comparison_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known_costs: dict[str, Cost], stop_at: int
 ) -> None:

@@ -32,6 +32,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "dropout": {"drop_path_rate": 0.5},
 }
 
+QUICK = ("plain", "mid-cycle", "random", "sample", "adamw", "fp16", "dropout")  # those of the default tier
+
 
 @pytest.fixture(autouse=True)
 def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +58,9 @@ def equal(ours: Any, theirs: Any) -> bool:
     return ours == theirs
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(name, marks=() if name in QUICK else pytest.mark.full) for name in RECIPES]
+)
 def test_resumed_equals_uninterrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str) -> None:
     if recipe == "dropout":
         monkeypatch.setattr(trainer, "create_model", with_dropout)
@@ -86,7 +90,9 @@ def test_resuming_a_run_that_has_ended_changes_nothing(tmp_path: Path) -> None:
     assert contents(tmp_path / "run") == before
 
 
-@pytest.mark.parametrize("write", ["_save_weights", "write_json", "write_atomically"])
+@pytest.mark.parametrize(
+    "write", ["_save_weights", pytest.param("write_json", marks=pytest.mark.full), "write_atomically"]
+)
 def test_interrupted_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str) -> None:
     """Stop at the first, second, ... call of what writes files, until the run gets through; resume each time."""
     train(tiny(), tmp_path / "whole")

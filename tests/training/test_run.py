@@ -132,7 +132,7 @@ def test_mistakes_found_at_the_start_leave_no_folder(tmp_path: Path) -> None:
         assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "convnext_atto"])
+@pytest.mark.parametrize("model", [pytest.param("vit_tiny_patch16_224", marks=pytest.mark.full), "convnext_atto"])
 def test_timm_models_train(tmp_path: Path, model: str) -> None:
     config = tiny(model=model, epochs=1, image_size=32, train_size=20, batch_size=10, drop_path_rate=0.5)
     result = train(config, tmp_path)

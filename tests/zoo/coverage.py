@@ -1,4 +1,6 @@
-"""Hold every written model to its expected branches and to the contracts: `python -m tests.zoo.coverage [--failed]`.
+"""Hold every written model to its expected branches and to the contracts.
+
+    PYTHONPATH=tests python -m zoo.coverage [--failed]
 
 First all branches, then contracts, slow files first, so that no core waits at the end. Writes results/coverage.json
 and, from it, docs/coverage.md.
@@ -23,15 +25,16 @@ from resource import RUSAGE_CHILDREN, getrusage
 import torch
 from rich.progress import Progress
 
+from contracts import walk
+from contracts.option_pairs import row_of_each_mode
 from residualdroppath import NoResidualBranchError
 from residualdroppath.core.discovery.network_walk import discover
 from residualdroppath.errors import first_line
 from residualdroppath.training.environment import environment
 
 from .check import differences, found_branches
-from .contracts import Contracts
 from .expected import ExpectedFile, ExpectedModel, load_expected
-from .models import build, inputs, some_model_of
+from .models import build, number_of, some_model_of, subject
 
 ROOT = Path(__file__).parents[2]
 RECORD, PAGE = ROOT / "results" / "coverage.json", ROOT / "docs" / "coverage.md"
@@ -104,7 +107,7 @@ def check_contracts(file: ExpectedFile) -> tuple[list[str], float]:
 def problems(model: ExpectedModel) -> list[str]:
     """The contract that a model breaks, if any."""
     try:
-        Contracts(lambda: build(model), inputs(model, rows=3)).check_all()
+        walk.check_contracts(subject(model), row_of_each_mode(number_of(model)))
     except Exception as error:  # whatever a network raises is its verdict
         return [f"{type(error).__name__}: {first_line(error)}"]
     return []
@@ -218,7 +221,7 @@ def main() -> None:
             print(f"{row.library}/{row.file}: {row.reason}")
     rows.sort(key=lambda row: (LIBRARIES.index(row.library), row.file))
     record = {
-        "command": "python -m tests.zoo.coverage",
+        "command": "PYTHONPATH=tests python -m zoo.coverage",
         "environment": environment(torch.device("cpu")),
         "run_again": [f"{file.library}/{file.file}" for file in files] if again else [],
         "minutes": round((time.perf_counter() - started) / 60, 1),

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from contracts.subject import Subject
 from residualdroppath.models.torchvision_ops import ensure_torchvision_ops
 
 from .expected import ExpectedFile, ExpectedModel
@@ -19,7 +20,7 @@ from .expected import ExpectedFile, ExpectedModel
 def build(model: ExpectedModel, seed: int = 0) -> nn.Module:
     """The network in float64 and training mode, every parameter away from zero, the same at every call."""
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         network = _MAKERS[model.library](model).double()
         # Libraries set the last norm or layer scale of a branch to zero: then nothing would be tested.
         for parameter in network.parameters():
@@ -37,6 +38,16 @@ def inputs(model: ExpectedModel, rows: int = 2, seed: int = 0) -> dict[str, Tens
         return transformers_inputs(model, rows, generator)
     images = torch.randn(rows, *model.input, dtype=torch.float64, generator=generator)
     return {"x": images}
+
+
+def subject(model: ExpectedModel) -> Subject:
+    """To be held to the contracts."""
+    return Subject(lambda: build(model), lambda seed: inputs(model, rows=3, seed=seed), strict=False)
+
+
+def number_of(model: ExpectedModel) -> int:
+    """That chooses its rows of options: any one, the same at every run."""
+    return sum(model.name.encode())
 
 
 def _timm(model: ExpectedModel) -> nn.Module:

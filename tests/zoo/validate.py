@@ -1,4 +1,4 @@
-"""Check that expected files name real models, blocks and parameters: `python -m tests.zoo.validate FILE...`.
+"""Check that expected files name real models, blocks and parameters: `PYTHONPATH=tests python -m zoo.validate FILE...`.
 
 Finds nothing by itself: it knows no more about residual branches than the files say.
 """

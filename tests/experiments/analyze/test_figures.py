@@ -22,7 +22,12 @@ from ..images import colours_of, near, panels
 
 
 @pytest.mark.parametrize(
-    ("draw", "count"), [(draw_profiles, len(PANELS)), (draw_matrices, 3 * len(MATRICES)), (draw_lesions, 3)]
+    ("draw", "count"),
+    [
+        pytest.param(draw_profiles, len(PANELS), marks=pytest.mark.full),
+        pytest.param(draw_matrices, 3 * len(MATRICES), marks=pytest.mark.full),
+        (draw_lesions, 3),
+    ],
 )
 def test_figures_of_a_pair(draw: Any, count: int, pair: Analysis, tmp_path: Path) -> None:
     figure = draw(pair.record)

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from residualdroppath.experiments.drawing import save_figure
+from residualdroppath.experiments.spiral import report
 from residualdroppath.experiments.spiral.config import SpiralConfig
 from residualdroppath.experiments.spiral.data import make_data
 from residualdroppath.experiments.spiral.figures import (
@@ -33,7 +35,13 @@ Run = tuple[dict[str, Any], Path]
 
 
 @pytest.mark.parametrize(
-    ("draw", "count"), [(draw_answer, 5), (draw_profiles, len(PANELS)), (draw_matrices, 4 * 4), (draw_sweep, 4)]
+    ("draw", "count"),
+    [
+        (draw_answer, 5),
+        pytest.param(draw_profiles, len(PANELS), marks=pytest.mark.full),
+        pytest.param(draw_matrices, 4 * 4, marks=pytest.mark.full),
+        (draw_sweep, 4),
+    ],
 )
 def test_figures_of_the_record(draw: Any, count: int, tiny_run: Run, tmp_path: Path) -> None:
     figure = draw(tiny_run[0])
@@ -91,7 +99,16 @@ def test_sheet_frames_what_is_recreated(tiny_run: Run) -> None:
     assert len(frames) == len(arrows) == 2
 
 
-def test_report_writes_every_file(tiny_run: Run) -> None:
+def blank(figure: Figure, path: Path) -> Path:
+    """In the place of `save_figure`, which takes most of the time and is looked at above."""
+    path.with_suffix(".svg").write_text("<svg/>")
+    Image.new("RGB", (1, 1)).save(path.with_suffix(".png"))
+    return path.with_suffix(".png")
+
+
+@pytest.mark.parametrize("save", [blank, pytest.param(save_figure, marks=pytest.mark.full)])
+def test_report_writes_every_file(save: Any, tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "save_figure", save)
     record, out = tiny_run
     page = write_report(record, out)
     names = {path.name for path in (out / "figures").iterdir()}

@@ -69,7 +69,10 @@ def test_pictures_of_the_first_seed(tiny: SpiralConfig, tiny_run: Run) -> None:
     assert not (tiny_run[1] / "plain" / "seed_1" / "pictures.npz").exists()
 
 
-def test_several_processes_and_a_resumed_run_give_the_same(tiny: SpiralConfig, tiny_run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.full)])
+def test_several_processes_and_a_resumed_run_give_the_same(
+    workers: int, tiny: SpiralConfig, tiny_run: Run, tmp_path: Path
+) -> None:
     record, out = tiny_run
     copy = tmp_path / "run"
     shutil.copytree(out, copy)
@@ -77,7 +80,7 @@ def test_several_processes_and_a_resumed_run_give_the_same(tiny: SpiralConfig, t
         (copy / row / f"seed_{seed}" / "result.json").unlink()
     kept = (copy / "drop_path" / "seed_0" / "result.json").stat().st_mtime_ns
     seen: list[tuple[int, int]] = []
-    again = run_spiral(tiny, copy, resume=True, workers=2, observe=lambda done, total: seen.append((done, total)))
+    again = run_spiral(tiny, copy, resume=True, workers=workers, observe=lambda done, total: seen.append((done, total)))
     assert again["rows"] == record["rows"] and results(copy) == results(out)
     assert (copy / "drop_path" / "seed_0" / "result.json").stat().st_mtime_ns == kept
     one, other = (load_file(path / "residual_drop_path/seed_1/model.safetensors") for path in (out, copy))
