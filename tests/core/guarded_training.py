@@ -18,7 +18,7 @@ LATER = ("2.weight", "2.bias", "4.weight", "4.bias")
 
 
 class GuardedTraining:
-    """Iterations that freeze `FIRST` and `LATER` in turn; every backward fills the gradients of all parameters."""
+    """Iterations that freeze `FIRST` and `LATER` in turn; a backward fills the gradients of all parameters."""
 
     def __init__(self, **options: Any) -> None:
         torch.manual_seed(0)
@@ -62,7 +62,10 @@ class GuardedTraining:
 
             def closure() -> float:
                 optimizer.zero_grad()
-                return float(self.forward_backward().detach())
+                loss = self.forward_backward()
+                for parameter in self.frozen_parameters().values():  # no hook comes after, but in use there is none
+                    parameter.grad = None
+                return float(loss.detach())
 
             optimizer.step(closure)
         else:

@@ -108,7 +108,7 @@ def test_other_models_may_step_as_often_as_they_like() -> None:
 
     def train() -> None:
         for _ in range(6):
-            for _ in range(5):
+            for _ in range(12):
                 other(torch.ones(1, 2)).sum().backward()
                 critic.step()
             training.step(optimizer)

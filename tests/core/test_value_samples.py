@@ -84,7 +84,17 @@ def test_as_many_values_as_promised() -> None:
         storage = tensor.untyped_storage()
         assert all(0 <= view.data_ptr() - storage.data_ptr() < storage.nbytes() for view in views)
     assert [view.numel() for view in value_samples.byte_views(torch.ones(3))] == [12]
+    assert [view.numel() for view in value_samples.byte_views(torch.ones(9).as_strided((1, 5), (7, 1)))] == [20]
     assert sum(view.numel() for view in value_samples.byte_views(torch.ones(6)[::2])) == 12
+
+
+def test_memory_around_a_parameter_is_not_its_own() -> None:
+    buffer = torch.zeros(3, 64)
+    sample, named = sampled(*(parameter(row) for row in buffer[:2]), parameter(buffer[2, ::2]))
+    buffer[2, 1::2] = 1
+    assert moved(sample, named) == []
+    buffer[1] = 1
+    assert moved(sample, named) == ["p1"]
 
 
 def test_comparison_is_of_bits() -> None:
@@ -111,6 +121,7 @@ def freed() -> nn.Parameter:
     "make",
     [
         lambda: parameter(torch.empty(0, 3)),
+        lambda: parameter(torch.ones(4)[:0]),
         lambda: parameter(torch.empty(5, device="meta")),
         lambda: parameter(torch.eye(3).to_sparse()),
         lambda: parameter(torch.eye(3).to_sparse_csr()),
@@ -119,7 +130,7 @@ def freed() -> nn.Parameter:
         lazy,
         freed,
     ],
-    ids=["empty", "meta", "sparse", "csr", "quantised", "conjugated", "lazy", "freed"],
+    ids=["empty", "nothing of some", "meta", "sparse", "csr", "quantised", "conjugated", "lazy", "freed"],
 )
 def test_what_has_no_memory_to_look_at_is_passed_over(make: Any) -> None:
     ordinary = parameter(torch.ones(4))
@@ -167,13 +178,14 @@ def test_another_storage_is_compared_by_value() -> None:
     "replace",
     [
         lambda named: named.update(p0=parameter(torch.zeros(8, 8))),
+        lambda named: named.update(p0=parameter(named["p0"].data)),
         lambda named: setattr(named["p0"], "data", named["p0"].data.double() + 1),
         lambda named: setattr(named["p0"], "data", torch.zeros(4, 4)),
         lambda named: setattr(named["p0"], "data", torch.zeros(8, 8).t()),
         lambda named: named.pop("p0"),
         lambda named: named.update(p2=parameter(torch.zeros(3))),
     ],
-    ids=["object", "dtype", "shape", "layout", "gone", "new"],
+    ids=["object", "object alone", "dtype", "shape", "layout", "gone", "new"],
 )
 def test_what_became_something_else_is_sampled_anew(replace: Any) -> None:
     sample, named = sampled(parameter(torch.rand(8, 8)), parameter(torch.ones(4)))
@@ -243,6 +255,10 @@ def test_tensors_that_wrap_tensors_are_sampled_by_what_they_wrap() -> None:
     wrapped.scale += 1  # pyright: ignore[reportAttributeAccessIssue]
     named["p2"].data += 1
     assert moved(sample, named) == ["p1", "p2"]
+    sample.take(named)
+    for replacement in (torch.ones(4), Wrapper(torch.ones(4), torch.ones(4)), torch.ones(4)):
+        named["p1"] = parameter(replacement)  # as FSDP swaps sharded and whole ones
+        assert moved(sample, named) == []
     opaque, one = sampled(parameter(Opaque(torch.ones(4, 4), torch.ones(4))))
     assert moved(opaque, one) == []
 

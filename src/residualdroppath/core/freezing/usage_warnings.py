@@ -124,7 +124,7 @@ class UsageWarnings:
             for name, parameter in self._parameters().items()
             if parameter.requires_grad and name not in self._held_names
         ]
-        if missing and self._held_names:
+        if missing:
             first = ", ".join(f"`{name}`" for name in missing[:3])
             self._warn(
                 "not held",

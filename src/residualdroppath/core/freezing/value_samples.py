@@ -236,7 +236,6 @@ def _is_readable(tensor: Tensor) -> bool:
         tensor.layout == torch.strided
         and tensor.device.type not in ("meta", "xla")
         and not (tensor.is_quantized or tensor.is_conj() or tensor.is_neg())
-        and tensor.numel() > 0
         and tensor.untyped_storage().nbytes() > 0
     )
 
