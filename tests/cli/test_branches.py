@@ -142,21 +142,22 @@ def test_two_rows_where_batch_norm_wants_them(capsys: pytest.CaptureFixture[str]
     ("name", "options", "inputs"),
     [
         ("BertModel", "{num_hidden_layers: 2}", {"input_ids": [1, 128]}),
-        ("LlamaModel", "{num_hidden_layers: 2}", {"input_ids": [1, 128]}),
+        pytest.param("LlamaModel", "{num_hidden_layers: 2}", {"input_ids": [1, 128]}, marks=pytest.mark.full),
         ("ViTForImageClassification", "{num_hidden_layers: 1}", {"pixel_values": [1, 3, 224, 224]}),
         ("T5Model", "{num_layers: 1}", {"input_ids": [1, 128], "decoder_input_ids": [1, 128]}),
         ("Wav2Vec2Model", "{num_hidden_layers: 1}", {"input_values": [1, 16000]}),
-        (
+        pytest.param(
             "WhisperModel",
             "{encoder_layers: 1, decoder_layers: 1}",
             {"input_features": [1, 80, 3000], "decoder_input_ids": [1, 128]},
+            marks=pytest.mark.full,
         ),
         (
             "CLIPModel",
             "{text_config: {num_hidden_layers: 1}, vision_config: {num_hidden_layers: 1}}",
             {"input_ids": [1, 77], "pixel_values": [1, 3, 224, 224]},
         ),
-        ("MixtralModel", "{num_hidden_layers: 1}", {"input_ids": [1, 128]}),
+        pytest.param("MixtralModel", "{num_hidden_layers: 1}", {"input_ids": [1, 128]}, marks=pytest.mark.full),
     ],
 )
 def test_transformers(

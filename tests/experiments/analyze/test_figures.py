@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from residualdroppath.errors import UserError
+from residualdroppath.experiments.analyze import report
 from residualdroppath.experiments.analyze.figures import draw_lesions, draw_matrices, draw_profiles
 from residualdroppath.experiments.analyze.panels import MATRICES, PAIR, PANELS, colours, matrix, profile, shown_panels
 from residualdroppath.experiments.analyze.report import drawings, read_unit_maps, write_report
@@ -18,7 +19,7 @@ from residualdroppath.experiments.analyze.run import Analysis, claimed
 from residualdroppath.experiments.analyze.summary import SCALARS, table_head, table_rows
 from residualdroppath.experiments.drawing import save_figure
 
-from ..images import colours_of, near, panels
+from ..images import blank, colours_of, near, panels
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,11 @@ def test_the_table_shows_both_and_their_difference(pair: Analysis, single: Analy
     assert not any(row[0] == "accuracy (%)" for row in table_rows(single.record))
 
 
-def test_the_page_is_whole_and_needs_nothing_else(pair: Analysis, tmp_path: Path) -> None:
+@pytest.mark.parametrize("save", [blank, pytest.param(save_figure, marks=pytest.mark.full)])
+def test_the_page_is_whole_and_needs_nothing_else(
+    save: Any, pair: Analysis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "save_figure", save)
     page = write_report(pair, tmp_path).read_text()
     assert not re.search(r"""(src|href)=["'](?!data:)|@import|https?://""", page.replace("${n.units[layer]}", "data:"))
     payload = json.loads(re.findall(r'<script id="payload" type="application/json">(.*?)</script>', page, re.S)[0])
@@ -90,7 +95,8 @@ def test_the_page_is_whole_and_needs_nothing_else(pair: Analysis, tmp_path: Path
     assert json.loads((tmp_path / "record.json").read_text()) == pair.record
 
 
-def test_a_title_cannot_break_the_page(single: Analysis, tmp_path: Path) -> None:
+def test_a_title_cannot_break_the_page(single: Analysis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "save_figure", blank)
     record = json.loads(json.dumps(single.record))
     record["networks"][0]["title"] = "</script><b>"
     page = write_report(Analysis(record, single.unit_maps), tmp_path).read_text()

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from residualdroppath.experiments.drawing import save_figure
@@ -29,7 +28,7 @@ from residualdroppath.experiments.spiral.report import write_report
 from residualdroppath.experiments.spiral.sheet import draw_sheet, sheet_palette, sheet_pixels
 from residualdroppath.experiments.spiral.style import ROW_COLOURS
 
-from ..images import colours_of, near, panels
+from ..images import blank, colours_of, near, panels
 
 Run = tuple[dict[str, Any], Path]
 
@@ -97,13 +96,6 @@ def test_sheet_frames_what_is_recreated(tiny_run: Run) -> None:
     frames = [patch for patch in sheet.patches if patch.get_label() == "recreated"]
     arrows = [patch for patch in sheet.patches if patch.get_label() == "arrow"]
     assert len(frames) == len(arrows) == 2
-
-
-def blank(figure: Figure, path: Path) -> Path:
-    """In the place of `save_figure`, which takes most of the time and is looked at above."""
-    path.with_suffix(".svg").write_text("<svg/>")
-    Image.new("RGB", (1, 1)).save(path.with_suffix(".png"))
-    return path.with_suffix(".png")
 
 
 @pytest.mark.parametrize("save", [blank, pytest.param(save_figure, marks=pytest.mark.full)])
