@@ -18,12 +18,13 @@ COMMON = ("errors", "models.torchvision_ops")
 ALLOWED: dict[str, set[str]] = {
     "core": set(),
     "errors": set(),
+    "records": set(),
     "models": {"core"},
     "data": set(),
     "analysis": {"core"},
-    "training": {"core", "models", "data"},
-    "experiments": {"core", "models", "data", "training", "analysis"},
-    "cli": {"core", "models", "data", "training", "experiments", "analysis"},
+    "training": {"core", "records", "models", "data"},
+    "experiments": {"core", "records", "models", "data", "training", "analysis"},
+    "cli": {"core", "records", "models", "data", "training", "experiments", "analysis"},
 }
 
 

@@ -1,16 +1,15 @@
-"""Which rows a comparison runs, for how long, and what it makes of their figures."""
+"""Which rows a comparison runs, for how long, and how its table looks."""
 
 from __future__ import annotations
 
 import io
-import statistics
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 from rich.console import Console
 
-from residualdroppath.experiments.compare import CompareConfig, Row, mean_and_deviation, plan_rows
+from residualdroppath.experiments.compare import CompareConfig, Row, plan_rows
 from residualdroppath.experiments.cost import Cost
 from residualdroppath.experiments.table import HEAD, table_rows, terminal_table
 from residualdroppath.training.config import Method
@@ -77,16 +76,6 @@ def test_a_costly_method_still_gets_an_epoch() -> None:
 def test_what_cannot_be_compared(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         CompareConfig(**wrong)
-
-
-def test_mean_and_deviation() -> None:
-    values = [0.91, 0.95, 0.93, 0.99]
-    mean = sum(values) / 4
-    deviation = (sum((value - mean) ** 2 for value in values) / 3) ** 0.5
-    found = mean_and_deviation(values)
-    assert found["mean"] == pytest.approx(mean) and found["std"] == pytest.approx(deviation)
-    assert found["std"] != pytest.approx(statistics.pstdev(values)) and found["values"] == values
-    assert mean_and_deviation([0.5]) == {"mean": 0.5, "std": None, "values": [0.5]}
 
 
 def test_table_of_figures() -> None:

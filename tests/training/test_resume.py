@@ -86,7 +86,7 @@ def test_resuming_a_run_that_has_ended_changes_nothing(tmp_path: Path) -> None:
     assert contents(tmp_path / "run") == before
 
 
-@pytest.mark.parametrize("write", ["_save_weights", "write_json", "write_atomically"])
+@pytest.mark.parametrize("write", ["write_weights", "write_json", "write_text"])
 def test_interrupted_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str) -> None:
     """Stop at the first, second, ... call of what writes files, until the run gets through; resume each time."""
     train(tiny(), tmp_path / "whole")

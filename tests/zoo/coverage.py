@@ -26,7 +26,7 @@ from rich.progress import Progress
 from residualdroppath import NoResidualBranchError
 from residualdroppath.core.discovery.network_walk import discover
 from residualdroppath.errors import first_line
-from residualdroppath.training.environment import environment
+from residualdroppath.records.environment import environment
 
 from .check import differences, found_branches
 from .contracts import Contracts

@@ -14,8 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..experiments.analyze.config import AnalyzeConfig, AnalyzeSetting
 from ..experiments.analyze.report import write_report
 from ..experiments.analyze.run import analyze as measure
-from ..experiments.analyze.run import claimed, write_record
+from ..experiments.analyze.run import claimed
 from ..experiments.analyze.summary import skipped_lines, terminal_table
+from ..records.files import write_record
 from ..training.config import checked
 
 WIDTH = 120
@@ -56,7 +57,7 @@ def analyze(arguments: list[str]) -> None:
             page = write_report(analysis, out)
             progress.update(drawing, completed=1)
     if command.record is not None:
-        write_record(analysis.record, command.record)
+        write_record(command.record, analysis.record)
     console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     console.print(terminal_table(analysis.record))
     for line in skipped_lines(analysis.record):

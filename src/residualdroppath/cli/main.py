@@ -15,9 +15,9 @@ from rich.console import Console
 from ..errors import UserError
 from ..experiments.compare import CompareConfig, compare
 from ..experiments.table import terminal_table, write_compare_page
+from ..records.files import write_record
 from ..training.config import Recipe, TrainConfig, checked, read_config
 from ..training.run import train
-from ..training.run_folder import write_json
 from .analyze import analyze
 from .bench import bench
 from .branches import branches
@@ -113,8 +113,7 @@ def _compare(arguments: list[str]) -> None:
     out = command.out or Path("runs") / f"compare-{Path(recipe.data).name}-{recipe.model}"
     summary = compare(recipe, out, resume=command.resume)
     if command.record is not None:
-        command.record.parent.mkdir(parents=True, exist_ok=True)
-        write_json(command.record, summary)
+        write_record(command.record, summary)
     console.print(terminal_table(summary))
     console.print(f"page: {write_compare_page(summary, out)}", soft_wrap=True)
 

@@ -15,8 +15,8 @@ from ..experiments.spiral.config import SpiralConfig
 from ..experiments.spiral.report import terminal_table, write_report
 from ..experiments.spiral.run import run_spiral
 from ..experiments.spiral.summary import QUESTION, answer
+from ..records.files import write_record
 from ..training.config import checked
-from ..training.run_folder import write_json
 
 WIDTH = 120
 
@@ -51,8 +51,7 @@ def spiral(arguments: list[str]) -> None:
             record, command.out, lambda done, total: progress.update(drawing, completed=done, total=total)
         )
     if command.record is not None:
-        command.record.parent.mkdir(parents=True, exist_ok=True)
-        write_json(command.record, record)
+        write_record(command.record, record)
     console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     console.print(terminal_table(record))
     console.print(f"{QUESTION} {answer(record)}")

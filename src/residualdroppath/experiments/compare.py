@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,10 +10,11 @@ from pydantic import Field, model_validator
 
 from ..data.images import ImageData
 from ..errors import UserError
+from ..records.environment import environment
+from ..records.files import read_json, require_unused, write_json, write_text
+from ..records.intervals import mean_and_deviation
 from ..training.config import Method, Recipe, TrainConfig, read_config
-from ..training.environment import environment
 from ..training.run import load_config_data, train
-from ..training.run_folder import read_json, require_unused, write_atomically, write_json
 from ..training.trainer import pick_device
 from .cost import Cost, measure_costs
 
@@ -87,7 +87,7 @@ def compare(config: CompareConfig, out: Path, *, resume: bool = False) -> dict[s
     else:
         costs = measure_costs(_run_config(config, "plain", 0, config.epochs), list(config.methods), data)
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(config_path, config.to_yaml())
+        write_text(config_path, config.to_yaml())
         write_json(costs_path, {method: asdict(cost) for method, cost in costs.items()})
 
     rows = plan_rows(config, costs)
@@ -138,9 +138,3 @@ def _summarise(
         "train_accuracy": mean_and_deviation([run["train_accuracy"] for run in runs]),
         "runs": runs,
     }
-
-
-def mean_and_deviation(values: list[float]) -> dict[str, Any]:
-    """Mean and sample standard deviation (None for a single value)."""
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return {"mean": statistics.fmean(values), "std": deviation, "values": values}

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..records.files import write_text
 from .config import TrainConfig
-from .run_folder import RunFolder, write_atomically
+from .run_folder import RunFolder
 
 TEMPLATE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -93,7 +94,7 @@ def write_page(folder: Path, figure: Figure, *, title: str, lines: list[str], ta
     (folder / "curves.png").write_bytes(buffer.getvalue())
     image = base64.b64encode(buffer.getvalue()).decode()
     page = folder / "index.html"
-    write_atomically(page, TEMPLATE.render(title=title, lines=lines, tables=tables, image=image))
+    write_text(page, TEMPLATE.render(title=title, lines=lines, tables=tables, image=image))
     return page
 
 

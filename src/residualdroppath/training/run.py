@@ -8,11 +8,12 @@ from typing import Any
 from ..data.images import ImageData
 from ..data.load import load_data
 from ..data.sources import Request
+from ..records.environment import environment
+from ..records.files import write_json
 from .config import Recipe, TrainConfig
-from .environment import environment
 from .page import write_run_page
 from .progress import TrainingProgress
-from .run_folder import RunFolder, write_json
+from .run_folder import RunFolder
 from .trainer import Trainer
 
 

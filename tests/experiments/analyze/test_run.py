@@ -17,7 +17,7 @@ from residualdroppath.experiments.analyze.measure import plain_values
 from residualdroppath.experiments.analyze.networks import find_target, load_images, load_network
 from residualdroppath.experiments.analyze.run import Analysis, analyze
 from residualdroppath.experiments.analyze.sample import draw_samples
-from residualdroppath.training.run_folder import read_json
+from residualdroppath.records.files import read_json
 
 from .conftest import TINY
 

@@ -17,9 +17,10 @@ from ...data.sources import Request
 from ...errors import UserError, first_line
 from ...models.create import create_model
 from ...models.named import find_network
+from ...records.files import read_weights
 from ...training.config import Recipe, TrainConfig, read_config
 from ...training.run import load_config_data
-from ...training.run_folder import RunFolder, load_weights
+from ...training.run_folder import RunFolder
 from .config import AnalyzeConfig
 
 Kind = Literal["run", "file", "random"]
@@ -107,7 +108,7 @@ def load_network(target: Target, config: AnalyzeConfig, data: ImageData, device:
         torch.manual_seed(config.seed)
         model, channels = _make(name, data.channels, classes, size, depth, width)
     if target.kind == "file":
-        _load(model, load_weights(Path(target.name)), target.name)
+        _load(model, read_weights(Path(target.name)), target.name)
     elif recipe is not None:
         _load(model, _run_weights(Path(target.name)), target.name)
     try:
@@ -145,7 +146,7 @@ def _make(name: str, channels: int, classes: int, size: int, depth: int, width: 
 
 def _run_weights(path: Path) -> dict[str, Any]:
     if (path / "model.safetensors").is_file():
-        return load_weights(path / "model.safetensors")
+        return read_weights(path / "model.safetensors")
     checkpoint = RunFolder(path).load_checkpoint()
     if checkpoint is None:
         raise UserError(f"{path} holds no weights yet; let the run finish an epoch first.")

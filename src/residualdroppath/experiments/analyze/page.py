@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from ...training.run_folder import write_atomically
+from ...records.files import write_text
 from .figures import VALUES, set_curve
 from .panels import baseline, colours, matrix, profile, shown_matrices, shown_panels
 from .summary import headline, skipped_lines, table_head, table_rows
@@ -52,7 +52,7 @@ def write_page(path: Path, record: Row, unit_maps: list[list[np.ndarray]]) -> Pa
         # `<` inside a script could end it.
         payload=json.dumps(payload, allow_nan=False).replace("<", "\\u003c"),
     )
-    write_atomically(path, html)
+    write_text(path, html)
     return path
 
 

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from ...records.files import write_record
 from ..drawing import save_figure
 from .figures import draw_lesions, draw_matrices, draw_profiles
 from .page import write_page
 from .panels import shown_matrices, shown_panels
-from .run import Analysis, write_record
+from .run import Analysis
 
 
 def write_report(analysis: Analysis, out: Path) -> Path:
     """`record.json`, `unit_maps.npz`, `figures/*.png` and `*.svg`, and `index.html`, whose path is returned."""
-    write_record(analysis.record, out / "record.json")  # first: it can be drawn again
+    write_record(out / "record.json", analysis.record)  # first: it can be drawn again
     save_unit_maps(analysis.unit_maps, out / "unit_maps.npz")
     (out / "figures").mkdir(exist_ok=True)
     for name, draw in drawings(analysis.record).items():

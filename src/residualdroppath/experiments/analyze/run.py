@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...training.environment import environment
-from ...training.run_folder import locked, require_unused, write_json
+from ...records.environment import environment, peak_memory
+from ...records.files import locked, require_unused
 from ...training.trainer import pick_device
 from .config import AnalyzeConfig
 from .measure import Observe, measure, plain_values
@@ -100,17 +98,6 @@ def claimed(out: Path) -> Iterator[None]:
         if held and list(out.iterdir()) == [out / ".lock"]:  # a mistake leaves nothing behind
             (out / ".lock").unlink()
             out.rmdir()
-
-
-def write_record(record: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, record)
-
-
-def peak_memory() -> int:
-    """The largest memory that the process has held, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _describe(network: Network) -> dict[str, Any]:

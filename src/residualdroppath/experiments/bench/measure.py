@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
 import torch
-from scipy import stats
 
 from ...core.planning.plan import Plan
 from ...errors import UserError, first_line
-from ...training.environment import environment
+from ...records.environment import environment
+from ...records.intervals import ratio_of_means
 from ...training.trainer import pick_device
 from ..cost import Stopwatch
 from .config import OURS, BenchConfig
@@ -24,30 +23,6 @@ from .parts import PartsMeter
 
 Observe = Callable[[str, int, int], None]  # what is being measured, how much is done, of how much
 BY_PLANS = ("naive", *OURS)  # in turn `drop_path` and `dropped_part`
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A ratio of mean times with the ends of its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def ratio_of_means(numerators: list[float], denominators: list[float]) -> Ratio:
-    """sum(a) / sum(b) of pairs, its interval by Student's t on the residuals a_i - r b_i.
-
-    The ratio estimator (Cochran, Sampling Techniques, 1977, section 6.3): exact as the number of pairs grows.
-    """
-    ratio = sum(numerators) / sum(denominators)
-    n = len(numerators)
-    if n < 2:
-        return Ratio(ratio, math.nan, math.nan)
-    residuals = [a - ratio * b for a, b in zip(numerators, denominators, strict=True)]
-    error = math.sqrt(sum(r * r for r in residuals) / (n - 1) / n) / fmean(denominators)
-    half = float(stats.t.ppf(0.975, n - 1)) * error
-    return Ratio(ratio, ratio - half, ratio + half)
 
 
 @dataclass

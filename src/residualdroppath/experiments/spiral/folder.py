@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UserError
-from ...training.run_folder import locked, read_json, require_unused, write_json
+from ...records.files import locked, read_json, require_unused, write_json
 from .config import SpiralConfig
 
 
@@ -59,10 +58,3 @@ class SpiralFolder:
                 return dict(arrays)
         except (OSError, ValueError) as error:
             raise UserError(f"{path} is damaged ({error}); delete {path.parent} and resume.") from error
-
-
-def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
-    os.replace(partial, path)

@@ -13,7 +13,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from ...training.run_folder import write_atomically
+from ...records.files import write_text
 from .config import TITLES
 from .development import ALIKE
 from .figures import COLOURED
@@ -52,7 +52,7 @@ def write_page(
         alike=ALIKE,
         coloured=COLOURED,
     )
-    write_atomically(path, html)
+    write_text(path, html)
 
 
 def _network(name: str, own: dict[str, np.ndarray], result: dict[str, Any]) -> dict[str, Any]:

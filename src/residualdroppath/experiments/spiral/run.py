@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import save_file
 from threadpoolctl import threadpool_limits
 
-from ...training.environment import environment
-from ...training.run_folder import write_json
+from ...records.environment import environment
+from ...records.files import write_arrays, write_json
 from ...training.trainer import derived_seed
 from .config import SpiralConfig
 from .data import make_data
 from .development import History, developments
-from .folder import SpiralFolder, save_arrays
+from .folder import SpiralFolder
 from .network import make_network
 from .pictures import Film, portrait
 from .quantities import measure
@@ -126,7 +126,7 @@ def _run_job(job: Job, tick: Callable[[int], None]) -> None:
     path.mkdir(parents=True, exist_ok=True)
     if job.seed == 0:
         over_training = film.arrays() | {"groups": developed.groups} if developed else {}
-        save_arrays(path / "pictures.npz", portrait(network, data) | over_training)
+        write_arrays(path / "pictures.npz", portrait(network, data) | over_training)
     save_file(dict(network.state_dict()), path / "model.safetensors")
     write_json(path / "result.json", measure(network, data, job.seed, developed))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import resource
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ PACKAGES = ("residualdroppath", "torch", "torchvision", "timm", "transformers", 
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a record needs beside its configuration to be repeated or doubted."""
+    """What a record needs next to its configuration to be repeated or doubted."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -29,6 +30,12 @@ def environment(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
     }
+
+
+def peak_memory() -> int:
+    """The largest memory that the process has held, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def device_name(device: torch.device) -> str:
