@@ -15,7 +15,7 @@ from cost_page import markdown_table
 
 from residualdroppath.experiments.analyze.report import drawings
 from residualdroppath.experiments.analyze.summary import headline, skipped_lines, table_head, table_rows
-from residualdroppath.experiments.drawing import save_figure
+from residualdroppath.reporting.axes import save_figure
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "results" / "analyze"

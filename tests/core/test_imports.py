@@ -19,12 +19,13 @@ ALLOWED: dict[str, set[str]] = {
     "core": set(),
     "errors": set(),
     "records": set(),
+    "reporting": {"records"},
     "models": {"core"},
     "data": set(),
     "analysis": {"core"},
-    "training": {"core", "records", "models", "data"},
-    "experiments": {"core", "records", "models", "data", "training", "analysis"},
-    "cli": {"core", "records", "models", "data", "training", "experiments", "analysis"},
+    "training": {"core", "records", "reporting", "models", "data"},
+    "experiments": {"core", "records", "reporting", "models", "data", "training", "analysis"},
+    "cli": {"core", "records", "reporting", "models", "data", "training", "experiments", "analysis"},
 }
 
 

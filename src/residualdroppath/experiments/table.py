@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from ..training.page import COLOURS, finish_axes, write_page
+from ..reporting.axes import finish_axes
+from ..reporting.page import COLOURS, write_page
 from ..training.run_folder import RunFolder
 from .compare import run_path
 

@@ -11,9 +11,9 @@ from ..data.sources import Request
 from ..records.environment import environment
 from ..records.files import write_json
 from .config import Recipe, TrainConfig
-from .page import write_run_page
 from .progress import TrainingProgress
 from .run_folder import RunFolder
+from .run_page import write_run_page
 from .trainer import Trainer
 
 

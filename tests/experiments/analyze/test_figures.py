@@ -16,7 +16,7 @@ from residualdroppath.experiments.analyze.panels import MATRICES, PAIR, PANELS, 
 from residualdroppath.experiments.analyze.report import drawings, read_unit_maps, write_report
 from residualdroppath.experiments.analyze.run import Analysis, claimed
 from residualdroppath.experiments.analyze.summary import SCALARS, table_head, table_rows
-from residualdroppath.experiments.drawing import save_figure
+from residualdroppath.reporting.axes import save_figure
 
 from ..images import colours_of, near, panels
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from residualdroppath.experiments.drawing import save_figure
 from residualdroppath.experiments.spiral.config import SpiralConfig
 from residualdroppath.experiments.spiral.data import make_data
 from residualdroppath.experiments.spiral.figures import (
@@ -26,6 +25,7 @@ from residualdroppath.experiments.spiral.profiles import PANELS, draw_profiles
 from residualdroppath.experiments.spiral.report import write_report
 from residualdroppath.experiments.spiral.sheet import draw_sheet, sheet_palette, sheet_pixels
 from residualdroppath.experiments.spiral.style import ROW_COLOURS
+from residualdroppath.reporting.axes import save_figure
 
 from ..images import colours_of, near, panels
 

@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, NullFormatter
 
-from ..drawing import AXIS, INK, SOFT, quiet
+from ...reporting.axes import AXIS, INK, SOFT, quiet
 from .panels import (
     Matrix,
     Panel,

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import json
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
 from ...records.files import write_text
+from ...reporting.page import data_url, script_data, template
 from .figures import VALUES, set_curve
 from .panels import baseline, colours, matrix, profile, shown_matrices, shown_panels
 from .summary import headline, skipped_lines, table_head, table_rows
 
-TEMPLATE = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-)
+TEMPLATE = template(Path(__file__).with_suffix(".html"))
 Row = dict[str, Any]
 
 
@@ -38,7 +34,7 @@ def write_page(path: Path, record: Row, unit_maps: list[list[np.ndarray]]) -> Pa
         {"text": title, "colour": ([None, *colours(networks), None])[place]}
         for place, title in enumerate(table_head(record))
     ]
-    html = TEMPLATE.get_template("page.html").render(
+    html = TEMPLATE.render(
         title=" beside ".join(network["title"] for network in networks),
         headline=headline(record),
         head=head,
@@ -49,8 +45,7 @@ def write_page(path: Path, record: Row, unit_maps: list[list[np.ndarray]]) -> Pa
         relations=any(unit_maps),
         record=record,
         gigabytes=record["peak_memory_bytes"] / 2**30,
-        # `<` inside a script could end it.
-        payload=json.dumps(payload, allow_nan=False).replace("<", "\\u003c"),
+        payload=script_data(payload),
     )
     write_text(path, html)
     return path
@@ -65,7 +60,7 @@ def _network(record: Row, network: Row, colour: str, maps: list[np.ndarray]) -> 
         "profiles": {panel.key: profile(network, panel.key) for panel in panels},
         "baselines": {panel.key: baseline(network, panel.key) for panel in panels},
         "matrices": {table.key: matrix(network, table.key) for table in tables},
-        "units": [_data_url(_picture(each)) for each in maps],
+        "units": [data_url(_picture(each)) for each in maps],
         "relations": network["measures"].get("relations"),
         "lesions": _lesions(network),
     }
@@ -102,7 +97,3 @@ def _picture(values: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
-
-
-def _data_url(data: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(data).decode()}"

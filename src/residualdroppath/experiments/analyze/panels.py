@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...training.page import COLOURS
+from ...reporting.page import COLOURS
 
 Row = dict[str, Any]
 PAIR = (COLOURS["plain"], COLOURS["residual_drop_path"])

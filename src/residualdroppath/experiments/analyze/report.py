@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...records.files import write_record
-from ..drawing import save_figure
+from ...reporting.axes import save_figure
 from .figures import draw_lesions, draw_matrices, draw_profiles
 from .page import write_page
 from .panels import shown_matrices, shown_panels

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from ...records.files import write_record
-from ...training.page import COLOURS
+from ...reporting.page import COLOURS
 from .config import OURS, TITLES
 
 HEAD = [

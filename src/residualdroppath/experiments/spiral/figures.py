@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from ..drawing import INK, SOFT, bare, quiet
+from ...reporting.axes import INK, SOFT, bare, quiet
 from .config import TITLES
 from .data import HALF_SIDE, Points
 from .quantities import LOST, LOSTS, SAME, SAMES

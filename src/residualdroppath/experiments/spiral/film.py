@@ -9,7 +9,7 @@ from matplotlib import get_data_path
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageFont
 
-from ..drawing import INK
+from ...reporting.axes import INK
 from .config import TITLES
 from .style import ROW_COLOURS, decision_colours, feature_palette
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from ..drawing import save_figure
+from ...reporting.axes import save_figure
 from .config import TITLES, SpiralConfig
 from .data import make_data
 from .figures import draw_answer, draw_groups, draw_matrices, draw_regions, draw_sweep

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from ..drawing import INK, bare
+from ...reporting.axes import INK, bare
 from .config import TITLES
 from .style import ROW_COLOURS, feature_palette
 

@@ -1,4 +1,4 @@
-"""What all figures share: inks, quiet axes, and files that stay small."""
+"""What all figures share: inks, axes, and files that stay small."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 INK, SOFT, AXIS, LINE = "#1d2733", "#4a5563", "#9aa3ae", "#e6e9ed"
@@ -27,6 +28,16 @@ def quiet(axes: Axes) -> None:
     axes.tick_params(which="both", labelsize=8, colors=SOFT, length=3)
     axes.grid(color=LINE, linewidth=0.8)
     axes.set_axisbelow(True)
+
+
+def finish_axes(axes: Axes, x_label: str, y_label: str) -> None:
+    """Labels, whole numbers along x, a light grid and a legend."""
+    axes.set_xlabel(x_label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylabel(y_label)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
 
 
 def save_figure(figure: Figure, path: Path, *, svg: bool = True, dpi: int = 120) -> Path:
