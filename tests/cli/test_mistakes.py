@@ -72,6 +72,9 @@ def test_mistake_in_an_option(capsys: pytest.CaptureFixture[str], command: str, 
         ("--model resnet999", "did you mean resnet"),
         ("--model vgg11 --image-size 32", "No residual branch was found in VGG"),
         ("--model densenet121", "does not take 8x8 images"),
+        ("--model torchvision/resnet999", "after torchvision/, got 'resnet999'; did you mean"),
+        ("--model torchvision/r3d_18", "does not take 8x8 images"),
+        ("--model keras/resnet50", "must be NAME or timm/NAME, torchvision/NAME or transformers/CLASS"),
     ],
 )
 def test_mistake_in_the_model(capsys: pytest.CaptureFixture[str], options: str, told: str) -> None:

@@ -63,6 +63,11 @@ def test_defaults(asked: list[Any]) -> None:
     assert asked[-1][1:] == (Path("runs/digits-small_resnet-residual_drop_path-seed0"), False)
 
 
+def test_default_folder_of_a_name_with_a_slash(asked: list[Any]) -> None:
+    recipe_of(asked, "--model", "torchvision/resnet18", "--method", "plain")
+    assert asked[-1][1] == Path("runs/digits-torchvision-resnet18-plain-seed0")
+
+
 @pytest.mark.parametrize(
     ("words", "option", "value"),
     [

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from residualdroppath.models.classifier import Classifier
 from residualdroppath.models.small_resnet import SmallResNet
 from residualdroppath.training import run, run_folder, trainer
 from residualdroppath.training.run import train
@@ -38,11 +39,11 @@ def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "write_run_page", lambda *args: None)  # most of the time of a tiny run
 
 
-def with_dropout(*args: Any, **kwargs: Any) -> nn.Module:
+def with_dropout(*args: Any, **kwargs: Any) -> Classifier:
     model = SmallResNet(8, 2, in_channels=1)
     model.blocks[1].conv2 = nn.Sequential(nn.Dropout(0.3), model.blocks[1].conv2)  # pyright: ignore
     model.head = nn.Sequential(nn.Dropout(0.5), model.head)  # pyright: ignore
-    return model
+    return Classifier(model, 1)
 
 
 def equal(ours: Any, theirs: Any) -> bool:
@@ -59,7 +60,7 @@ def equal(ours: Any, theirs: Any) -> bool:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_resumed_equals_uninterrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str) -> None:
     if recipe == "dropout":
-        monkeypatch.setattr(trainer, "create_model", with_dropout)
+        monkeypatch.setattr(trainer, "make_classifier", with_dropout)
     config = tiny(**RECIPES[recipe])
     whole = train(config, tmp_path / "whole")
     interrupted(config, tmp_path / "cut", monkeypatch)

@@ -26,7 +26,8 @@ class AnalyzeCommand(BaseModel):
     """Measure the residual branches and layers of a network, and draw them as one page."""
 
     target: Annotated[str, tyro.conf.Positional] = Field(
-        description="run folder of rdp train, small_resnet, a timm name, torchvision/NAME, or a .safetensors file"
+        description="run folder of rdp train, .safetensors file, small_resnet, a timm name, torchvision/NAME, or "
+        "transformers/CLASS"
     )
     compare: str | None = Field(default=None, description="another one, to lay beside the first")
     out: Path | None = Field(default=None, description="folder for record and page; default: under runs/analyze/")

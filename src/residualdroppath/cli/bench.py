@@ -22,7 +22,9 @@ WIDTH = 160
 class BenchCommand(BaseModel):
     """Time iterations of several ways to train a network in turn with plain ones, and print the ratios."""
 
-    model: Annotated[str, tyro.conf.Positional] = Field(description="small_resnet, a timm name, or torchvision/NAME")
+    model: Annotated[str, tyro.conf.Positional] = Field(
+        description="small_resnet, a timm name, torchvision/NAME, or transformers/CLASS"
+    )
     out: Path | None = Field(default=None, description="JSON record to write, a chart beside it; default: runs/bench/")
     setting: Annotated[BenchSetting, tyro.conf.arg(name="")] = BenchSetting()
 

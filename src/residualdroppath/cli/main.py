@@ -99,7 +99,7 @@ USAGE = """usage: rdp COMMAND [options]      (rdp COMMAND --help lists them)
 def _train(arguments: list[str]) -> None:
     command = _parse("train", TrainCommand, TrainConfig, arguments)
     recipe = command.recipe
-    out = command.out or Path("runs") / f"{Path(recipe.data).name}-{recipe.model}-{recipe.method}-seed{recipe.seed}"
+    out = command.out or Path("runs") / f"{_folder_name(recipe)}-{recipe.method}-seed{recipe.seed}"
     result = train(recipe, out, resume=command.resume, title=recipe.method)
     console.print(
         f"test accuracy {100 * result['test_accuracy']:.2f} %  (validation {100 * result['validation_accuracy']:.2f} %)"
@@ -110,12 +110,16 @@ def _train(arguments: list[str]) -> None:
 def _compare(arguments: list[str]) -> None:
     command = _parse("compare", CompareCommand, CompareConfig, arguments)
     recipe = command.recipe
-    out = command.out or Path("runs") / f"compare-{Path(recipe.data).name}-{recipe.model}"
+    out = command.out or Path("runs") / f"compare-{_folder_name(recipe)}"
     summary = compare(recipe, out, resume=command.resume)
     if command.record is not None:
         write_record(command.record, summary)
     console.print(terminal_table(summary))
     console.print(f"page: {write_compare_page(summary, out)}", soft_wrap=True)
+
+
+def _folder_name(recipe: Recipe) -> str:
+    return f"{Path(recipe.data).name}-{recipe.model.replace('/', '-')}"
 
 
 def _parse(name: str, kind: Any, recipe: type[Recipe], arguments: list[str]) -> Any:

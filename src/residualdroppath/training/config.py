@@ -37,7 +37,9 @@ class Recipe(BaseModel):
     )
     mirror: bool | None = Field(default=None, description="random mirroring; default: by data set")
 
-    model: str = Field(default="small_resnet", description="small_resnet, or any timm model")
+    model: str = Field(
+        default="small_resnet", description="small_resnet, a timm name, torchvision/NAME, or transformers/CLASS"
+    )
     depth: int = Field(default=20, description="small_resnet: layers, 6n + 2")
     width: int = Field(default=16, description="small_resnet: channels of the first stage")
 

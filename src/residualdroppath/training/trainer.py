@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.residual_drop_path import ResidualDropPath
-from ..data.augment import channel_statistics, normalise, random_crop, random_mirror
+from ..data.augment import channel_statistics, normalise, random_crop, random_mirror, with_channels
 from ..data.images import ImageData, Split
 from ..errors import UserError, first_line
-from ..models.create import create_model
+from ..models.classifier import make_classifier
 from .config import TrainConfig
 
 Observer = Callable[["Trainer", Tensor, Tensor, int], None]
@@ -45,16 +45,17 @@ class Trainer:
         self.iteration = 0
 
         torch.manual_seed(derived_seed(config.seed, "model"))
-        model = create_model(
+        made = make_classifier(
             config.model,
             in_channels=data.channels,
             num_classes=data.num_classes,
             image_size=data.image_size,
             depth=config.depth,
             width=config.width,
-        ).to(self.device)
+        )
+        self.channels = made.channels
         self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-        self.model: nn.Module = model.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
+        self.model: nn.Module = made.model.to(self.device).to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
         self.rdp = _residual_drop_path(self.model, config, self.total_iterations)
         self.optimizer = _optimizer(self.model, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
@@ -93,7 +94,8 @@ class Trainer:
             yield self.prepare(images), labels
 
     def prepare(self, images: Tensor) -> Tensor:
-        return normalise(images, self.mean, self.deviation).contiguous(memory_format=self.memory_format)
+        ready = with_channels(normalise(images, self.mean, self.deviation), self.channels)
+        return ready.contiguous(memory_format=self.memory_format)
 
     def train_iteration(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One optimizer update; the loss and the number of right answers, still on the device."""

@@ -97,6 +97,13 @@ def test_progress_is_told(tiny: Any) -> None:
     assert [now[1:] for now in told if now[0] == "counting parameters"] == [(i, 8) for i in range(8)]
 
 
-def test_a_network_that_does_not_run_on_such_images(tiny: Any) -> None:
-    with pytest.raises(UserError, match="does not train on 4 images of 8x8.*Choose another `image_size`"):
-        bench(tiny(model="torchvision/vit_b_16"))
+def test_a_network_that_does_not_train_on_such_images(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(contender: Contender) -> None:
+        raise RuntimeError("out of memory\nat great length")
+
+    monkeypatch.setattr(Contender, "iteration", fail)
+    with pytest.raises(
+        UserError, match="does not train on 4 images of 8x8: out of memory.*another `image_size`"
+    ) as error:
+        bench(tiny())
+    assert "\n" not in str(error.value)

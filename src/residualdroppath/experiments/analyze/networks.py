@@ -15,8 +15,7 @@ from ...data.images import ImageData
 from ...data.load import load_data
 from ...data.sources import Request
 from ...errors import UserError, first_line
-from ...models.create import create_model
-from ...models.named import find_network
+from ...models.classifier import make_classifier
 from ...records.files import read_weights
 from ...training.config import Recipe, TrainConfig, read_config
 from ...training.run import load_config_data
@@ -106,13 +105,15 @@ def load_network(target: Target, config: AnalyzeConfig, data: ImageData, device:
     depth, width = (recipe.depth, recipe.width) if recipe else (config.depth, config.width)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model, channels = _make(name, data.channels, classes, size, depth, width)
+        made = make_classifier(
+            name, in_channels=data.channels, num_classes=classes, image_size=size, depth=depth, width=width
+        )
     if target.kind == "file":
-        _load(model, read_weights(Path(target.name)), target.name)
+        _load(made.model, read_weights(Path(target.name)), target.name)
     elif recipe is not None:
-        _load(model, _run_weights(Path(target.name)), target.name)
+        _load(made.model, _run_weights(Path(target.name)), target.name)
     try:
-        rdp = ResidualDropPath(model.to(device).eval(), 0.0)
+        rdp = ResidualDropPath(made.model.to(device).eval(), 0.0)
     except NoResidualBranchError as error:
         raise UserError(
             f"{name} has no residual branch to analyse; `rdp branches {name}` tells what was looked for."
@@ -127,21 +128,8 @@ def load_network(target: Target, config: AnalyzeConfig, data: ImageData, device:
         title += " (random weights)"
     return Network(
         title=title, kind=target.kind, method=recipe.method if recipe else None, rdp=rdp, image_size=size,
-        channels=channels, no_accuracy=no_accuracy,
+        channels=made.channels, no_accuracy=no_accuracy,
     )  # fmt: skip
-
-
-def _make(name: str, channels: int, classes: int, size: int, depth: int, width: int) -> tuple[nn.Module, int]:
-    """The network, and how many channels it takes: torchvision's take three."""
-    if name.startswith("torchvision/"):
-        return find_network(name, {"num_classes": classes}, image_size=size).build_on("cpu"), 3
-    if name.startswith("transformers/"):
-        raise UserError(f"`target` must classify images: small_resnet, a timm name or torchvision/NAME, got {name!r}.")
-    own_name = name.removeprefix("timm/")
-    made = create_model(
-        own_name, in_channels=channels, num_classes=classes, image_size=size, depth=depth, width=width
-    )  # fmt: skip
-    return made, channels
 
 
 def _run_weights(path: Path) -> dict[str, Any]:

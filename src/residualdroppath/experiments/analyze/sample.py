@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...data.augment import channel_statistics, normalise
+from ...data.augment import channel_statistics, normalise, with_channels
 from ...data.images import ImageData, Split
 from .config import AnalyzeConfig
 from .networks import Network
@@ -49,8 +49,7 @@ class Sample:
         mean, deviation = (torch.tensor(values, device=device) for values in self.statistics)
         for images, labels in self.split.batches(list(self)):
             images = resized(images.to(device), network.image_size)
-            ready = normalise(images, mean, deviation)
-            yield ready.expand(-1, network.channels, -1, -1) if ready.shape[1] == 1 else ready, labels
+            yield with_channels(normalise(images, mean, deviation), network.channels), labels
 
 
 def draw_samples(data: ImageData, config: AnalyzeConfig) -> tuple[Sample, Sample]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from residualdroppath.models.named import with_image_size
+from residualdroppath.models.find import with_image_size
 
 
 def knows(*known: str) -> Any:

@@ -1,63 +1,33 @@
-"""Networks of timm, torchvision and Hugging Face transformers by name, with what their forward takes."""
+"""Networks of timm, torchvision and Hugging Face transformers by name: the one place where names are understood."""
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import importlib.util
 import inspect
-import os
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..errors import UserError, first_line
-from .create import SMALL_RESNET
+from ..errors import UserError
+from .hugging_face import find_hugging_face
 from .small_resnet import SmallResNet
+from .spec import Inputs, ModelSpec, did_you_mean, quiet
 from .torchvision_ops import ensure_torchvision_ops
 
-# Keyword arguments of one forward: shape and dtype of each tensor.
-Inputs = dict[str, tuple[tuple[int, ...], torch.dtype]]
+SMALL_RESNET = "small_resnet"
 LIBRARIES = ("timm", "torchvision", "transformers")
 LOADS_WEIGHTS = ("pretrained", "weights", "weights_backbone", "checkpoint_path")
-LARGEST_IN_MEMORY = 500_000_000  # parameters; 2 GB
 
 
-@dataclass(frozen=True)
-class NamedNetwork:
-    """How to make a network, and what to try as inputs of the network made: for a batch size, the fullest first."""
-
-    name: str
-    make: Callable[[], nn.Module]
-    inputs: Callable[[nn.Module, int], list[Inputs]]
-
-    def build(self) -> nn.Module:
-        """On the meta device, without memory or time for weights; on the CPU if it cannot be made there."""
-        try:
-            return self.build_on("meta")
-        except Exception:  # each network fails in its own way: here mostly by reading a number off a tensor
-            return self.build_on("cpu")
-
-    def build_on(self, device: str) -> nn.Module:
-        """Freshly initialised. Raises `UserError` if it cannot be made."""
-        try:
-            with quiet(), torch.device(device):
-                return self.make()
-        except Exception as error:
-            raise UserError(f"{self.name} cannot be made with these options: {first_line(error)}") from error
-
-
-def find_network(
+def find_model(
     name: str,
     options: dict[str, Any] | None = None,
     *,
     image_size: int | None = None,
     sequence_length: int | None = None,
-) -> NamedNetwork:
+) -> ModelSpec:
     """The network called `name`; nothing is made or downloaded yet.
 
     Args:
@@ -72,26 +42,26 @@ def find_network(
     options = dict(options or {})
     if refused := [option for option in LOADS_WEIGHTS if option in options]:
         raise UserError(f"`options`: `{refused[0]}` loads weights, which decide nothing here; leave it out.")
-    library, _, own_name = name.rpartition("/")
-    if library not in ("", *LIBRARIES):
-        raise UserError(f"`model` must be NAME or timm/NAME, torchvision/NAME or transformers/CLASS, got {name!r}.")
+    library, own_name = library_of(name), name.rpartition("/")[2]
     if library == "transformers":
-        require_library(library)
-        from .hugging_face import find_hugging_face
-
         return find_hugging_face(own_name, options, image_size, sequence_length)
     if sequence_length is not None:
         raise UserError(f"`sequence_length` does not go with {name}, which takes images.")
-    if name == SMALL_RESNET:
+    if library == SMALL_RESNET:
         return _small_resnet(options, image_size)
-    require_library(library or "timm")
     ensure_torchvision_ops()
-    return _torchvision(own_name, options, image_size) if library == "torchvision" else _timm(name, options, image_size)
+    return (_torchvision if library == "torchvision" else _timm)(own_name, options, image_size)
 
 
-def tensors(inputs: Inputs, device: str) -> dict[str, Tensor]:
-    """Zeros of those shapes: valid as pixels, samples and tokens."""
-    return {name: torch.zeros(shape, dtype=dtype, device=device) for name, (shape, dtype) in inputs.items()}
+def library_of(name: str) -> str:
+    """`timm`, `torchvision`, `transformers`, or `small_resnet` for itself. Raises `UserError` as `find_model` does."""
+    if name == SMALL_RESNET:
+        return SMALL_RESNET
+    library = name.rpartition("/")[0] if "/" in name else "timm"
+    if library not in LIBRARIES:
+        raise UserError(f"`model` must be NAME or timm/NAME, torchvision/NAME or transformers/CLASS, got {name!r}.")
+    require_library(library)
+    return library
 
 
 def require_library(library: str) -> None:
@@ -100,25 +70,10 @@ def require_library(library: str) -> None:
         raise UserError(f"{library} is not installed: pip install 'residualdroppath[{extra}]'.")
 
 
-def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """The end of a sentence about an unknown name."""
-    by_lower = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=3)
-    return f"; did you mean {' or '.join(prefix + by_lower[lower] for lower in close)}?" if close else "."
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Libraries print and warn while they make and run networks; here that is noise."""
-    with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def with_image_size(
     make: Callable[..., nn.Module], options: dict[str, Any], sizes: Iterable[tuple[str, Any]]
 ) -> nn.Module:
-    """`make(**options)`, told the image size by the first of these (option, value) that it knows, if any."""
+    """`make(**options)`, given the image size by the first of these (option, value) that it knows, if any."""
     for option, value in sizes:
         if option in options:
             break
@@ -135,23 +90,29 @@ def first_arguments(model: nn.Module, count: int = 1) -> list[str]:
     return list(inspect.signature(model.forward).parameters)[:count]
 
 
-def _small_resnet(options: dict[str, Any], image_size: int | None) -> NamedNetwork:
+def _small_resnet(options: dict[str, Any], image_size: int | None) -> ModelSpec:
     channels = options.setdefault("in_channels", 3)
     size = image_size or 32
-    return NamedNetwork(SMALL_RESNET, lambda: SmallResNet(**options), lambda _, rows: [_image(rows, channels, size)])
+
+    def make() -> nn.Module:
+        try:
+            return SmallResNet(**options)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    return ModelSpec(SMALL_RESNET, make, lambda _, rows: [{"x": ((rows, channels, size, size), torch.float32)}])
 
 
-def _timm(name: str, options: dict[str, Any], image_size: int | None) -> NamedNetwork:
+def _timm(name: str, options: dict[str, Any], image_size: int | None) -> ModelSpec:
     with quiet():
         import timm
-    own_name = name.removeprefix("timm/")
-    if not timm.is_model(own_name):
-        hint = did_you_mean(own_name, [SMALL_RESNET, *timm.list_models()])
+    if not timm.is_model(name):
+        hint = did_you_mean(name, [SMALL_RESNET, *timm.list_models()])
         elsewhere = "" if "mean" in hint else " Other libraries: torchvision/NAME, transformers/CLASS."
-        raise UserError(f"`model` must be {SMALL_RESNET} or a timm model, got {own_name!r}{hint}{elsewhere}")
+        raise UserError(f"`model` must be {SMALL_RESNET} or a timm model, got {name!r}{hint}{elsewhere}")
 
     def make(**options: Any) -> nn.Module:
-        return timm.create_model(own_name, pretrained=False, **options)
+        return timm.create_model(name, pretrained=False, **options)
 
     def inputs(model: nn.Module, rows: int) -> list[Inputs]:
         own: Any = getattr(model, "pretrained_cfg", None) or {}
@@ -160,10 +121,10 @@ def _timm(name: str, options: dict[str, Any], image_size: int | None) -> NamedNe
         return [{first_arguments(model)[0]: ((rows, options.get("in_chans", channels), *sides), torch.float32)}]
 
     sizes = [("img_size", image_size)] if image_size else []
-    return NamedNetwork(f"timm/{own_name}", lambda: with_image_size(make, options, sizes), inputs)
+    return ModelSpec(f"timm/{name}", lambda: with_image_size(make, options, sizes), inputs)
 
 
-def _torchvision(name: str, options: dict[str, Any], image_size: int | None) -> NamedNetwork:
+def _torchvision(name: str, options: dict[str, Any], image_size: int | None) -> ModelSpec:
     with quiet():
         from torchvision import models
     if name not in models.list_models():
@@ -190,8 +151,4 @@ def _torchvision(name: str, options: dict[str, Any], image_size: int | None) -> 
 
     sides = (image_size, image_size)
     sizes = [("image_size", image_size), ("input_size", sides), ("spatial_size", sides)] if image_size else []
-    return NamedNetwork(f"torchvision/{name}", lambda: with_image_size(make, options, sizes), inputs)
-
-
-def _image(rows: int, channels: int, size: int) -> Inputs:
-    return {"x": ((rows, channels, size, size), torch.float32)}
+    return ModelSpec(f"torchvision/{name}", lambda: with_image_size(make, options, sizes), inputs)
