@@ -17,7 +17,7 @@ from residualdroppath.experiments import compare as compare_module
 from residualdroppath.experiments.compare import CompareConfig, compare, run_path
 from residualdroppath.experiments.cost import Cost
 from residualdroppath.experiments.table import HEAD, table_rows, write_compare_page
-from residualdroppath.training.config import TrainConfig
+from residualdroppath.training.recipe import TrainConfig
 from residualdroppath.training.run import train
 
 TINY: dict[str, Any] = {"depth": 8, "width": 4, "train_size": 64, "batch_size": 32, "epochs": 2, "device": "cpu"}

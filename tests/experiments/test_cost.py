@@ -8,7 +8,7 @@ import pytest
 
 from residualdroppath.experiments import cost as cost_module
 from residualdroppath.experiments.cost import Cost, measure_costs
-from residualdroppath.training.config import Method, TrainConfig
+from residualdroppath.training.recipe import Method, TrainConfig
 from residualdroppath.training.run import load_config_data
 from residualdroppath.training.trainer import Trainer
 

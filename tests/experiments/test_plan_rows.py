@@ -12,7 +12,7 @@ from rich.console import Console
 from residualdroppath.experiments.compare import CompareConfig, Row, plan_rows
 from residualdroppath.experiments.cost import Cost
 from residualdroppath.experiments.table import HEAD, table_rows, terminal_table
-from residualdroppath.training.config import Method
+from residualdroppath.training.recipe import Method
 
 COSTS: dict[Method, Cost] = {
     "plain": Cost(1.0, 1.0, 48),

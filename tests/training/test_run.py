@@ -17,7 +17,8 @@ from residualdroppath.data.images import Split
 from residualdroppath.errors import UserError
 from residualdroppath.models.small_resnet import SmallResNet
 from residualdroppath.training.run import load_config_data, train
-from residualdroppath.training.trainer import Trainer, derived_seed
+from residualdroppath.training.runtime import derived_seed
+from residualdroppath.training.trainer import Trainer
 
 from .tiny_runs import contents, metrics, tiny
 

@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock
 
 from residualdroppath.errors import UserError
-from residualdroppath.training.config import TrainConfig
+from residualdroppath.training.recipe import TrainConfig
 from residualdroppath.training.run import train
 from residualdroppath.training.run_folder import RunFolder
 
@@ -142,7 +142,7 @@ def test_checkpoint_of_another_model(folder: Path, part: str) -> None:
         del state["scaler"]
     else:
         state[part] = {}
-    RunFolder(folder).save_checkpoint(1, weights, state)
+    RunFolder(folder).checkpoints.save(1, weights, state)
     assert "does not fit this model" in refused(folder)
 
 

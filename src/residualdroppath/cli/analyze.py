@@ -17,7 +17,7 @@ from ..experiments.analyze.run import analyze as measure
 from ..experiments.analyze.run import claimed
 from ..experiments.analyze.summary import skipped_lines, terminal_table
 from ..records.files import write_record
-from ..training.config import checked
+from ..training.recipe import checked
 
 WIDTH = 120
 

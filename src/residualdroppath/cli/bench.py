@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..experiments.bench.config import BenchConfig, BenchSetting
 from ..experiments.bench.measure import bench as measure
 from ..experiments.bench.report import LEGEND, terminal_table, write_files
-from ..training.config import checked
+from ..training.recipe import checked
 
 WIDTH = 160
 

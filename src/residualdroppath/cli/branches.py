@@ -18,7 +18,7 @@ from ..core.residual_drop_path import ResidualDropPath
 from ..errors import UserError, first_line
 from ..models.find import find_model
 from ..models.spec import Inputs, ModelSpec, quiet, tensors
-from ..training.config import checked
+from ..training.recipe import checked
 from .branches_table import WIDTH, branches_page
 
 LARGEST_IN_MEMORY = 500_000_000  # parameters; 2 GB

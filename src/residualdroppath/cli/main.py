@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..experiments.compare import CompareConfig, compare
 from ..experiments.table import terminal_table, write_compare_page
 from ..records.files import write_record
-from ..training.config import Recipe, TrainConfig, checked, read_config
+from ..training.recipe import Recipe, TrainConfig, checked, read_config
 from ..training.run import train
 from .analyze import analyze
 from .bench import bench

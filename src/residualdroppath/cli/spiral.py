@@ -16,7 +16,7 @@ from ..experiments.spiral.report import terminal_table, write_report
 from ..experiments.spiral.run import run_spiral
 from ..experiments.spiral.summary import QUESTION, answer
 from ..records.files import write_record
-from ..training.config import checked
+from ..training.recipe import checked
 
 WIDTH = 120
 

@@ -13,9 +13,9 @@ from ..errors import UserError
 from ..records.environment import environment
 from ..records.files import read_json, require_unused, write_json, write_text
 from ..records.intervals import mean_and_deviation
-from ..training.config import Method, Recipe, TrainConfig, read_config
+from ..training.recipe import Method, Recipe, TrainConfig, read_config
 from ..training.run import load_config_data, train
-from ..training.trainer import pick_device
+from ..training.runtime import pick_device
 from .cost import Cost, measure_costs
 
 Equal = Literal["iterations", "cost"]

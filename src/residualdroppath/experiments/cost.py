@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import fmean
 
-import torch
 from torch import Tensor
 
 from ..data.images import ImageData
-from ..training.config import Method, TrainConfig
+from ..training.recipe import Method, TrainConfig
+from ..training.runtime import Stopwatch
 from ..training.trainer import Trainer
 
 WARMUP_ROUNDS = 6
@@ -24,24 +25,6 @@ class Cost:
     per_iteration: float
     per_cycle: float
     num_plans: int
-
-
-class Stopwatch:
-    """Times calls on a device, its queue emptied before and after."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-
-    def __call__(self, work: Callable[[], object]) -> float:
-        self._wait()
-        started = time.perf_counter()
-        work()
-        self._wait()
-        return time.perf_counter() - started
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 def measure_costs(
@@ -78,7 +61,7 @@ def measure_costs(
             taken = stopwatch(lambda r=trainer, i=images, t=labels: r.train_iteration(i, t))
             if rounds_done >= 0:
                 times[method].setdefault(kind, []).append(taken)
-    plain_mean = _mean(plain_times)
+    plain_mean = fmean(plain_times)
     costs: dict[Method, Cost] = {
         method: _cost(times[method], plain_mean, trainer) for method, trainer in contenders.items()
     }
@@ -86,7 +69,7 @@ def measure_costs(
 
 
 def _cost(times: dict[str, list[float]], plain_mean: float, trainer: Trainer) -> Cost:
-    by_kind = {kind: _mean(values) / plain_mean for kind, values in times.items()}
+    by_kind = {kind: fmean(values) / plain_mean for kind, values in times.items()}
     num_plans = sum(map(len, times.values()))
     assert trainer.rdp is not None
     schedule = trainer.rdp.options.schedule
@@ -98,7 +81,3 @@ def _cost(times: dict[str, list[float]], plain_mean: float, trainer: Trainer) ->
 def _endless_batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
     for epoch in itertools.count(1):
         yield from trainer.batches(epoch)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

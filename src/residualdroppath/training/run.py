@@ -10,8 +10,8 @@ from ..data.load import load_data
 from ..data.sources import Request
 from ..records.environment import environment
 from ..records.files import write_json
-from .config import Recipe, TrainConfig
 from .progress import TrainingProgress
+from .recipe import Recipe, TrainConfig
 from .run_folder import RunFolder
 from .run_page import write_run_page
 from .trainer import Trainer
@@ -49,7 +49,7 @@ def train(
     with folder.opened(config, resume=resume):
         if folder.result is not None:
             return folder.result
-        checkpoint = folder.load_checkpoint()
+        checkpoint = folder.checkpoints.load()
         epoch = 0
         if checkpoint is not None:
             trainer.load_state_dict(*checkpoint)
@@ -66,7 +66,7 @@ def train(
                 trainer.require_finite(row["validation_loss"], epoch)  # the last update is in no training loss
                 rows.append(row)
                 folder.write_metrics(rows)  # first: a resumed run drops a row too many, it cannot make up one
-                folder.save_checkpoint(epoch, trainer.model.state_dict(), trainer.state_dict(epoch))
+                folder.checkpoints.save(epoch, trainer.model.state_dict(), trainer.state_dict(epoch))
                 progress.epoch_line(row, config.epochs)
 
         test_loss, test_accuracy = trainer.evaluate(data.test)

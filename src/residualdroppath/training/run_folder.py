@@ -9,22 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
-from ..errors import UserError, first_line
+from ..errors import UserError
 from ..records.files import (
     locked,
     read_json,
-    read_state,
     reporting_damage,
     require_unused,
-    sha256,
     write_json,
-    write_state,
     write_text,
     write_weights,
 )
-from .config import TrainConfig, read_config
+from .checkpoints import Checkpoints
+from .recipe import TrainConfig, read_config
 
 
 class RunFolder:
@@ -32,7 +29,7 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        self.checkpoints = path / "checkpoints"
+        self.checkpoints = Checkpoints(path / "checkpoints")
 
     @contextmanager
     def opened(self, config: TrainConfig, *, resume: bool) -> Iterator[None]:
@@ -46,7 +43,7 @@ class RunFolder:
             self._require_same(config, read_config(TrainConfig, config_path))
         else:
             require_unused(self.path)
-        with locked(self.path, self.checkpoints):
+        with locked(self.path, self.checkpoints.path):
             if not resume:
                 write_text(config_path, config.to_yaml())
             yield
@@ -82,46 +79,5 @@ class RunFolder:
         before = read_json(path) if path.is_file() else []
         write_json(path, [*before, environment])
 
-    def save_checkpoint(self, epoch: int, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        """Make `epoch` the latest checkpoint; the one before stays until this one is whole."""
-        write_weights(self._weights(epoch), weights)
-        write_state(self._state(epoch), state)
-        files = (self._weights(epoch), self._state(epoch))
-        # Neither format notices a changed byte by itself.
-        write_json(
-            self.checkpoints / "latest.json", {"epoch": epoch, "sha256": {path.name: sha256(path) for path in files}}
-        )
-        for path in self.checkpoints.glob("epoch_*"):
-            if path not in files:
-                path.unlink()
-
-    def load_checkpoint(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """Weights and state of the latest checkpoint, or None before the first. Runs no code from the files."""
-        latest = self.checkpoints / "latest.json"
-        if not latest.is_file():
-            return None
-        try:
-            written = json.loads(latest.read_text())
-            epoch = int(written["epoch"])
-            for name, digest in written.get("sha256", {}).items():
-                if sha256(self.checkpoints / name) != digest:
-                    raise ValueError(f"{name} is not what was written")
-            weights = load_file(self._weights(epoch))
-            state = read_state(self._state(epoch))
-            if not isinstance(state, dict) or state.get("epoch") != epoch:
-                raise ValueError("it is not the state of that epoch")
-        except Exception as error:  # a damaged file can fail in any way that its readers know
-            raise UserError(
-                f"The checkpoint in {self.checkpoints} is damaged ({first_line(error)}). Nothing was changed; put back "
-                "a whole copy, or start anew with another `out`."
-            ) from error
-        return weights, state
-
     def save_model(self, weights: dict[str, torch.Tensor]) -> None:
         write_weights(self.path / "model.safetensors", weights)
-
-    def _weights(self, epoch: int) -> Path:
-        return self.checkpoints / f"epoch_{epoch:04d}.safetensors"
-
-    def _state(self, epoch: int) -> Path:
-        return self.checkpoints / f"epoch_{epoch:04d}.state.pt"

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ..reporting.axes import finish_axes
 from ..reporting.page import COLOURS, write_page
-from .config import TrainConfig
+from .recipe import TrainConfig
 from .run_folder import RunFolder
 
 

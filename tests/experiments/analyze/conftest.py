@@ -10,7 +10,7 @@ import torch
 
 from residualdroppath.experiments.analyze.config import AnalyzeConfig
 from residualdroppath.experiments.analyze.run import Analysis, analyze
-from residualdroppath.training.config import TrainConfig
+from residualdroppath.training.recipe import TrainConfig
 from residualdroppath.training.run import train
 
 torch.set_num_threads(1)

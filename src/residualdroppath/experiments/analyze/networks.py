@@ -17,7 +17,7 @@ from ...data.sources import Request
 from ...errors import UserError, first_line
 from ...models.classifier import make_classifier
 from ...records.files import read_weights
-from ...training.config import Recipe, TrainConfig, read_config
+from ...training.recipe import Recipe, TrainConfig, read_config
 from ...training.run import load_config_data
 from ...training.run_folder import RunFolder
 from .config import AnalyzeConfig
@@ -135,7 +135,7 @@ def load_network(target: Target, config: AnalyzeConfig, data: ImageData, device:
 def _run_weights(path: Path) -> dict[str, Any]:
     if (path / "model.safetensors").is_file():
         return read_weights(path / "model.safetensors")
-    checkpoint = RunFolder(path).load_checkpoint()
+    checkpoint = RunFolder(path).checkpoints.load()
     if checkpoint is None:
         raise UserError(f"{path} holds no weights yet; let the run finish an epoch first.")
     return checkpoint[0]

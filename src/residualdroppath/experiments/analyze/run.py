@@ -14,7 +14,7 @@ import torch
 
 from ...records.environment import environment, peak_memory
 from ...records.files import locked, require_unused
-from ...training.trainer import pick_device
+from ...training.runtime import pick_device
 from .config import AnalyzeConfig
 from .measure import Observe, measure, plain_values
 from .networks import Network, find_target, load_images, load_network

@@ -13,8 +13,7 @@ from ...core.planning.plan import Plan
 from ...errors import UserError, first_line
 from ...records.environment import environment
 from ...records.intervals import ratio_of_means
-from ...training.trainer import pick_device
-from ..cost import Stopwatch
+from ...training.runtime import Stopwatch, pick_device
 from .config import OURS, BenchConfig
 from .contenders import Contender, NotOfThisModel, make_contender
 from .counts import Counts, count

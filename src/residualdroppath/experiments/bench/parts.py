@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...core.freezing.frozen_norms import has_batch_statistics
 from ...core.running.actions import begin_gradient, drop
 from ...core.running.add_point import Action, AddPoint
-from ..cost import Stopwatch
+from ...training.runtime import Stopwatch
 from .contenders import Contender, make_method
 from .floor import MODES, Floor, Mode
 

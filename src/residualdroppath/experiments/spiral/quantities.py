@@ -13,7 +13,7 @@ from ...analysis.probes import probe, reconstruction_r2
 from ...analysis.relations import duplicates, effective_units, relation_matrix
 from ...analysis.streams import StreamStatistics
 from ...analysis.units import closest, recreated, recreated_sweep, reuse
-from ...training.trainer import derived_seed
+from ...training.runtime import derived_seed
 from .data import SpiralData
 from .development import Developments
 from .features import Features, look_at

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from ...records.environment import environment
 from ...records.files import write_arrays, write_json
-from ...training.trainer import derived_seed
+from ...training.runtime import derived_seed
 from .config import SpiralConfig
 from .data import make_data
 from .development import History, developments

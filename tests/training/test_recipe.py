@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from residualdroppath.errors import UserError
-from residualdroppath.training.config import TrainConfig, read_config
+from residualdroppath.training.recipe import TrainConfig, read_config
 
 EVERY_OPTION: dict[str, Any] = {
     "data": "some/folder", "data_dir": "elsewhere", "download": True, "image_size": 32, "label_column": "fine",
