@@ -10,7 +10,7 @@ import pytest
 
 from residualdroppath.cli import main
 from residualdroppath.cli.main import run
-from residualdroppath.experiments.compare import CompareConfig
+from residualdroppath.experiments.compare.config import CompareConfig
 from residualdroppath.training.recipe import TrainConfig, read_config
 
 TINY = "--depth 8 --width 2 --train-size 64 --batch-size 32 --epochs 1 --device cpu".split()

@@ -11,11 +11,11 @@ from pydantic import BaseModel, Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..experiments.analyze.config import AnalyzeConfig, AnalyzeSetting
-from ..experiments.analyze.report import write_report
-from ..experiments.analyze.run import analyze as measure
-from ..experiments.analyze.run import claimed
-from ..experiments.analyze.summary import skipped_lines, terminal_table
+from ..experiments.network_report.config import AnalyzeConfig, AnalyzeSetting
+from ..experiments.network_report.report import write_report
+from ..experiments.network_report.run import analyze as measure
+from ..experiments.network_report.run import claimed
+from ..experiments.network_report.summary import skipped_lines, terminal_table
 from ..records.files import write_record
 from ..training.recipe import checked
 
@@ -48,12 +48,12 @@ def analyze(arguments: list[str]) -> None:
         with Progress(*columns, *times, console=Console(stderr=True), transient=True) as progress:
             tasks = {}
 
-            def observe(what: str, done: int, total: int) -> None:
+            def on_progress(what: str, done: int, total: int) -> None:
                 if what not in tasks:
                     tasks[what] = progress.add_task(what, total=total)
                 progress.update(tasks[what], completed=done)
 
-            analysis = measure(config, observe)
+            analysis = measure(config, on_progress)
             drawing = progress.add_task("drawing", total=1)
             page = write_report(analysis, out)
             progress.update(drawing, completed=1)

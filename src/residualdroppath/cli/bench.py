@@ -41,12 +41,12 @@ def bench(arguments: list[str]) -> None:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         tasks = {}
 
-        def observe(what: str, done: int, total: int) -> None:
+        def on_progress(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = progress.add_task(what, total=total)
             progress.update(tasks[what], completed=done + 1)
 
-        record = measure(config, observe)
+        record = measure(config, on_progress)
     chart = write_files(record, out)
     console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     console.print(terminal_table(record))

@@ -64,7 +64,7 @@ def branches(arguments: list[str]) -> None:
 
 
 def branches_record(command: BranchesCommand) -> dict[str, Any]:
-    """All that is told about the network, as plain values. Raises `UserError`."""
+    """All that is printed about the network, as plain values. Raises `UserError`."""
     options = _mapping(command.options)
     setting = command.setting
     network = find_model(command.model, options, image_size=setting.image_size, sequence_length=setting.sequence_length)

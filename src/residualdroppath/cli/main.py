@@ -13,8 +13,9 @@ from pydantic import BaseModel, Field
 from rich.console import Console
 
 from ..errors import UserError
-from ..experiments.compare import CompareConfig, compare
-from ..experiments.table import terminal_table, write_compare_page
+from ..experiments.compare.config import CompareConfig
+from ..experiments.compare.run import compare
+from ..experiments.compare.table import terminal_table, write_compare_page
 from ..records.files import write_record
 from ..training.recipe import Recipe, TrainConfig, checked, read_config
 from ..training.run import train

@@ -43,7 +43,7 @@ def spiral(arguments: list[str]) -> None:
             command.out,
             resume=command.resume,
             workers=command.workers,
-            observe=lambda done, total: progress.update(training, completed=done, total=total),
+            on_progress=lambda done, total: progress.update(training, completed=done, total=total),
         )
         progress.update(training, total=1, completed=1)
         drawing = progress.add_task("drawing", total=None)

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from ...reporting.axes import INK, SOFT, bare, quiet
 from .config import TITLES
 from .data import HALF_SIDE, Points
-from .quantities import LOST, LOSTS, SAME, SAMES
+from .measures import LOST, LOSTS, SAME, SAMES
 from .style import ARM_COLOURS, ROW_COLOURS, decision_colours
 
 SHORT = {

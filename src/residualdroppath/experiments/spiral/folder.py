@@ -32,8 +32,8 @@ class SpiralFolder:
             ours, theirs = json.loads(config.model_dump_json()), read_json(stored)
             names = [name for name in ours if name != "seeds" and ours[name] != theirs.get(name)]
             if names:
-                told = ", ".join(f"{name} ({theirs.get(name)} there, {ours[name]} now)" for name in names)
-                raise UserError(f"A resumed run keeps its configuration; {self.path} differs in {told}.")
+                differences = ", ".join(f"{name} ({theirs.get(name)} there, {ours[name]} now)" for name in names)
+                raise UserError(f"A resumed run keeps its configuration; {self.path} differs in {differences}.")
         elif self.path.exists():
             require_unused(self.path)
         with locked(self.path):
@@ -51,7 +51,7 @@ class SpiralFolder:
         return read_json(self.of(row, seed) / "result.json")
 
     def pictures(self, row: str) -> dict[str, np.ndarray]:
-        """What the first seed's network looks like (`pictures.py`)."""
+        """What the first seed's network looks like (`snapshots.py`)."""
         path = self.of(row, 0) / "pictures.npz"
         try:
             with np.load(path) as arrays:

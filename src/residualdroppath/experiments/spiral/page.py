@@ -15,10 +15,10 @@ from ...reporting.page import data_url, script_data, template
 from .config import TITLES
 from .development import ALIKE
 from .figures import COLOURED
-from .quantities import LOST, SAME
-from .sheet import sheet_palette, sheet_pixels, shrunk
+from .measures import LOST, SAME
 from .style import ROW_COLOURS, decision_colours
 from .summary import QUESTION, answer
+from .unit_grid import grid_palette, grid_pixels, shrunk
 
 TEMPLATE = template(Path(__file__).with_suffix(".html"))
 PAGE_MAP = 32  # pixels of a unit's map in the page, before it is enlarged
@@ -59,7 +59,7 @@ def _network(name: str, own: dict[str, np.ndarray], result: dict[str, Any]) -> d
         "layers": layers,
         "units": units,
         "side": maps.shape[2],
-        "sheet": data_url(_indexed_png(sheet_pixels(maps, gap=0)), "png"),
+        "sheet": data_url(_indexed_png(grid_pixels(maps, gap=0)), "png"),
         "sources": own["sources"].tolist(),
         # Percent, by layer, earlier layer and unit.
         "reuse": [own["reuse"][layer, :layer].tolist() for layer in range(layers)],
@@ -71,7 +71,7 @@ def _network(name: str, own: dict[str, np.ndarray], result: dict[str, Any]) -> d
 
 def _indexed_png(pixels: np.ndarray) -> bytes:
     image = Image.frombytes("P", pixels.shape[::-1], pixels.tobytes())
-    image.putpalette(sheet_palette().tobytes())
+    image.putpalette(grid_palette().tobytes())
     return _png(image)
 
 

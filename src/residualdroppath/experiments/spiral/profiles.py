@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ...reporting.axes import INK, SOFT, quiet
 from .config import TITLES
-from .quantities import probed_layers
+from .measures import probed_layers
 from .style import ROW_COLOURS
 
 

@@ -19,13 +19,17 @@ from .config import SpiralConfig
 from .data import Points
 from .network import SpiralNetwork, make_network
 
-Look = Callable[[SpiralNetwork, int], None]
+OnIteration = Callable[[SpiralNetwork, int], None]
 
 
 def train_network(
-    config: SpiralConfig, method: Method, seed: int, points: Points, look: Look = lambda network, iteration: None
+    config: SpiralConfig,
+    method: Method,
+    seed: int,
+    points: Points,
+    on_iteration: OnIteration = lambda network, iteration: None,
 ) -> SpiralNetwork:
-    """Train by `method`; `look(network, iteration)` is called before the first and after every iteration.
+    """Train by `method`; `on_iteration(network, iteration)` is called before the first and after every iteration.
 
     Initialisation and batches depend on the seed alone, so methods can be compared pair by pair. All randomness is
     explicit: the same arguments give the same network, bit for bit at the same number of threads.
@@ -43,7 +47,7 @@ def train_network(
         )
     optimizer = torch.optim.AdamW(parameter_groups(network, config.weight_decay), lr=config.lr, fused=True)
     network.train()
-    look(network, 0)
+    on_iteration(network, 0)
     for iteration, rows in enumerate(_batches(config, seed), 1):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config.lr, config.warmup, iteration, config.iterations)
@@ -53,7 +57,7 @@ def train_network(
         optimizer.zero_grad()
         if rdp is not None:
             rdp.step()
-        look(network, iteration)
+        on_iteration(network, iteration)
     if not math.isfinite(evaluate(network, points)[0]):
         raise UserError(f"The loss of {method}, seed {seed}, is not finite; try a lower `lr` (now {config.lr:g}).")
     if rdp is not None:
@@ -72,8 +76,8 @@ def evaluate(network: nn.Module, points: Points) -> tuple[float, float]:
 
 
 def power_law(iterations: int, count: int) -> list[int]:
-    """When to look at a training: densely at first, 0 and the last included; at most `count` times."""
-    # Half a look per doubling would leave nothing for the end of training: a power law lies between.
+    """Iterations at which a training is recorded: densely at first, 0 and the last included; at most `count` times."""
+    # Half an entry per doubling would leave nothing for the end of training: a power law lies between.
     steps = np.linspace(0, 1, count) ** 2.5 * iterations
     return sorted({round(float(step)) for step in steps})
 

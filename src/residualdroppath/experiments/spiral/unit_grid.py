@@ -1,4 +1,4 @@
-"""The sheet: every unit of every layer over the square of inputs, as one picture."""
+"""The unit grid: every unit of every layer over the square of inputs, as one picture."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAP_PIXELS = 36  # of a map in the figure
 ARROWS = 40  # more would hide the maps
 
 
-def sheet_pixels(maps: np.ndarray, gap: int = GAP) -> np.ndarray:
+def grid_pixels(maps: np.ndarray, gap: int = GAP) -> np.ndarray:
     """Maps uint8[L, D, size, size] side by side, uint8[D * (size + gap), L * (size + gap)]: a column per layer.
 
     The gap, left and above each map, holds 0, which no map does.
@@ -38,12 +38,12 @@ def shrunk(maps: np.ndarray, largest: int) -> np.ndarray:
     return np.round(cut.mean((-3, -1))).astype(np.uint8)
 
 
-def sheet_palette() -> np.ndarray:
+def grid_palette() -> np.ndarray:
     """uint8[256, 3]: white for 0, then the colours of features."""
     return np.concatenate([[[255, 255, 255]], feature_palette(255)]).astype(np.uint8)
 
 
-def draw_sheet(row: str, pictures: dict[str, np.ndarray], result: dict[str, Any]) -> Figure:
+def draw_unit_grid(row: str, pictures: dict[str, np.ndarray], result: dict[str, Any]) -> Figure:
     """Above, reuse of each layer; below, the maps, recreated units framed, an arrow from each unit that they repeat."""
     maps, sources = pictures["maps"], pictures["sources"]
     maps = shrunk(maps, MAP_PIXELS)
@@ -51,7 +51,7 @@ def draw_sheet(row: str, pictures: dict[str, np.ndarray], result: dict[str, Any]
     width = 14.0
     cell = width / (layers + 2)
     figure = Figure(figsize=(width, cell * units + 2.6), layout="constrained")
-    profile, sheet = figure.subplots(2, 1, height_ratios=[1.1, cell * units], sharex=True)
+    profile, grid = figure.subplots(2, 1, height_ratios=[1.1, cell * units], sharex=True)
     colour = ROW_COLOURS[row]
 
     reuse = np.asarray(result["profiles"]["reuse"])
@@ -67,20 +67,20 @@ def draw_sheet(row: str, pictures: dict[str, np.ndarray], result: dict[str, Any]
         fontsize=15, color=INK, loc="left", pad=10,
     )  # fmt: skip
 
-    sheet.imshow(
-        sheet_palette()[sheet_pixels(maps)],
+    grid.imshow(
+        grid_palette()[grid_pixels(maps)],
         extent=(-0.5, layers - 0.5, units - 0.5, -0.5),
         aspect="auto",
         interpolation="antialiased",
     )
-    bare(sheet)
+    bare(grid)
     step = 1 if layers <= 12 else 4
-    sheet.set_xticks(range(0, layers, step), ["input" if k == 0 else str(k) for k in range(0, layers, step)])
-    sheet.set_yticks(range(0, units, 1 if units <= 12 else 4))
-    sheet.tick_params(length=0, labelsize=9, colors="#4a5563")
-    sheet.set_xlabel("layer: the residual stream after so many blocks", fontsize=11, color=INK)
-    sheet.set_ylabel("unit", fontsize=11, color=INK)
-    _mark_recreated(sheet, sources, maps.shape[2])
+    grid.set_xticks(range(0, layers, step), ["input" if k == 0 else str(k) for k in range(0, layers, step)])
+    grid.set_yticks(range(0, units, 1 if units <= 12 else 4))
+    grid.tick_params(length=0, labelsize=9, colors="#4a5563")
+    grid.set_xlabel("layer: the residual stream after so many blocks", fontsize=11, color=INK)
+    grid.set_ylabel("unit", fontsize=11, color=INK)
+    _mark_recreated(grid, sources, maps.shape[2])
     return figure
 
 

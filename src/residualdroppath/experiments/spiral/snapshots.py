@@ -12,14 +12,14 @@ from torch import nn
 from ...analysis.units import closest, max_correlations, recreated
 from .data import SpiralData, grid
 from .features import as_maps, look_at
+from .measures import LOST, SAME
 from .network import SpiralNetwork
-from .quantities import LOST, SAME
 
 FRAME_SIDE = 20  # of a unit's map in the animation
 
 
 def portrait(network: SpiralNetwork, data: SpiralData) -> dict[str, np.ndarray]:
-    """Arrays for sheet, regions and page.
+    """Arrays for unit grid, regions and page.
 
     `maps` uint8[L + 1, D, size, size]; `decisions` float32[arms, size, size], probabilities, the first row on top;
     `sources` int64[count, 4]: (layer, unit, from layer, from unit) of recreated units; `reuse` uint8[L + 1, L + 1, D],
@@ -49,8 +49,8 @@ def decisions(network: nn.Module, points: torch.Tensor) -> np.ndarray:
 
 
 @dataclass
-class Film:
-    """Frames over training, taken at `iterations`; a `Look` of `train_network`."""
+class Frames:
+    """Pictures over training, taken at `iterations`; an `OnIteration` of `train_network`."""
 
     iterations: list[int]
     maps: list[np.ndarray] = field(default_factory=list)

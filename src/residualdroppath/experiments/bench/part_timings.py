@@ -18,7 +18,7 @@ from ...core.running.actions import begin_gradient, drop
 from ...core.running.add_point import Action, AddPoint
 from ...training.runtime import Stopwatch
 from .contenders import Contender, make_method
-from .floor import MODES, Floor, Mode
+from .lower_bound import MODES, LowerBound, Mode
 
 
 @dataclass
@@ -32,8 +32,8 @@ class Part:
     gradient: Tensor | None = None
 
 
-class PartsMeter:
-    """Takes a contender's network apart; each `round()` times every part once, into `floor`."""
+class PartTimer:
+    """Takes a contender's network apart; each `round()` times every part once, into `lower_bound`."""
 
     def __init__(self, contender: Contender, stopwatch: Stopwatch):
         self.contender = contender
@@ -44,30 +44,30 @@ class PartsMeter:
         in_branches = {id(parameter) for own in self.branches for parameter in own}
         self.trunk = [p for p in contender.model.parameters() if id(p) not in in_branches]
         self.actions: list[Action] = [self._record(index) for index in range(len(self.branches))]
-        self.told = [self._as_told(index) for index in range(len(self.branches))]
+        self.current = [self._current(index) for index in range(len(self.branches))]
         self.gradients = {p: torch.zeros_like(p) for p in contender.model.parameters()}
-        with self.rdp.acting(self.told):
+        with self.rdp.acting(self.current):
             contender.loss().backward()
         contender.model.requires_grad_(False)
-        self.floor = self._empty()
+        self.lower_bound = self._empty()
         self.round()
-        self.floor = self._empty()  # the first round warmed up
+        self.lower_bound = self._empty()  # the first round warmed up
 
     def round(self) -> None:
         """Time every part once."""
-        floor = self.floor
+        bound = self.lower_bound
         for mode in MODES:
             for index, part in self.parts.items():
-                floor.branches.setdefault((index, mode), []).append(self._branch(index, part, mode))
+                bound.branches.setdefault((index, mode), []).append(self._branch(index, part, mode))
         for index, part in self.parts.items():
             seconds = self.stopwatch(lambda part=part: part.add_point.hand_on(part.shortcut))
-            floor.handing_on.setdefault(index, []).append(seconds)
-        with self.rdp.acting(self.told):
+            bound.dropped_adds.setdefault(index, []).append(seconds)
+        with self.rdp.acting(self.current):
             for first in (None, *self.parts):
-                floor.trunk.setdefault(first, []).append(self._trunk(first))
-        floor.idle_update.append(self._update([]))
+                bound.trunk.setdefault(first, []).append(self._trunk(first))
+        bound.idle_update.append(self._update([]))
         for owner, parameters in [(None, self.trunk), *enumerate(self.branches)]:
-            floor.updates.setdefault(owner, []).append(self._update(parameters))
+            bound.updates.setdefault(owner, []).append(self._update(parameters))
 
     def close(self) -> None:
         """Give the network back, plain."""
@@ -75,11 +75,12 @@ class PartsMeter:
         self.rdp.remove()
         self.parts.clear()
 
-    def _empty(self) -> Floor:
+    def _empty(self) -> LowerBound:
         found = self.rdp.discovery.branches
-        return Floor(tuple(b.name for b in found), tuple(has_batch_statistics(b.modules()) for b in found))
+        return LowerBound(tuple(b.name for b in found), tuple(has_batch_statistics(b.modules()) for b in found))
 
-    def _as_told(self, index: int) -> Action:
+    def _current(self, index: int) -> Action:
+        """What `actions` holds for the branch when it runs."""
         return lambda add_point, shortcut, inputs: self.actions[index](add_point, shortcut, inputs)
 
     def _record(self, index: int) -> Action:

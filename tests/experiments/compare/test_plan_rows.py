@@ -9,9 +9,9 @@ import pytest
 from pydantic import ValidationError
 from rich.console import Console
 
-from residualdroppath.experiments.compare import CompareConfig, Row, plan_rows
-from residualdroppath.experiments.cost import Cost
-from residualdroppath.experiments.table import HEAD, table_rows, terminal_table
+from residualdroppath.experiments.compare.config import CompareConfig, Row, plan_rows
+from residualdroppath.experiments.compare.cost import Cost
+from residualdroppath.experiments.compare.table import HEAD, table_rows, terminal_table
 from residualdroppath.training.recipe import Method
 
 COSTS: dict[Method, Cost] = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from residualdroppath.core.planning.plan import Plan
-from residualdroppath.experiments.bench.floor import Floor
+from residualdroppath.experiments.bench.lower_bound import LowerBound
 
 NAMES = ("a", "b", "c")
 # Powers of ten tell which parts were summed: a branch counts at 1, 10, 100 (times its mode's digit), trunk above.
@@ -16,12 +16,12 @@ DIGIT = {"trained": 4.0, "first": 3.0, "frozen": 2.0, "no_graph": 1.0}
 TRUNK = {None: 9000.0, 0: 8000.0, 1: 7000.0, 2: 6000.0}
 
 
-def floor(batch: tuple[bool, ...] = (False, False, False)) -> Floor:
-    return Floor(
+def floor(batch: tuple[bool, ...] = (False, False, False)) -> LowerBound:
+    return LowerBound(
         names=NAMES,
         has_batch_statistics=batch,
         branches={(i, mode): [10.0**i * digit] * 2 for i in range(3) for mode, digit in DIGIT.items()},  # type: ignore
-        handing_on={i: [0.0] for i in range(3)},
+        dropped_adds={i: [0.0] for i in range(3)},
         trunk={first: [seconds] for first, seconds in TRUNK.items()},
         updates={None: [50_000.0], 0: [20_000.0], 1: [20_000.0], 2: [20_000.0]},
         idle_update=[10_000.0],
@@ -53,10 +53,10 @@ def test_dropped_part_trains_all_that_was_dropped() -> None:
     assert floor().of_plan(plan("dropped_part", "a", "c"), "parameters") == 8000 + 3 + 20 + 400 + 10_000 + 20_000
 
 
-def test_handing_on_is_taken_from_the_trunk_once() -> None:
+def test_dropped_adds_is_taken_from_the_trunk_once() -> None:
     """The trunk is timed with all branches away, where every add hands its shortcut on."""
     own = floor()
-    own.handing_on = {i: [100.0, 300.0] for i in range(3)}
+    own.dropped_adds = {i: [100.0, 300.0] for i in range(3)}
     assert own.of_plain() == floor().of_plain() - 3 * 200
 
 

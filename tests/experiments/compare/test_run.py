@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 
 from residualdroppath.cli.main import run
 from residualdroppath.errors import UserError
-from residualdroppath.experiments import compare as compare_module
-from residualdroppath.experiments.compare import CompareConfig, compare, run_path
-from residualdroppath.experiments.cost import Cost
-from residualdroppath.experiments.table import HEAD, table_rows, write_compare_page
+from residualdroppath.experiments.compare import run as run_module
+from residualdroppath.experiments.compare.config import CompareConfig
+from residualdroppath.experiments.compare.cost import Cost
+from residualdroppath.experiments.compare.run import compare, run_path
+from residualdroppath.experiments.compare.table import HEAD, table_rows, write_compare_page
 from residualdroppath.training.recipe import TrainConfig
 from residualdroppath.training.run import train
 
@@ -32,7 +33,7 @@ def tiny(**options: Any) -> CompareConfig:
 @pytest.fixture
 def known_costs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Cost]:
     costs = {"plain": Cost(1.0, 1.0, 9), "drop_path": Cost(0.8, 0.8, 9), "residual_drop_path": Cost(0.5, 1.0, 9)}
-    monkeypatch.setattr(compare_module, "measure_costs", lambda *args: dict(costs))
+    monkeypatch.setattr(run_module, "measure_costs", lambda *args: dict(costs))
     return costs
 
 
@@ -110,7 +111,7 @@ def test_interrupted_comparison_goes_on(
         return train(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(compare_module, "train", stopping)
+        patch.setattr(run_module, "train", stopping)
         with pytest.raises(KeyboardInterrupt):
             compare(config, tmp_path / "cut")
     ended = {path: path.stat().st_mtime_ns for path in (tmp_path / "cut").rglob("result.json")}

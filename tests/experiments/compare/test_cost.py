@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from residualdroppath.experiments import cost as cost_module
-from residualdroppath.experiments.cost import Cost, measure_costs
+from residualdroppath.experiments.compare import cost as cost_module
+from residualdroppath.experiments.compare.cost import Cost, measure_costs
 from residualdroppath.training.recipe import Method, TrainConfig
 from residualdroppath.training.run import load_config_data
 from residualdroppath.training.trainer import Trainer

@@ -15,11 +15,12 @@ import torch
 from ...records.environment import environment, peak_memory
 from ...records.files import locked, require_unused
 from ...training.runtime import pick_device
+from ..progress import OnProgress, no_progress
 from .config import AnalyzeConfig
-from .measure import Observe, measure, plain_values
-from .networks import Network, find_target, load_images, load_network
+from .measure import measure, plain_values
 from .sample import draw_samples
 from .summary import scalars
+from .targets import Network, find_target, load_images, load_network
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Analysis:
     unit_maps: list[list[np.ndarray]]
 
 
-def analyze(config: AnalyzeConfig, observe: Observe = lambda what, done, total: None) -> Analysis:
+def analyze(config: AnalyzeConfig, on_progress: OnProgress = no_progress) -> Analysis:
     """Measure `config.target`, and `config.compare` on the same images if there is one.
 
     Raises:
@@ -51,7 +52,7 @@ def analyze(config: AnalyzeConfig, observe: Observe = lambda what, done, total: 
         begun = time.perf_counter()
         result = measure(
             network, samples, config, device,
-            lambda what, done, total, prefix=prefix: observe(prefix + what, done, total),
+            lambda what, done, total, prefix=prefix: on_progress(prefix + what, done, total),
         )  # fmt: skip
         row = {
             **_describe(network),

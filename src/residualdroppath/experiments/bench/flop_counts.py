@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from ...analysis.flops import flop_counter
 from ...analysis.saved_bytes import saved_bytes
 from ...core.planning.plan import Plan
+from ..progress import OnProgress
 from .config import BenchConfig
 from .contenders import make_contender
 
@@ -28,7 +28,7 @@ class Counts:
     saved_worst: dict[str, float]
 
 
-def count(name: str, config: BenchConfig, plans: list[Plan | None], observe: Callable[[str, int, int], None]) -> Counts:
+def count(name: str, config: BenchConfig, plans: list[Plan | None], on_progress: OnProgress) -> Counts:
     """Count the plans that were timed, forward and backward, on the CPU."""
     config = config.model_copy(update={"compile": False, "dtype": "float32", "channels_last": False, "fused": False})
     device = torch.device("cpu")
@@ -45,7 +45,7 @@ def count(name: str, config: BenchConfig, plans: list[Plan | None], observe: Cal
     while rdp.iteration < iterations[0]:
         rdp.step()
     for done in range(len(iterations)):
-        observe(f"counting {name}", done, len(iterations))
+        on_progress(f"counting {name}", done, len(iterations))
         own_flops, own_bytes = _one(contender)
         flops.setdefault(rdp.kind, []).append(own_flops / flops_of_plain)
         saved.setdefault(rdp.kind, []).append(own_bytes / bytes_of_plain)

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from ...records.files import write_record
 from ...reporting.axes import save_figure
-from .figures import draw_lesions, draw_matrices, draw_profiles
+from .figures import draw_deletion, draw_matrices, draw_profiles
 from .page import write_page
-from .panels import shown_matrices, shown_panels
+from .panel_catalogue import shown_matrices, shown_panels
 from .run import Analysis
 
 
@@ -36,7 +36,7 @@ def drawings(record: dict[str, Any]) -> dict[str, Callable[[dict[str, Any]], Fig
     if shown_matrices(networks):
         found["matrices"] = draw_matrices
     if any({"deletion", "reordering"} & network["measures"].keys() for network in networks):
-        found["lesions"] = draw_lesions
+        found["lesions"] = draw_deletion
     return found
 
 

@@ -10,10 +10,10 @@ from statistics import fmean
 
 from torch import Tensor
 
-from ..data.images import ImageData
-from ..training.recipe import Method, TrainConfig
-from ..training.runtime import Stopwatch
-from ..training.trainer import Trainer
+from ...data.images import ImageData
+from ...training.recipe import Method, TrainConfig
+from ...training.runtime import Stopwatch
+from ...training.trainer import Trainer
 
 WARMUP_ROUNDS = 6
 

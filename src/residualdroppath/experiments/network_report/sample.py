@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ...data.augment import channel_statistics, normalise, with_channels
 from ...data.images import ImageData, Split
 from .config import AnalyzeConfig
-from .networks import Network
+from .targets import Network
 
 INPUT_SIDE = 8  # pixels a side of the input that layers are to give back
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from residualdroppath.errors import UserError
-from residualdroppath.experiments.analyze.config import MEASURES, AnalyzeConfig
-from residualdroppath.experiments.analyze.lesions import random_orders, set_sizes, swapped
-from residualdroppath.experiments.analyze.measure import plain_values
-from residualdroppath.experiments.analyze.networks import find_target, load_images, load_network
-from residualdroppath.experiments.analyze.run import Analysis, analyze
-from residualdroppath.experiments.analyze.sample import draw_samples
+from residualdroppath.experiments.network_report.config import MEASURES, AnalyzeConfig
+from residualdroppath.experiments.network_report.deletion_runs import random_orders, set_sizes, swapped
+from residualdroppath.experiments.network_report.measure import plain_values
+from residualdroppath.experiments.network_report.run import Analysis, analyze
+from residualdroppath.experiments.network_report.sample import draw_samples
+from residualdroppath.experiments.network_report.targets import find_target, load_images, load_network
 from residualdroppath.records.files import read_json
 
 from .conftest import TINY

@@ -1,4 +1,4 @@
-"""The floor: the time of what a plan must compute, each part timed apart and summed.
+"""The lower bound (`floor` in records): the time of what a plan must compute, each part timed apart and summed.
 
 drop_path:     trunk, trained + for each kept branch: forward, backward
 dropped_part:  trunk, frozen, its gradient from the first dropped branch on
@@ -24,13 +24,13 @@ MODES: tuple[Mode, ...] = ("trained", "first", "frozen", "no_graph")
 
 
 @dataclass
-class Floor:
+class LowerBound:
     """Seconds of each part, one entry a round."""
 
     names: tuple[str, ...]
     has_batch_statistics: tuple[bool, ...] = ()
     branches: dict[tuple[int, Mode], list[float]] = field(default_factory=dict)
-    handing_on: dict[int, list[float]] = field(default_factory=dict)
+    dropped_adds: dict[int, list[float]] = field(default_factory=dict)
     trunk: dict[int | None, list[float]] = field(default_factory=dict)  # by the branch its gradient ends at
     updates: dict[int | None, list[float]] = field(default_factory=dict)  # by branch; None: the trunk
     idle_update: list[float] = field(default_factory=list)
@@ -79,8 +79,8 @@ class Floor:
         return fmean(self.branches[index, mode])
 
     def _trunk(self, first: int | None) -> float:
-        """Without what handing the shortcut on takes at every add: here all branches are away."""
-        return fmean(self.trunk[first]) - sum(fmean(times) for times in self.handing_on.values())
+        """Without the time of the adds themselves: all branches are dropped here."""
+        return fmean(self.trunk[first]) - sum(fmean(times) for times in self.dropped_adds.values())
 
     def _update(self, owners: Sequence[int | None]) -> float:
         idle = fmean(self.idle_update)

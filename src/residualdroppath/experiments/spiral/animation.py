@@ -1,4 +1,4 @@
-"""The animation: the sheet of each method over training, side by side, as a GIF."""
+"""The animation: the unit grid of each method over training, side by side, as a GIF."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from .style import ROW_COLOURS, decision_colours, feature_palette
 
 LEVELS, SHADES = 20, 12  # colours of features, of decisions: few compress well
 CELL = 11  # pixels of a unit's map, its gap included
-HEAD = 74  # pixels above a sheet: the decisions and the title
+HEAD = 74  # pixels above a grid: the decisions and the title
 MARGIN = 14
 MOST_FRAMES = 16  # of the pictures taken; the file stays small
 HOLD, STEP = 2500, 220  # milliseconds: the last frame, the others
 
 
-def write_film(path: Path, pictures: dict[str, dict[str, np.ndarray]]) -> None:
-    """`pictures` by method, with `film_*` (`pictures.py`). One palette for all frames, no dithering."""
-    films = {name: own for name, own in pictures.items() if "film_maps" in own}
-    iterations = next(iter(films.values()))["film_iterations"]
+def write_animation(path: Path, pictures: dict[str, dict[str, np.ndarray]]) -> None:
+    """`pictures` by method, with `film_*` (`snapshots.py`). One palette for all frames, no dithering."""
+    animated = {name: own for name, own in pictures.items() if "film_maps" in own}
+    iterations = next(iter(animated.values()))["film_iterations"]
     shown = np.unique(np.linspace(0, len(iterations) - 1, MOST_FRAMES).round().astype(int))
-    frames = [_frame(films, index, int(iterations[index])) for index in shown.tolist()]
+    frames = [_frame(animated, index, int(iterations[index])) for index in shown.tolist()]
     durations = [STEP] * (len(frames) - 1) + [HOLD]
     frames[0].save(
         path, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False
     )
 
 
-def _frame(films: dict[str, dict[str, np.ndarray]], index: int, iteration: int) -> Image.Image:
-    panels = [_panel(name, own, index) for name, own in films.items()]
+def _frame(animated: dict[str, dict[str, np.ndarray]], index: int, iteration: int) -> Image.Image:
+    panels = [_panel(name, own, index) for name, own in animated.items()]
     height = max(panel.height for panel in panels) + 2 * MARGIN + 16
     width = sum(panel.width + MARGIN for panel in panels) + MARGIN
     frame = Image.new("P", (width, height), 0)
@@ -45,7 +45,7 @@ def _frame(films: dict[str, dict[str, np.ndarray]], index: int, iteration: int) 
         left += panel.width + MARGIN
     draw = ImageDraw.Draw(frame)
     draw.fontmode = "1"  # no half-tones: they are not in the palette
-    last = int(next(iter(films.values()))["film_iterations"][-1])
+    last = int(next(iter(animated.values()))["film_iterations"][-1])
     text = f"iteration {iteration:,} of {last:,}"
     draw.text((MARGIN, height - 22), text, font=_font(13), fill=1)
     start = MARGIN + 190
@@ -64,10 +64,10 @@ def _panel(name: str, own: dict[str, np.ndarray], index: int) -> Image.Image:
     layers, units = levels.shape[:2]
     cells = np.zeros((units, CELL, layers, CELL), dtype=np.uint8)
     cells[:, 1:, :, 1:] = levels.transpose(1, 2, 0, 3)
-    sheet = cells.reshape(units * CELL, layers * CELL)
-    panel = Image.new("P", (max(sheet.shape[1], 200), sheet.shape[0] + HEAD), 0)
+    grid = cells.reshape(units * CELL, layers * CELL)
+    panel = Image.new("P", (max(grid.shape[1], 200), grid.shape[0] + HEAD), 0)
     panel.putpalette(_palette().tobytes())
-    panel.paste(Image.fromarray(sheet, "L"), (0, HEAD))
+    panel.paste(Image.fromarray(grid, "L"), (0, HEAD))
     shades = 3 + LEVELS + np.round(own["film_decisions"][index] / 255 * (SHADES - 1)).astype(np.uint8)
     decisions = Image.fromarray(shades, "L").resize((64, 64), Image.Resampling.NEAREST)
     panel.paste(decisions, (0, 0))

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from ..reporting.axes import finish_axes
-from ..reporting.page import COLOURS, write_page
-from ..training.run_folder import RunFolder
-from .compare import run_path
+from ...reporting.axes import finish_axes
+from ...reporting.page import COLOURS, write_page
+from ...training.run_folder import RunFolder
+from .run import run_path
 
 HEAD = ["method", "epochs", "test accuracy (%)", "validation (%)", "cost per iteration", "per cycle", "in total"]
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,31 +21,24 @@ from ...analysis.streams import MEASURES as STREAM_MEASURES
 from ...analysis.streams import StreamStatistics
 from ...analysis.units import closest, correlations, recreated, reuse
 from ...errors import UserError
+from ..progress import OnProgress
 from .config import AnalyzeConfig
-from .lesions import measure_lesions
-from .networks import Network
+from .deletion_runs import measure_deletion
+from .result import Result
 from .sample import Sample, small_input
+from .targets import Network
 
-# What goes on, how much of it is done, and of how much.
-Observe = Callable[[str, int, int], None]
 KSG_ROWS, KSG_SHUFFLES = 1000, 10
 TARGET_WIDTH = 64  # directions of an earlier layer that a later one is to give back
 DUPLICATE = 0.95
 
 
-@dataclass
-class Result:
-    """`measures` and `skipped` by name; `unit_maps`: |r| between the units of each layer, ordered by likeness."""
-
-    layers: list[str]
-    branches: list[str]
-    measures: dict[str, Any] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
-    unit_maps: list[np.ndarray] = field(default_factory=list)
-
-
 def measure(
-    network: Network, samples: tuple[Sample, Sample], config: AnalyzeConfig, device: torch.device, observe: Observe
+    network: Network,
+    samples: tuple[Sample, Sample],
+    config: AnalyzeConfig,
+    device: torch.device,
+    on_progress: OnProgress,
 ) -> Result:
     """Run the sample through the network once, the probes' training images too if they are needed, then measure."""
     held_out, training = samples
@@ -63,7 +55,7 @@ def measure(
 
     features = capture(
         network.rdp,
-        _watched(held_out, network, device, inputs, "images", observe),
+        _watched(held_out, network, device, inputs, "images", on_progress),
         at_add=None if statistics is None else statistics.update,
         on_batch=None if similar is None else on_batch,
     )
@@ -79,22 +71,24 @@ def measure(
         found["cka"] = {"streams": similar[0].result(), "branches": similar[1].result()}
     if wanted & {"probes", "reconstruction"}:
         fit_inputs: list[np.ndarray] = []
-        fit = capture(network.rdp, _watched(training, network, device, fit_inputs, "training images", observe))
+        fit = capture(network.rdp, _watched(training, network, device, fit_inputs, "training images", on_progress))
         narrow = (
             [_narrow(layer, config) for layer in fit.streams],
             [_narrow(layer, config) for layer in features.streams],
         )
         if "probes" in wanted:
-            _probes(result, narrow, fit.labels, features.labels, config, observe)
+            _probes(result, narrow, fit.labels, features.labels, config, on_progress)
         if "reconstruction" in wanted:
             targets = np.concatenate(fit_inputs), np.concatenate(inputs)
-            found["reconstruction"] = _reconstruction(narrow, targets, config, observe)
+            found["reconstruction"] = _reconstruction(narrow, targets, config, on_progress)
     if "relations" in wanted:
-        _relations(result, features, config, observe)
+        _relations(result, features, config, on_progress)
     if "information" in wanted:
-        found["information"] = _information(features, np.concatenate(inputs), config, observe)
+        found["information"] = _information(features, np.concatenate(inputs), config, on_progress)
     if wanted & {"deletion", "reordering"}:
-        measure_lesions(result, network, features, held_out.first(config.deletion_samples), config, device, observe)
+        measure_deletion(
+            result, network, features, held_out.first(config.deletion_samples), config, device, on_progress
+        )
     return result
 
 
@@ -112,16 +106,16 @@ def plain_values(value: Any) -> Any:
 
 
 def _watched(
-    sample: Sample, network: Network, device: torch.device, inputs: list[np.ndarray], what: str, observe: Observe
+    sample: Sample, network: Network, device: torch.device, inputs: list[np.ndarray], what: str, on_progress: OnProgress
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of a sample; their small inputs are kept on the way."""
     done = 0
-    observe(what, 0, len(sample))
+    on_progress(what, 0, len(sample))
     for images, labels in sample.batches(network, device):
         inputs.append(small_input(images))
         yield images, labels
         done += len(labels)
-        observe(what, done, len(sample))
+        on_progress(what, done, len(sample))
 
 
 def _answers(network: Network, features: Features) -> dict[str, Any]:
@@ -136,25 +130,25 @@ def _narrow(layer: np.ndarray, config: AnalyzeConfig) -> np.ndarray:
 
 def _probes(
     result: Result, narrow: tuple[list[np.ndarray], list[np.ndarray]], fit_labels: np.ndarray, labels: np.ndarray,
-    config: AnalyzeConfig, observe: Observe,
+    config: AnalyzeConfig, on_progress: OnProgress,
 ) -> None:  # fmt: skip
     bits, accuracy = [], []
     try:
         for done, (train, test) in enumerate(zip(*narrow, strict=True)):
-            observe("probes", done, len(result.layers))
+            on_progress("probes", done, len(result.layers))
             found = probe(train, fit_labels, test, labels, config.seed)
             bits.append(found.bits)
             accuracy.append(found.accuracy)
     except UserError as error:
         result.skipped["probes"] = str(error)
         return
-    observe("probes", len(result.layers), len(result.layers))
+    on_progress("probes", len(result.layers), len(result.layers))
     result.measures["probes"] = {"bits": bits, "accuracy": accuracy, "label_entropy": label_entropy_bits(labels)}
 
 
 def _reconstruction(
     narrow: tuple[list[np.ndarray], list[np.ndarray]], inputs: tuple[np.ndarray, np.ndarray], config: AnalyzeConfig,
-    observe: Observe,
+    on_progress: OnProgress,
 ) -> dict[str, Any]:  # fmt: skip
     """R2 of the small input from each layer, and [l, k] of layer k < l from layer l, NaN elsewhere."""
     count = len(narrow[0])
@@ -167,9 +161,9 @@ def _reconstruction(
         for k in range(layer):
             earlier[layer, k] = _r2(train, test, targets[k])
             done += 1
-            observe("reconstruction", done, total)
+            on_progress("reconstruction", done, total)
         done += 1
-        observe("reconstruction", done, total)
+        on_progress("reconstruction", done, total)
     return {"input": of_input, "earlier": earlier}
 
 
@@ -179,9 +173,9 @@ def _r2(train: np.ndarray, test: np.ndarray, targets: tuple[np.ndarray, ...]) ->
     return reconstruction_r2(train, targets[0], test, targets[1])
 
 
-def _relations(result: Result, features: Features, config: AnalyzeConfig, observe: Observe) -> None:
+def _relations(result: Result, features: Features, config: AnalyzeConfig, on_progress: OnProgress) -> None:
     """Between at most `units` random units of each layer: tables of all pairs of layers grow with the square."""
-    observe("relations", 0, 1)
+    on_progress("relations", 0, 1)
     generator = np.random.default_rng(config.seed)
     chosen = []
     for layer in features.streams:
@@ -208,7 +202,7 @@ def _relations(result: Result, features: Features, config: AnalyzeConfig, observ
     for layer in chosen:
         r = correlations(layer, layer)
         result.unit_maps.append(r if len(r) < 2 else r[np.ix_(*[_by_likeness(r)] * 2)])
-    observe("relations", 1, 1)
+    on_progress("relations", 1, 1)
 
 
 def _by_likeness(r: np.ndarray) -> np.ndarray:
@@ -218,15 +212,17 @@ def _by_likeness(r: np.ndarray) -> np.ndarray:
     return leaves_list(linkage(squareform(distance, checks=False), method="average"))
 
 
-def _information(features: Features, inputs: np.ndarray, config: AnalyzeConfig, observe: Observe) -> dict[str, Any]:
+def _information(
+    features: Features, inputs: np.ndarray, config: AnalyzeConfig, on_progress: OnProgress
+) -> dict[str, Any]:
     """KSG between the two leading components of each layer and of the input, and the same with rows shuffled."""
     source = _two_components(inputs[:KSG_ROWS])
     rows = []
     for done, layer in enumerate(features.streams):
-        observe("information", done, len(features.streams))
+        on_progress("information", done, len(features.streams))
         leading = _two_components(layer[:KSG_ROWS])
         rows.append(ksg_with_null(leading, source, shuffles=KSG_SHUFFLES, seed=config.seed)._asdict())
-    observe("information", len(rows), len(rows))
+    on_progress("information", len(rows), len(rows))
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 

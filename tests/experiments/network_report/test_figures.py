@@ -11,18 +11,26 @@ import numpy as np
 import pytest
 
 from residualdroppath.errors import UserError
-from residualdroppath.experiments.analyze.figures import draw_lesions, draw_matrices, draw_profiles
-from residualdroppath.experiments.analyze.panels import MATRICES, PAIR, PANELS, colours, matrix, profile, shown_panels
-from residualdroppath.experiments.analyze.report import drawings, read_unit_maps, write_report
-from residualdroppath.experiments.analyze.run import Analysis, claimed
-from residualdroppath.experiments.analyze.summary import SCALARS, table_head, table_rows
+from residualdroppath.experiments.network_report.figures import draw_deletion, draw_matrices, draw_profiles
+from residualdroppath.experiments.network_report.panel_catalogue import (
+    MATRICES,
+    PAIR,
+    PANELS,
+    colours,
+    matrix,
+    profile,
+    shown_panels,
+)
+from residualdroppath.experiments.network_report.report import drawings, read_unit_maps, write_report
+from residualdroppath.experiments.network_report.run import Analysis, claimed
+from residualdroppath.experiments.network_report.summary import SCALARS, table_head, table_rows
 from residualdroppath.reporting.axes import save_figure
 
 from ..images import colours_of, near, panels
 
 
 @pytest.mark.parametrize(
-    ("draw", "count"), [(draw_profiles, len(PANELS)), (draw_matrices, 3 * len(MATRICES)), (draw_lesions, 3)]
+    ("draw", "count"), [(draw_profiles, len(PANELS)), (draw_matrices, 3 * len(MATRICES)), (draw_deletion, 3)]
 )
 def test_figures_of_a_pair(draw: Any, count: int, pair: Analysis, tmp_path: Path) -> None:
     figure = draw(pair.record)
@@ -39,7 +47,7 @@ def test_what_was_not_measured_is_not_drawn(single: Analysis) -> None:
     keys = [panel.key for panel in shown_panels(networks)]
     assert "changed" in keys and "lost" not in keys and "probe_bits" not in keys and "reuse" in keys
     assert panels(draw_profiles(single.record)) == len(keys)
-    assert panels(draw_matrices(single.record)) == 1 and panels(draw_lesions(single.record)) == 2
+    assert panels(draw_matrices(single.record)) == 1 and panels(draw_deletion(single.record)) == 2
     assert profile(networks[0], "input_r2") is None and matrix(networks[0], "cka_streams") is None
     assert set(drawings(single.record)) == {"profiles", "matrices", "lesions"}
 

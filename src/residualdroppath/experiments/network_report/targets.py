@@ -82,8 +82,10 @@ def load_images(targets: list[Target], config: AnalyzeConfig) -> ImageData:
     if config.data is None and len(recipes) == 2:
         first, second = recipes
         if names := [name for name in CUTS if getattr(first, name) != getattr(second, name)]:
-            told = ", ".join(f"{name} ({getattr(first, name)} and {getattr(second, name)})" for name in names)
-            raise UserError(f"`compare` needs runs on the same images, these differ in {told}; choose --data for both.")
+            differences = ", ".join(f"{name} ({getattr(first, name)} and {getattr(second, name)})" for name in names)
+            raise UserError(
+                f"`compare` needs runs on the same images, these differ in {differences}; choose --data for both."
+            )
     if recipes and config.data is None:
         recipe = recipes[0]
         return load_config_data(recipe.model_copy(update={"data_dir": config.data_dir or recipe.data_dir}))
@@ -146,8 +148,8 @@ def _load(model: nn.Module, weights: dict[str, Any], where: str) -> None:
         model.load_state_dict(weights)
     except RuntimeError as error:
         lines = str(error).strip().splitlines()
-        told = " ".join(lines[1].split()) if len(lines) > 1 else first_line(error)
+        reason = " ".join(lines[1].split()) if len(lines) > 1 else first_line(error)
         raise UserError(
-            f"The weights of {where} do not fit the network ({told[:200]}); check `model`, `depth`, `width`, "
+            f"The weights of {where} do not fit the network ({reason[:200]}); check `model`, `depth`, `width`, "
             "`num_classes` and `image_size`."
         ) from error

@@ -12,7 +12,7 @@ from PIL import Image
 from ...records.files import write_text
 from ...reporting.page import data_url, script_data, template
 from .figures import VALUES, set_curve
-from .panels import baseline, colours, matrix, profile, shown_matrices, shown_panels
+from .panel_catalogue import baseline, colours, matrix, profile, shown_matrices, shown_panels
 from .summary import headline, skipped_lines, table_head, table_rows
 
 TEMPLATE = template(Path(__file__).with_suffix(".html"))
@@ -62,11 +62,11 @@ def _network(record: Row, network: Row, colour: str, maps: list[np.ndarray]) -> 
         "matrices": {table.key: matrix(network, table.key) for table in tables},
         "units": [data_url(_picture(each)) for each in maps],
         "relations": network["measures"].get("relations"),
-        "lesions": _lesions(network),
+        "lesions": _deletion(network),
     }
 
 
-def _lesions(network: Row) -> Row:
+def _deletion(network: Row) -> Row:
     """Curves of the section on deletion and reordering, in percent: points [x, y, spread, name]."""
     measures = network["measures"]
     quantity = "kept" if measures["answers"]["accuracy"] is None else "accuracy"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from residualdroppath.experiments.analyze.config import AnalyzeConfig
-from residualdroppath.experiments.analyze.run import Analysis, analyze
+from residualdroppath.experiments.network_report.config import AnalyzeConfig
+from residualdroppath.experiments.network_report.run import Analysis, analyze
 from residualdroppath.training.recipe import TrainConfig
 from residualdroppath.training.run import train
 

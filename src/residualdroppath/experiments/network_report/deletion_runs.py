@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from ...analysis.capture import Features
 from ...analysis.deletion import (
-    Lesion,
+    Alteration,
     all_reordered,
     answers,
     disorder,
@@ -19,17 +19,16 @@ from ...analysis.deletion import (
     reordered,
     without,
 )  # fmt: skip
+from ..progress import OnProgress
 from .config import AnalyzeConfig
-from .networks import Network
+from .result import Result
 from .sample import Sample
-
-if TYPE_CHECKING:
-    from .measure import Observe, Result
+from .targets import Network
 
 
-def measure_lesions(
+def measure_deletion(
     result: Result, network: Network, features: Features, sample: Sample, config: AnalyzeConfig, device: torch.device,
-    observe: Observe,
+    on_progress: OnProgress,
 ) -> None:  # fmt: skip
     """Put `deletion` and `reordering` into the result: accuracies, and `kept`, the share of the whole network's
     answers that stay, which needs no labels."""
@@ -43,19 +42,19 @@ def measure_lesions(
     swaps = [(group, place) for group in groups for place in range(len(group.keys) - 1)]
     orders = random_orders([len(group.keys) for group in groups], 2 * config.sets, config.seed) if groups else []
 
-    lesions: list[Lesion] = [partial(without, rdp, ())]
-    lesions += [partial(without, rdp, [features.indices[index] for index in chosen]) for chosen in singles + sets]
-    lesions += [partial(reordered, model, group, swapped(len(group.keys), place)) for group, place in swaps]
-    lesions += [partial(all_reordered, model, groups, order) for order in orders]
+    alterations: list[Alteration] = [partial(without, rdp, ())]
+    alterations += [partial(without, rdp, [features.indices[index] for index in chosen]) for chosen in singles + sets]
+    alterations += [partial(reordered, model, group, swapped(len(group.keys), place)) for group, place in swaps]
+    alterations += [partial(all_reordered, model, groups, order) for order in orders]
 
-    total, done = sample.num_batches * len(lesions), 0
+    total, done = sample.num_batches * len(alterations), 0
 
-    def count_one() -> None:
+    def advance() -> None:
         nonlocal done
         done += 1
-        observe("deletion and reordering", done, total)
+        on_progress("deletion and reordering", done, total)
 
-    found, labels = answers(model, sample.batches(network, device), lesions, count_one)
+    found, labels = answers(model, sample.batches(network, device), alterations, advance)
     kept = (found == found[0]).mean(1)
     accuracy = (found == labels).mean(1) if network.no_accuracy is None else np.full(len(found), np.nan)
     rows = iter(zip(accuracy[1:], kept[1:], strict=True))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, NullFormatter
 
 from ...reporting.axes import AXIS, INK, SOFT, quiet
-from .panels import (
+from .panel_catalogue import (
     Matrix,
     Panel,
     baseline,
@@ -67,7 +67,7 @@ def draw_matrices(record: Row) -> Figure:
     return figure
 
 
-def draw_lesions(record: Row) -> Figure:
+def draw_deletion(record: Row) -> Figure:
     """What is left without each branch, without random sets of branches, and in another order."""
     networks = record["networks"]
     deletes = [network for network in networks if "deletion" in network["measures"]]
