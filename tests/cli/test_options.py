@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from residualdroppath.cli import main
+from residualdroppath.cli import train as train_command
 from residualdroppath.cli.main import run
 from residualdroppath.experiments.compare.config import CompareConfig
 from residualdroppath.training.recipe import TrainConfig, read_config
@@ -30,7 +30,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         calls.append((recipe, out, resume))
         return {"test_accuracy": 0.5, "validation_accuracy": 0.5}
 
-    monkeypatch.setattr(main, "train", note)
+    monkeypatch.setattr(train_command, "run_training", note)
     return calls
 
 
@@ -156,7 +156,7 @@ def test_interrupted_is_130_and_says_how_to_go_on(
     def stop(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main, "train", stop)
+    monkeypatch.setattr(train_command, "run_training", stop)
     assert run(["train"]) == 130
     assert capsys.readouterr().err == "interrupted: whole epochs are kept; add --resume to go on\n"
 
@@ -165,6 +165,6 @@ def test_full_disk_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(main, "train", full)
+    monkeypatch.setattr(train_command, "run_training", full)
     assert run(["train"]) == 1
     assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Annotated, Any, Literal
 
 import tyro
 import yaml
 from pydantic import BaseModel, Field
-from rich.console import Console
 from torch import nn
 
 from ..analysis.flops import Flops, count_flops_under
@@ -20,6 +18,7 @@ from ..models.find import find_model
 from ..models.spec import Inputs, ModelSpec, quiet, tensors
 from ..training.recipe import checked
 from .branches_table import WIDTH, branches_page
+from .terminal import table_console
 
 LARGEST_IN_MEMORY = 500_000_000  # parameters; 2 GB
 
@@ -57,8 +56,7 @@ def branches(arguments: list[str]) -> None:
     if command.as_json:
         print(json.dumps(record, indent=2))
     else:
-        width = None if sys.stdout.isatty() else WIDTH
-        console = Console(markup=False, highlight=False, width=width)  # brackets in a name are brackets
+        console = table_console(WIDTH)
         for part in branches_page(record):
             console.print(part)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from pydantic import BaseModel, Field
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..experiments.spiral.config import SpiralConfig
 from ..experiments.spiral.report import terminal_table, write_report
@@ -17,6 +15,7 @@ from ..experiments.spiral.run import run_spiral
 from ..experiments.spiral.summary import QUESTION, answer
 from ..records.files import write_record
 from ..training.recipe import checked
+from .terminal import bars, table_console
 
 WIDTH = 120
 
@@ -34,9 +33,7 @@ class SpiralCommand(BaseModel):
 def spiral(arguments: list[str]) -> None:
     """Parse the command line, train and measure, and show table, answer, record and page."""
     command = checked(lambda: tyro.cli(SpiralCommand, prog="rdp spiral", args=arguments), "the command line")
-    columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %")]
-    times = [TimeElapsedColumn(), TimeRemainingColumn()]
-    with Progress(*columns, *times, console=Console(stderr=True), transient=True) as progress:
+    with bars(TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(), TimeRemainingColumn()) as progress:
         training = progress.add_task("training and measuring", total=None)
         record = run_spiral(
             command.config,
@@ -52,7 +49,7 @@ def spiral(arguments: list[str]) -> None:
         )
     if command.record is not None:
         write_record(command.record, record)
-    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    console = table_console(WIDTH)
     console.print(terminal_table(record))
     console.print(f"{QUESTION} {answer(record)}")
     console.print(f"record: {command.out / 'record.json'}\npage: {page}", soft_wrap=True)

@@ -50,6 +50,7 @@ def count(name: str, config: BenchConfig, plans: list[Plan | None], on_progress:
         flops.setdefault(rdp.kind, []).append(own_flops / flops_of_plain)
         saved.setdefault(rdp.kind, []).append(own_bytes / bytes_of_plain)
         rdp.step()
+    on_progress(f"counting {name}", len(iterations), len(iterations))
     return Counts(
         flops=fmean(fmean(values) for values in flops.values()),
         flops_by_kind={kind: fmean(values) for kind, values in flops.items()},

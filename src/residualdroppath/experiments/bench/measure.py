@@ -94,9 +94,10 @@ def _take_turns(
     timed = {name: Timed({}, {}, []) for name in others}
     plain_times: list[float] = []
     rounds_done = 0
-    for cycle in range(config.warmup + config.plans):
+    cycles = config.warmup + config.plans
+    for cycle in range(cycles):
         counts = cycle >= config.warmup
-        on_progress("iterations", cycle, config.warmup + config.plans)
+        on_progress("iterations", cycle, cycles)
         for kind in ("drop_path", "dropped_part"):
             beside = stopwatch(plain.iteration)
             if counts:
@@ -114,6 +115,7 @@ def _take_turns(
         if counts and timer and rounds_done * config.plans < config.floor_rounds * (cycle - config.warmup + 1):
             rounds_done += 1
             timer.round()
+    on_progress("iterations", cycles, cycles)
     if timer:
         timer.close()
     for contender in contenders.values():
