@@ -110,7 +110,7 @@ def main() -> None:
 
     import torch
 
-    from residualdroppath.training.environment import environment
+    from residualdroppath.records.environment import environment
 
     here = Path(__file__).parent.parent
     record: dict[str, Any] = {

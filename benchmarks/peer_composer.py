@@ -19,9 +19,9 @@ import argparse
 import copy
 import json
 import shlex
-import statistics
 import sys
 import time
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from residualdroppath.models.torchvision_ops import ensure_torchvision_ops
-from residualdroppath.training.environment import environment
+from residualdroppath.records.environment import environment
+from residualdroppath.records.intervals import ratio_of_means
 
 METHODS = ("block", "sample")
 SEED = 0
@@ -78,9 +79,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     warmup = 3
     for turn in range(warmup + options.iterations):
         for name, run in runs.items():
-            pair = (run_plain(), run())
+            plain_time, own_time = run_plain(), run()
             if turn >= warmup:
-                times[name].append(pair)
+                times[name].append((own_time, plain_time))
     made = environment(torch.device(options.device))
     return {
         "config": {**{k: v for k, v in vars(options).items() if k != "out"}, "seed": SEED},
@@ -89,7 +90,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "command": shlex.join(["python", *sys.argv]),
             "versions": {**made["versions"], "mosaicml": version("mosaicml")},
         },
-        "relative_to_plain": {name: ratio(pairs) for name, pairs in times.items()},
+        "relative_to_plain": {name: asdict(ratio_of_means(*zip(*pairs, strict=True))) for name, pairs in times.items()},
     }
 
 
@@ -112,15 +113,6 @@ class Iteration:
     def _wait(self) -> None:
         if self.images.device.type == "cuda":
             torch.cuda.synchronize()
-
-
-def ratio(pairs: list[tuple[float, float]]) -> dict[str, float]:
-    """Ratio of mean times; its interval by the normal distribution on the residuals of the ratio estimator."""
-    plain, own = (statistics.fmean(column) for column in zip(*pairs, strict=True))
-    mean = own / plain
-    residuals = [taken - mean * beside for beside, taken in pairs]
-    half = 1.96 * statistics.stdev(residuals) / len(pairs) ** 0.5 / plain
-    return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from cost_page import cost_page, markdown_table, readme_table
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from residualdroppath.experiments.table import HEAD, table_rows
-from residualdroppath.training.page import COLOURS
+from residualdroppath.experiments.compare.table import HEAD, table_rows
+from residualdroppath.reporting.page import COLOURS
 
 ROOT = Path(__file__).parents[1]
 COST = ("resnet50d-32-b128-rate0.1", "resnet50d-32-b128-rate0.5")

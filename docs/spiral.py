@@ -16,13 +16,13 @@ from typing import Any
 from cost_page import markdown_table
 from PIL import Image
 
-from residualdroppath.experiments.drawing import save_figure
 from residualdroppath.experiments.spiral.config import TITLES
 from residualdroppath.experiments.spiral.development import ALIKE
 from residualdroppath.experiments.spiral.figures import draw_answer, draw_matrices, draw_sweep
 from residualdroppath.experiments.spiral.profiles import draw_profiles
 from residualdroppath.experiments.spiral.report import HEAD, table_rows
 from residualdroppath.experiments.spiral.summary import QUESTION, answer
+from residualdroppath.reporting.axes import save_figure
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"

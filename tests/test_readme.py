@@ -14,7 +14,7 @@ import yaml
 from torch import nn
 
 from residualdroppath.cli.main import run
-from residualdroppath.experiments.compare import CompareConfig
+from residualdroppath.experiments.compare.config import CompareConfig
 from residualdroppath.models.small_resnet import SmallResNet
 
 ROOT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ import torch
 
 from residualdroppath.cli.analyze import analyze
 from residualdroppath.errors import UserError
-from residualdroppath.training.config import TrainConfig
+from residualdroppath.training.recipe import TrainConfig
 from residualdroppath.training.run import train
 
 TINY = "--samples 40 --probe-samples 40 --deletion-samples 32 --sets 2 --device cpu".split()

@@ -20,7 +20,7 @@ from residualdroppath.cli.branches_table import (
 )
 from residualdroppath.cli.main import run
 from residualdroppath.errors import UserError
-from residualdroppath.models import named
+from residualdroppath.models import spec
 
 SMALL = ["small_resnet", "--options", "{depth: 8, width: 4}"]
 TINY_BERT = ["transformers/BertModel", "--options", '{"num_hidden_layers": 2, "hidden_size": 24}']
@@ -339,16 +339,16 @@ def test_network_that_cannot_be_made_on_meta_is_made_in_memory(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    build_on = named.NamedNetwork.build_on
+    build_on = spec.ModelSpec.build_on
 
-    def not_on_meta(self: named.NamedNetwork, device: str) -> Any:
+    def not_on_meta(self: spec.ModelSpec, device: str) -> Any:
         asked.append(device)
         if device == "meta":
             raise UserError("no")
         return build_on(self, device)
 
     expected = as_json(capsys, *SMALL)
-    monkeypatch.setattr(named.NamedNetwork, "build_on", not_on_meta)
+    monkeypatch.setattr(spec.ModelSpec, "build_on", not_on_meta)
     assert as_json(capsys, *SMALL) == expected and asked == ["meta", "cpu"]
 
 
@@ -357,10 +357,10 @@ def test_forward_that_does_not_run_on_meta_is_run_in_memory(
 ) -> None:
     from residualdroppath.cli import branches
 
-    def not_on_meta(inputs: named.Inputs, device: str) -> Any:
+    def not_on_meta(inputs: spec.Inputs, device: str) -> Any:
         if device == "meta":
             raise RuntimeError("Tensor.item() cannot be called on meta tensors")
-        return named.tensors(inputs, device)
+        return spec.tensors(inputs, device)
 
     expected = as_json(capsys, *SMALL)
     monkeypatch.setattr(branches, "tensors", not_on_meta)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,9 @@ def test_mistake_in_an_option(capsys: pytest.CaptureFixture[str], command: str, 
         ("--model resnet999", "did you mean resnet"),
         ("--model mobilenetv1_100 --image-size 32", "No residual branch was found in EfficientNet"),
         ("--model densenet121", "does not take 8x8 images"),
+        ("--model torchvision/resnet999", "after torchvision/, got 'resnet999'; did you mean"),
+        ("--model torchvision/r3d_18", "does not take 8x8 images"),
+        ("--model keras/resnet50", "must be NAME or timm/NAME, torchvision/NAME or transformers/CLASS"),
     ],
 )
 def test_mistake_in_the_model(capsys: pytest.CaptureFixture[str], options: str, told: str) -> None:
@@ -160,7 +164,7 @@ def test_resume_is_offered_where_there_is_such_an_option(
     def interrupt(arguments: list[str]) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main, f"_{command}" if command in ("train", "compare") else command, interrupt)
+    monkeypatch.setitem(main.COMMANDS, command, replace(main.COMMANDS[command], run=interrupt))
     assert run([command]) == 130
     error = capsys.readouterr().err
     assert error.startswith("interrupted") and ("--resume" in error) == can_resume

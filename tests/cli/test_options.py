@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from residualdroppath.cli import main
+from residualdroppath.cli import train as train_command
 from residualdroppath.cli.main import run
-from residualdroppath.experiments.compare import CompareConfig
-from residualdroppath.training.config import TrainConfig, read_config
+from residualdroppath.experiments.compare.config import CompareConfig
+from residualdroppath.training.recipe import TrainConfig, read_config
 
 TINY = "--depth 8 --width 2 --train-size 64 --batch-size 32 --epochs 1 --device cpu".split()
 
@@ -30,7 +30,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         calls.append((recipe, out, resume))
         return {"test_accuracy": 0.5, "validation_accuracy": 0.5}
 
-    monkeypatch.setattr(main, "train", note)
+    monkeypatch.setattr(train_command, "run_training", note)
     return calls
 
 
@@ -61,6 +61,11 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str], command: st
 def test_defaults(asked: list[Any]) -> None:
     assert recipe_of(asked) == TrainConfig()
     assert asked[-1][1:] == (Path("runs/digits-small_resnet-residual_drop_path-seed0"), False)
+
+
+def test_default_folder_of_a_name_with_a_slash(asked: list[Any]) -> None:
+    recipe_of(asked, "--model", "torchvision/resnet18", "--method", "plain")
+    assert asked[-1][1] == Path("runs/digits-torchvision-resnet18-plain-seed0")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +156,7 @@ def test_interrupted_is_130_and_says_how_to_go_on(
     def stop(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main, "train", stop)
+    monkeypatch.setattr(train_command, "run_training", stop)
     assert run(["train"]) == 130
     assert capsys.readouterr().err == "interrupted: whole epochs are kept; add --resume to go on\n"
 
@@ -160,6 +165,6 @@ def test_full_disk_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(main, "train", full)
+    monkeypatch.setattr(train_command, "run_training", full)
     assert run(["train"]) == 1
     assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"

@@ -165,6 +165,7 @@ class Walk:
         options, blocks = rdp.options, list(dict.fromkeys(branch.block for branch in rdp.branches))
         for branch in rdp.branches:
             last, rate = len(blocks) - 1, options.drop_path_rate
+            assert rate != "model"
             if options.rate_over_depth == "linear" and last:
                 rate = rate * blocks.index(branch.block) / last
             learns = any(self.model.get_parameter(name).requires_grad for name in found[branch.name])

@@ -18,12 +18,14 @@ COMMON = ("errors", "models.torchvision_ops")
 ALLOWED: dict[str, set[str]] = {
     "core": set(),
     "errors": set(),
+    "records": set(),
+    "reporting": {"records"},
     "models": {"core"},
     "data": set(),
     "analysis": {"core"},
-    "training": {"core", "models", "data"},
-    "experiments": {"core", "models", "data", "training", "analysis"},
-    "cli": {"core", "models", "data", "training", "experiments", "analysis"},
+    "training": {"core", "records", "reporting", "models", "data"},
+    "experiments": {"core", "records", "reporting", "models", "data", "training", "analysis"},
+    "cli": {"core", "records", "reporting", "models", "data", "training", "experiments", "analysis"},
 }
 
 

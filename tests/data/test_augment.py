@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from residualdroppath.data.augment import channel_statistics, normalise, random_crop, random_mirror
+from residualdroppath.data.augment import channel_statistics, normalise, random_crop, random_mirror, with_channels
 from residualdroppath.data.images import InMemory
 
 
@@ -90,3 +90,10 @@ def test_normalised_images_have_mean_0_and_deviation_1() -> None:
     assert ready.dtype == torch.float32
     assert ready.mean((0, 2, 3)).abs().max() < 1e-5
     assert (ready.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
+
+
+def test_grey_images_are_repeated_for_the_network() -> None:
+    grey, colours = torch.rand(2, 1, 3, 4), torch.rand(2, 3, 3, 4)
+    repeated = with_channels(grey, 3)
+    assert repeated.shape == (2, 3, 3, 4) and (repeated == grey).all()
+    assert with_channels(grey, 1) is grey and with_channels(colours, 3) is colours

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from residualdroppath.data.images import ImageData, InMemory
 from residualdroppath.data.load import load_data
 from residualdroppath.errors import UserError
-from residualdroppath.training.config import TrainConfig
+from residualdroppath.training.recipe import TrainConfig
 from residualdroppath.training.run import load_config_data
 
 from .files import request, write_image_folder

@@ -17,7 +17,8 @@ from residualdroppath.data.images import Split
 from residualdroppath.errors import UserError
 from residualdroppath.models.small_resnet import SmallResNet
 from residualdroppath.training.run import load_config_data, train
-from residualdroppath.training.trainer import Trainer, derived_seed
+from residualdroppath.training.runtime import derived_seed
+from residualdroppath.training.trainer import Trainer
 
 from .tiny_runs import contents, metrics, tiny
 
@@ -38,6 +39,17 @@ def test_test_set_is_used_once_at_the_end(tmp_path: Path, monkeypatch: pytest.Mo
     assert used == ["validation"] * 3 + ["test"]
     train(config, tmp_path / "run", data=data, resume=True)
     assert used == ["validation"] * 3 + ["test"]
+
+
+def test_network_of_torchvision_is_given_grey_images_as_colours(tmp_path: Path) -> None:
+    config = tiny(epochs=1, model="torchvision/resnet18")
+    data = load_config_data(config)
+    trainer = Trainer(config, data)
+    images, _ = next(iter(data.test.batches([torch.arange(8)])))
+    ready = trainer.prepare(images)
+    assert ready.shape == (8, 3, 8, 8) and all(torch.equal(ready[:, 0], channel) for channel in ready.unbind(1))
+    result = train(config, tmp_path, data=data)
+    assert result["iterations"] == 3 and "conv1.weight" in load_file(tmp_path / "model.safetensors")
 
 
 def test_result_is_that_of_the_kept_weights(tmp_path: Path) -> None:

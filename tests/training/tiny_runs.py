@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from residualdroppath.training import run as run_module
-from residualdroppath.training.config import TrainConfig
+from residualdroppath.training.checkpoints import Checkpoints
+from residualdroppath.training.recipe import TrainConfig
 from residualdroppath.training.run import train
 from residualdroppath.training.run_folder import RunFolder
 
@@ -34,7 +34,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def final_state(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    checkpoint = RunFolder(folder).load_checkpoint()
+    checkpoint = RunFolder(folder).checkpoints.load()
     assert checkpoint is not None
     return checkpoint
 
@@ -42,14 +42,14 @@ def final_state(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 def interrupted(config: TrainConfig, out: Path, monkeypatch: pytest.MonkeyPatch, *, after: int = 1) -> Path:
     """A run that Ctrl-C ends when `after` epochs are kept."""
     with monkeypatch.context() as patch:
-        save = RunFolder.save_checkpoint
+        save = Checkpoints.save
 
-        def save_and_stop(self: RunFolder, epoch: int, *rest: Any) -> None:
+        def save_and_stop(self: Checkpoints, epoch: int, *rest: Any) -> None:
             save(self, epoch, *rest)
             if epoch == after:
                 raise KeyboardInterrupt
 
-        patch.setattr(run_module.RunFolder, "save_checkpoint", save_and_stop)
+        patch.setattr(Checkpoints, "save", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
             train(config, out)
     return out

@@ -30,7 +30,7 @@ from contracts.option_pairs import row_of_each_mode
 from residualdroppath import NoResidualBranchError
 from residualdroppath.core.discovery.network_walk import discover
 from residualdroppath.errors import first_line
-from residualdroppath.training.environment import environment
+from residualdroppath.records.environment import environment
 
 from .check import differences, found_branches
 from .expected import ExpectedFile, ExpectedModel, load_expected

@@ -1,4 +1,4 @@
-"""Lesions of Veit et al. (2016, arXiv 1605.06431): what a network answers without some branches, or reordered."""
+"""Layer deletion of Veit et al. (2016, arXiv 1605.06431): answers of a network without some branches, or reordered."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..core.running.actions import drop
 from ..errors import UserError
 from .capture import logits_of
 
-# Enters a lesion; the network is itself again outside of it.
-Lesion = Callable[[], AbstractContextManager[None]]
+# Enters a deletion or a new order; the network is itself again outside of it.
+Alteration = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,12 @@ def all_reordered(model: nn.Module, groups: Sequence[Group], orders: Sequence[Se
 def answers(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
-    lesions: Sequence[Lesion],
-    observe: Callable[[], None] = lambda: None,
+    alterations: Sequence[Alteration],
+    advance: Callable[[], None] = lambda: None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Classes that the network answers under each lesion, int64[lesions, N], and the labels, int64[N].
+    """Classes that the network answers under each alteration, int64[alterations, N], and the labels, int64[N].
 
-    Each batch is read once and goes through all lesions; `observe` is called after each forward.
+    Each batch is read once and goes through all alterations; `advance` is called after each forward.
     """
     was_training = model.training
     model.eval()
@@ -102,10 +102,10 @@ def answers(
     try:
         for images, given in batches:
             rows = []
-            for lesion in lesions:
-                with lesion():
+            for alteration in alterations:
+                with alteration():
                     rows.append(logits_of(model(images)).argmax(1).cpu().numpy())
-                observe()
+                advance()
             found.append(np.stack(rows))
             labels.append(given.cpu().numpy())
     finally:

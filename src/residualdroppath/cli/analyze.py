@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from pydantic import BaseModel, Field
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TimeElapsedColumn, TimeRemainingColumn
 
-from ..experiments.analyze.config import AnalyzeConfig, AnalyzeSetting
-from ..experiments.analyze.report import write_report
-from ..experiments.analyze.run import analyze as measure
-from ..experiments.analyze.run import claimed, write_record
-from ..experiments.analyze.summary import skipped_lines, terminal_table
-from ..training.config import checked
+from ..experiments.network_report.config import AnalyzeConfig, AnalyzeSetting
+from ..experiments.network_report.report import write_report
+from ..experiments.network_report.run import analyze as measure
+from ..experiments.network_report.run import claimed
+from ..experiments.network_report.summary import skipped_lines, terminal_table
+from ..records.files import write_record
+from ..training.recipe import checked
+from .terminal import bar_for_each, table_console
 
 WIDTH = 120
 
@@ -25,7 +25,8 @@ class AnalyzeCommand(BaseModel):
     """Measure the residual branches and layers of a network, and draw them as one page."""
 
     target: Annotated[str, tyro.conf.Positional] = Field(
-        description="run folder of rdp train, small_resnet, a timm name, torchvision/NAME, or a .safetensors file"
+        description="run folder of rdp train, .safetensors file, small_resnet, a timm name, torchvision/NAME, or "
+        "transformers/CLASS"
     )
     compare: str | None = Field(default=None, description="another one, to lay beside the first")
     out: Path | None = Field(default=None, description="folder for record and page; default: under runs/analyze/")
@@ -40,24 +41,14 @@ def analyze(arguments: list[str]) -> None:
     out = command.out or Path("runs/analyze") / "-".join(
         "-".join(Path(name).parts[-2:]).replace(".", "-") for name in (config.target, config.compare) if name
     )
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
-    times = [TimeElapsedColumn(), TimeRemainingColumn()]
-    with claimed(out):
-        with Progress(*columns, *times, console=Console(stderr=True), transient=True) as progress:
-            tasks = {}
-
-            def observe(what: str, done: int, total: int) -> None:
-                if what not in tasks:
-                    tasks[what] = progress.add_task(what, total=total)
-                progress.update(tasks[what], completed=done)
-
-            analysis = measure(config, observe)
-            drawing = progress.add_task("drawing", total=1)
-            page = write_report(analysis, out)
-            progress.update(drawing, completed=1)
+    with claimed(out), bar_for_each(TimeElapsedColumn(), TimeRemainingColumn()) as on_progress:
+        analysis = measure(config, on_progress)
+        on_progress("drawing", 0, 1)
+        page = write_report(analysis, out)
+        on_progress("drawing", 1, 1)
     if command.record is not None:
-        write_record(analysis.record, command.record)
-    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+        write_record(command.record, analysis.record)
+    console = table_console(WIDTH)
     console.print(terminal_table(analysis.record))
     for line in skipped_lines(analysis.record):
         console.print(line)

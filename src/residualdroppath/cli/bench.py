@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from pydantic import BaseModel, Field
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TimeRemainingColumn
 
 from ..experiments.bench.config import BenchConfig, BenchSetting
 from ..experiments.bench.measure import bench as measure
 from ..experiments.bench.report import LEGEND, terminal_table, write_files
-from ..training.config import checked
+from ..training.recipe import checked
+from .terminal import bar_for_each, table_console
 
 WIDTH = 160
 
@@ -22,7 +21,9 @@ WIDTH = 160
 class BenchCommand(BaseModel):
     """Time iterations of several ways to train a network in turn with plain ones, and print the ratios."""
 
-    model: Annotated[str, tyro.conf.Positional] = Field(description="small_resnet, a timm name, or torchvision/NAME")
+    model: Annotated[str, tyro.conf.Positional] = Field(
+        description="small_resnet, a timm name, torchvision/NAME, or transformers/CLASS"
+    )
     out: Path | None = Field(default=None, description="JSON record to write, a chart beside it; default: runs/bench/")
     setting: Annotated[BenchSetting, tyro.conf.arg(name="")] = BenchSetting()
 
@@ -35,18 +36,10 @@ def bench(arguments: list[str]) -> None:
     out = (
         command.out or Path("runs/bench") / f"{name}-{config.image_size}-b{config.batch_size}-rate{config.rate:g}.json"
     )
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        tasks = {}
-
-        def observe(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done + 1)
-
-        record = measure(config, observe)
+    with bar_for_each(TimeRemainingColumn()) as on_progress:
+        record = measure(config, on_progress)
     chart = write_files(record, out)
-    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    console = table_console(WIDTH)
     console.print(terminal_table(record))
     console.print(LEGEND)
     if record["plain_over_floor"]:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Annotated, Any, Literal
 
 import tyro
 import yaml
 from pydantic import BaseModel, Field
-from rich.console import Console
 from torch import nn
 
 from ..analysis.flops import Flops, count_flops_under
 from ..core.discovery.found import NoResidualBranchError
 from ..core.residual_drop_path import ResidualDropPath
 from ..errors import UserError, first_line
-from ..models.named import LARGEST_IN_MEMORY, Inputs, NamedNetwork, find_network, quiet, tensors
-from ..training.config import checked
+from ..models.find import find_model
+from ..models.spec import Inputs, ModelSpec, quiet, tensors
+from ..training.recipe import checked
 from .branches_table import WIDTH, branches_page
+from .terminal import table_console
+
+LARGEST_IN_MEMORY = 500_000_000  # parameters; 2 GB
 
 
 class Setting(BaseModel):
@@ -54,19 +56,16 @@ def branches(arguments: list[str]) -> None:
     if command.as_json:
         print(json.dumps(record, indent=2))
     else:
-        width = None if sys.stdout.isatty() else WIDTH
-        console = Console(markup=False, highlight=False, width=width)  # brackets in a name are brackets
+        console = table_console(WIDTH)
         for part in branches_page(record):
             console.print(part)
 
 
 def branches_record(command: BranchesCommand) -> dict[str, Any]:
-    """All that is told about the network, as plain values. Raises `UserError`."""
+    """All that is printed about the network, as plain values. Raises `UserError`."""
     options = _mapping(command.options)
     setting = command.setting
-    network = find_network(
-        command.model, options, image_size=setting.image_size, sequence_length=setting.sequence_length
-    )
+    network = find_model(command.model, options, image_size=setting.image_size, sequence_length=setting.sequence_length)
     model = network.build()
     rdp = _found(model, setting)
     flops, inputs, note = measure(network, rdp)
@@ -116,7 +115,7 @@ def branches_record(command: BranchesCommand) -> dict[str, Any]:
     }
 
 
-def measure(network: NamedNetwork, rdp: ResidualDropPath) -> tuple[Flops | None, Inputs | None, str]:
+def measure(network: ModelSpec, rdp: ResidualDropPath) -> tuple[Flops | None, Inputs | None, str]:
     """FLOPs and the inputs they were counted on; or a note why there are none.
 
     On the meta device where the forward runs there, otherwise on a second network in memory.
@@ -134,7 +133,7 @@ def measure(network: NamedNetwork, rdp: ResidualDropPath) -> tuple[Flops | None,
     return _try_inputs(network, rdp, "cpu")
 
 
-def _try_inputs(network: NamedNetwork, rdp: ResidualDropPath, device: str) -> tuple[Flops | None, Inputs | None, str]:
+def _try_inputs(network: ModelSpec, rdp: ResidualDropPath, device: str) -> tuple[Flops | None, Inputs | None, str]:
     note = f"No inputs are known for {type(rdp.model).__name__}, so its forward was not run."
     for rows in (1, 2):
         candidates = network.inputs(rdp.model, rows)

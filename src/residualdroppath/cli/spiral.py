@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from pydantic import BaseModel, Field
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..experiments.spiral.config import SpiralConfig
 from ..experiments.spiral.report import terminal_table, write_report
 from ..experiments.spiral.run import run_spiral
 from ..experiments.spiral.summary import QUESTION, answer
-from ..training.config import checked
-from ..training.run_folder import write_json
+from ..records.files import write_record
+from ..training.recipe import checked
+from .terminal import bars, table_console
 
 WIDTH = 120
 
@@ -34,16 +33,14 @@ class SpiralCommand(BaseModel):
 def spiral(arguments: list[str]) -> None:
     """Parse the command line, train and measure, and show table, answer, record and page."""
     command = checked(lambda: tyro.cli(SpiralCommand, prog="rdp spiral", args=arguments), "the command line")
-    columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %")]
-    times = [TimeElapsedColumn(), TimeRemainingColumn()]
-    with Progress(*columns, *times, console=Console(stderr=True), transient=True) as progress:
+    with bars(TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(), TimeRemainingColumn()) as progress:
         training = progress.add_task("training and measuring", total=None)
         record = run_spiral(
             command.config,
             command.out,
             resume=command.resume,
             workers=command.workers,
-            observe=lambda done, total: progress.update(training, completed=done, total=total),
+            on_progress=lambda done, total: progress.update(training, completed=done, total=total),
         )
         progress.update(training, total=1, completed=1)
         drawing = progress.add_task("drawing", total=None)
@@ -51,9 +48,8 @@ def spiral(arguments: list[str]) -> None:
             record, command.out, lambda done, total: progress.update(drawing, completed=done, total=total)
         )
     if command.record is not None:
-        command.record.parent.mkdir(parents=True, exist_ok=True)
-        write_json(command.record, record)
-    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+        write_record(command.record, record)
+    console = table_console(WIDTH)
     console.print(terminal_table(record))
     console.print(f"{QUESTION} {answer(record)}")
     console.print(f"record: {command.out / 'record.json'}\npage: {page}", soft_wrap=True)

@@ -108,6 +108,7 @@ class Enforcement:
     def following(self, iteration: Iteration, *, in_evaluation: bool = False) -> Iterator[None]:
         """Meanwhile `iteration` is in force instead of the plan's."""
         before, self.instead = self.instead, iteration
+        self.guard.remove()  # what is trained meanwhile is trained without the method
         self._apply()
         for block in self.blocks:
             block.paused, block.acts_in_evaluation = True, in_evaluation
@@ -118,6 +119,8 @@ class Enforcement:
             self._apply()
             for block in self.blocks:
                 block.paused, block.acts_in_evaluation = before is not None, False
+            if before is None:
+                self.guard.install()
             self.flags.clear_gradients(self.iteration.without_gradient)
 
     def begin_forward(self) -> None:

@@ -50,3 +50,8 @@ def channel_statistics(source: ImageSource) -> tuple[list[float], list[float]]:
 def normalise(images: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     """uint8[batch, channels, height, width] as float32 with the statistics of the training images."""
     return (images.float() - mean.view(1, -1, 1, 1)) / deviation.view(1, -1, 1, 1)
+
+
+def with_channels(images: Tensor, channels: int) -> Tensor:
+    """Grey images [batch, 1, height, width] repeated for a network of `channels` channels; others as they are."""
+    return images if images.shape[1] == channels else images.expand(-1, channels, -1, -1)

@@ -1,1 +1,1 @@
-"""Networks by name: any of timm's, and small residual ones for small images."""
+"""Networks by name: timm's, torchvision's and those of Hugging Face transformers, and small residual ones."""

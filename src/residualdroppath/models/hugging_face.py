@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import UserError, first_line
-from .named import Inputs, NamedNetwork, did_you_mean, quiet
+from .spec import Inputs, ModelSpec, did_you_mean, quiet
 from .torchvision_ops import ensure_torchvision_ops
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ NOT_NETWORKS = ("Config", "Tokenizer", "TokenizerFast", "Processor", "ProcessorF
 
 def find_hugging_face(
     name: str, options: dict[str, Any], image_size: int | None, sequence_length: int | None
-) -> NamedNetwork:
+) -> ModelSpec:
     """The class `name` of transformers, `options` going to its config."""
     kind = _model_class(name)
     config = _config(kind, options, image_size)
@@ -43,7 +43,28 @@ def find_hugging_face(
             model.set_experts_implementation("batched_mm")
         return model
 
-    return NamedNetwork(f"transformers/{name}", make, inputs)
+    return ModelSpec(f"transformers/{name}", make, inputs)
+
+
+def classifier_options(name: str, in_channels: int, num_classes: int) -> tuple[dict[str, Any], int]:
+    """Options that make the class `name` a classifier of such images, and the channels that it takes.
+
+    Its own drop path is switched off. Raises `UserError` if it does not take images alone.
+    """
+    kind = _model_class(name)
+    first = next(argument for argument in inspect.signature(kind.forward).parameters if argument != "self")
+    if not kind.main_input_name == first == "pixel_values":
+        raise UserError(
+            f"`model` transformers/{name} does not classify images, it takes {kind.main_input_name}; choose a class "
+            "such as transformers/ViTForImageClassification."
+        )
+    config = _config(kind, {}, None)
+    options: dict[str, Any] = {"num_labels": num_classes}
+    if hasattr(config, "drop_path_rate"):
+        options["drop_path_rate"] = 0.0
+    if not hasattr(config, "num_channels"):
+        return options, 3
+    return {**options, "num_channels": in_channels}, in_channels
 
 
 def forward_inputs(

@@ -8,11 +8,12 @@ from typing import Any
 from ..data.images import ImageData
 from ..data.load import load_data
 from ..data.sources import Request
-from .config import Recipe, TrainConfig
-from .environment import environment
-from .page import write_run_page
+from ..records.environment import environment
+from ..records.files import write_json
 from .progress import TrainingProgress
-from .run_folder import RunFolder, write_json
+from .recipe import Recipe, TrainConfig
+from .run_folder import RunFolder
+from .run_page import write_run_page
 from .trainer import Trainer
 
 
@@ -48,7 +49,7 @@ def train(
     with folder.opened(config, resume=resume):
         if folder.result is not None:
             return folder.result
-        checkpoint = folder.load_checkpoint()
+        checkpoint = folder.checkpoints.load()
         epoch = 0
         if checkpoint is not None:
             trainer.load_state_dict(*checkpoint)
@@ -65,7 +66,7 @@ def train(
                 trainer.require_finite(row["validation_loss"], epoch)  # the last update is in no training loss
                 rows.append(row)
                 folder.write_metrics(rows)  # first: a resumed run drops a row too many, it cannot make up one
-                folder.save_checkpoint(epoch, trainer.model.state_dict(), trainer.state_dict(epoch))
+                folder.checkpoints.save(epoch, trainer.model.state_dict(), trainer.state_dict(epoch))
                 progress.epoch_line(row, config.epochs)
 
         test_loss, test_accuracy = trainer.evaluate(data.test)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -14,13 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.residual_drop_path import ResidualDropPath
-from ..data.augment import channel_statistics, normalise, random_crop, random_mirror
+from ..data.augment import channel_statistics, normalise, random_crop, random_mirror, with_channels
 from ..data.images import ImageData, Split
 from ..errors import UserError, first_line
-from ..models.create import create_model
-from .config import TrainConfig
+from ..models.classifier import make_classifier
+from .optimizer import learning_rate, make_optimizer
+from .recipe import TrainConfig
+from .runtime import derived_seed, pick_device
 
-Observer = Callable[["Trainer", Tensor, Tensor, int], None]
+# The trainer, mean loss and accuracy of the epoch so far, and its iterations so far.
+OnProgress = Callable[["Trainer", Tensor, Tensor, int], None]
 
 
 class Trainer:
@@ -45,18 +47,19 @@ class Trainer:
         self.iteration = 0
 
         torch.manual_seed(derived_seed(config.seed, "model"))
-        model = create_model(
+        made = make_classifier(
             config.model,
             in_channels=data.channels,
             num_classes=data.num_classes,
             image_size=data.image_size,
             depth=config.depth,
             width=config.width,
-        ).to(self.device)
+        )
+        self.channels = made.channels
         self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-        self.model: nn.Module = model.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
+        self.model: nn.Module = made.model.to(self.device).to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
         self.rdp = _residual_drop_path(self.model, config, self.total_iterations)
-        self.optimizer = _optimizer(self.model, config)
+        self.optimizer = make_optimizer(self.model, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
 
         mean, deviation = channel_statistics(data.train.source)
@@ -72,11 +75,8 @@ class Trainer:
 
     @property
     def lr(self) -> float:
-        """Linear from 0 over the warm-up, then half a cosine to 0."""
-        progress, warmup = (self.iteration + 1) / (self.total_iterations + 1), self.config.warmup
-        if progress < warmup:
-            return self.config.lr * progress / warmup
-        return self.config.lr * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+        """Of the iteration in force."""
+        return learning_rate(self.config.lr, self.config.warmup, self.iteration + 1, self.total_iterations)
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The augmented batches of an epoch, float[batch, channels, size, size] and int64[batch]."""
@@ -93,7 +93,8 @@ class Trainer:
             yield self.prepare(images), labels
 
     def prepare(self, images: Tensor) -> Tensor:
-        return normalise(images, self.mean, self.deviation).contiguous(memory_format=self.memory_format)
+        ready = with_channels(normalise(images, self.mean, self.deviation), self.channels)
+        return ready.contiguous(memory_format=self.memory_format)
 
     def train_iteration(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One optimizer update; the loss and the number of right answers, still on the device."""
@@ -111,7 +112,7 @@ class Trainer:
         self.iteration += 1
         return loss.detach(), (logits.detach().argmax(1) == labels).sum()
 
-    def train_epoch(self, epoch: int, observe: Observer) -> dict[str, Any]:
+    def train_epoch(self, epoch: int, on_progress: OnProgress) -> dict[str, Any]:
         """Train for one epoch; its mean loss, accuracy, seconds, and the share of them that went into making batches.
 
         Raises `UserError` when the loss diverges.
@@ -130,7 +131,7 @@ class Trainer:
             if self.device.type == "cpu" or now - last_look > 0.5 or done == self.iterations_per_epoch:
                 last_look = now
                 self.require_finite(float(totals[0]), epoch)
-                observe(self, totals[0] / done, totals[1] / (done * self.config.batch_size), done)
+                on_progress(self, totals[0] / done, totals[1] / (done * self.config.batch_size), done)
             asked = time.perf_counter()
         seconds = time.perf_counter() - started
         mean_loss, correct = (totals / self.iterations_per_epoch).tolist()
@@ -194,27 +195,6 @@ class Trainer:
             ) from error
 
 
-def derived_seed(seed: int, purpose: str) -> int:
-    """A seed for one purpose, unrelated to those for others."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:4], "little")
-
-
-def pick_device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"`device` must be auto, cpu or cuda, got {name!r}.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"`device` must be auto, cpu or cuda, got {name!r}.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"`device` {name} is not there ({torch.cuda.device_count()} CUDA devices found); use cpu or auto."
-        )
-    return device
-
-
 def _residual_drop_path(model: nn.Module, config: TrainConfig, total_iterations: int) -> ResidualDropPath | None:
     if config.method == "plain":
         return None
@@ -235,15 +215,3 @@ def _residual_drop_path(model: nn.Module, config: TrainConfig, total_iterations:
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-
-
-def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Weight decay for matrices and kernels, none for biases, norms and scales."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)

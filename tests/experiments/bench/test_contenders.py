@@ -67,11 +67,13 @@ def test_drop_path_of_the_libraries(tiny: Any) -> None:
         make_contender("timm", tiny(), CPU)
     with pytest.raises(NotOfThisModel, match="not a network of torchvision"):
         make_contender("torchvision", tiny(), CPU)
-    with pytest.raises(NotOfThisModel, match="no StochasticDepth"):
+    with pytest.raises(NotOfThisModel, match="not a network of timm"):
+        make_contender("timm", tiny(model="torchvision/resnet18"), CPU)
+    with pytest.raises(NotOfThisModel, match="no stochastic_depth_prob"):
         make_contender("torchvision", tiny(model="torchvision/resnet18"), CPU)
     with pytest.raises(NotOfThisModel, match="no drop_path_rate"):
         make_contender("timm", tiny(model="vgg11"), CPU)
-    convnext = make_contender("torchvision", tiny(model="torchvision/convnext_tiny", rate=0.3), CPU)
+    convnext = make_contender("torchvision", tiny(model="torchvision/convnext_tiny", rate=0.3, image_size=32), CPU)
     assert max(getattr(module, "p", 0.0) for module in convnext.model.modules()) == pytest.approx(0.3)
     resnet = make_contender("timm", tiny(model="resnet18", rate=0.3), CPU)
     assert max(getattr(module, "drop_prob", 0.0) for module in resnet.model.modules()) == pytest.approx(0.3)
@@ -80,8 +82,8 @@ def test_drop_path_of_the_libraries(tiny: Any) -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("torchvision/no_such", "torchvision/no_such"),
-        ("huggingface/bert", "must be small_resnet, a timm name, or torchvision/NAME"),
+        ("torchvision/no_such", "after torchvision/, got 'no_such'"),
+        ("huggingface/bert", "must be NAME or timm/NAME, torchvision/NAME or transformers/CLASS"),
         ("mobilenetv1_100", "No residual branch"),
     ],
 )

@@ -93,10 +93,17 @@ def test_by_a_real_clock(tiny: Any) -> None:
 def test_progress_is_told(tiny: Any) -> None:
     told: list[tuple[str, int, int]] = []
     bench(tiny(contenders=("plain", "parameters"), floor_rounds=0), lambda *now: told.append(now))
-    assert [now for now in told if now[0] == "iterations"] == [("iterations", i, 5) for i in range(5)]
-    assert [now[1:] for now in told if now[0] == "counting parameters"] == [(i, 8) for i in range(8)]
+    assert [now for now in told if now[0] == "iterations"] == [("iterations", i, 5) for i in range(6)]
+    assert [now[1:] for now in told if now[0] == "counting parameters"] == [(i, 8) for i in range(9)]
 
 
-def test_a_network_that_does_not_run_on_such_images(tiny: Any) -> None:
-    with pytest.raises(UserError, match="does not train on 4 images of 8x8.*Choose another `image_size`"):
-        bench(tiny(model="torchvision/vit_b_16"))
+def test_a_network_that_does_not_train_on_such_images(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(contender: Contender) -> None:
+        raise RuntimeError("out of memory\nat great length")
+
+    monkeypatch.setattr(Contender, "iteration", fail)
+    with pytest.raises(
+        UserError, match="does not train on 4 images of 8x8: out of memory.*another `image_size`"
+    ) as error:
+        bench(tiny())
+    assert "\n" not in str(error.value)

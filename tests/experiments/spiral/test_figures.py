@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from residualdroppath.experiments.drawing import save_figure
 from residualdroppath.experiments.spiral import report
 from residualdroppath.experiments.spiral.config import SpiralConfig
 from residualdroppath.experiments.spiral.data import make_data
@@ -25,8 +24,9 @@ from residualdroppath.experiments.spiral.figures import (
 from residualdroppath.experiments.spiral.folder import SpiralFolder
 from residualdroppath.experiments.spiral.profiles import PANELS, draw_profiles
 from residualdroppath.experiments.spiral.report import write_report
-from residualdroppath.experiments.spiral.sheet import draw_sheet, sheet_palette, sheet_pixels
 from residualdroppath.experiments.spiral.style import ROW_COLOURS
+from residualdroppath.experiments.spiral.unit_grid import draw_unit_grid, grid_palette, grid_pixels
+from residualdroppath.reporting.axes import save_figure
 
 from ..images import blank, colours_of, near, panels
 
@@ -79,18 +79,18 @@ def test_groups_have_their_colours() -> None:
 
 def test_sheet_puts_each_map_in_its_place() -> None:
     maps = np.arange(1, 7, dtype=np.uint8).reshape(3, 2, 1, 1) * np.ones((3, 2, 4, 4), np.uint8)
-    pixels = sheet_pixels(maps, gap=2)
+    pixels = grid_pixels(maps, gap=2)
     assert pixels.shape == (2 * 6, 3 * 6)
     assert [int(pixels[2 + 6 * unit, 2 + 6 * layer]) for layer in range(3) for unit in range(2)] == [1, 2, 3, 4, 5, 6]
     assert (pixels[:2] == 0).all() and (pixels[:, 6:8] == 0).all()
-    assert sheet_palette().shape == (256, 3) and sheet_palette()[0].tolist() == [255, 255, 255]
+    assert grid_palette().shape == (256, 3) and grid_palette()[0].tolist() == [255, 255, 255]
 
 
 def test_sheet_frames_what_is_recreated(tiny_run: Run) -> None:
     folder = SpiralFolder(tiny_run[1])
     pictures, result = folder.pictures("plain"), folder.result("plain", 0)
     pictures["sources"] = np.asarray([[3, 2, 0, 5], [4, 7, 1, 1]])
-    figure = draw_sheet("plain", pictures, result)
+    figure = draw_unit_grid("plain", pictures, result)
     above, sheet = figure.axes
     assert len(above.patches) == 4 and len(sheet.images) == 1
     frames = [patch for patch in sheet.patches if patch.get_label() == "recreated"]

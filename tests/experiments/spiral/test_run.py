@@ -80,7 +80,9 @@ def test_several_processes_and_a_resumed_run_give_the_same(
         (copy / row / f"seed_{seed}" / "result.json").unlink()
     kept = (copy / "drop_path" / "seed_0" / "result.json").stat().st_mtime_ns
     seen: list[tuple[int, int]] = []
-    again = run_spiral(tiny, copy, resume=True, workers=workers, observe=lambda done, total: seen.append((done, total)))
+    again = run_spiral(
+        tiny, copy, resume=True, workers=workers, on_progress=lambda done, total: seen.append((done, total))
+    )
     assert again["rows"] == record["rows"] and results(copy) == results(out)
     assert (copy / "drop_path" / "seed_0" / "result.json").stat().st_mtime_ns == kept
     one, other = (load_file(path / "residual_drop_path/seed_1/model.safetensors") for path in (out, copy))

@@ -1,4 +1,4 @@
-"""Intervals, paired differences, and the words of the answer."""
+"""Differences paired by seed, means over seeds, and the words of the answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from residualdroppath.experiments.spiral.config import SpiralConfig
-from residualdroppath.experiments.spiral.summary import answer, interval, summarise
+from residualdroppath.experiments.spiral.summary import answer, summarise
 
 SCALARS = ("recreated", "reuse", "norm_ratio", "train_loss", "test_accuracy")
 
@@ -30,15 +30,6 @@ def record(ours: tuple[list[float], list[float]], plain: tuple[list[float], list
     config = SpiralConfig(methods=("plain", "residual_drop_path"), seeds=len(plain[0]))
     rows = {"untrained": results(*plain), "plain": results(*plain), "residual_drop_path": results(*ours)}
     return {"config": config.model_dump(mode="json"), "rows": summarise(config, rows)}
-
-
-def test_interval_is_students() -> None:
-    values = [0.3, 0.5, 0.9, 0.4]
-    found = interval(values)
-    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert found["mean"] == pytest.approx(np.mean(values)) and found["values"] == values
-    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
-    assert interval([2.0]) == {"mean": 2.0, "low": None, "high": None, "values": [2.0]}
 
 
 def test_differences_are_paired_by_seed() -> None:

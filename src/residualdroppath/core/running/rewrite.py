@@ -33,9 +33,9 @@ def rewrite(
     Modules and parameters are looked up on the block at every call. With `compile_options` each branch
     is compiled by itself: what is dropped is decided outside of its graphs. Consumes `graph`.
     """
-    hand_ons = {name: _how_to_hand_on(add, block, adds, output_may_be_overwritten) for name, add in adds.items()}
+    drops = {name: _how_to_drop(add, block, adds, output_may_be_overwritten) for name, add in adds.items()}
     for name, add in adds.items():
-        copies, spare = hand_ons[name]
+        copies, spare = drops[name]
         branch, inputs = _branch_function(add, block, name)
         if compile_options is not None:
             branch = torch.compile(branch, **compile_options)
@@ -93,7 +93,7 @@ def _call_method(name: str, first: Tensor, second: Tensor) -> Tensor:
     return getattr(first, name)(second)
 
 
-def _how_to_hand_on(
+def _how_to_drop(
     add: ResidualAdd, block: nn.Module, adds: Mapping[str, ResidualAdd], output_may_be_overwritten: bool
 ) -> tuple[bool, list[fx.Node]]:
     """Whether a dropped branch must hand on a copy, and which activations after it must spare the shortcut.

@@ -58,4 +58,4 @@ class BenchSetting(BaseModel):
 class BenchConfig(BenchSetting):
     """All that a record was measured with."""
 
-    model: str = Field(description="small_resnet, a timm name, or torchvision/NAME")
+    model: str = Field(description="small_resnet, a timm name, torchvision/NAME, or transformers/CLASS")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,9 +13,9 @@ from ...core.discovery.found import NoResidualBranchError
 from ...core.planning.plan import Plan
 from ...core.residual_drop_path import ResidualDropPath
 from ...core.running.add_point import Action, AddPoint
-from ...errors import UserError, first_line
-from ...models.create import create_model
-from ...models.torchvision_ops import ensure_torchvision_ops
+from ...errors import UserError
+from ...models.classifier import NoOwnDropPathError, make_classifier
+from ...models.find import library_of
 from .config import OURS, BenchConfig
 
 NUM_CLASSES = 10
@@ -148,54 +147,18 @@ def make_method(model: nn.Module, config: BenchConfig, rate: float | None = None
 
 def make_network(name: str, config: BenchConfig) -> nn.Module:
     """The network as contender `name` has it, in training mode. Raises `NotOfThisModel` or `UserError`."""
-    library, _, own_name = config.model.rpartition("/")
-    if library not in ("", "timm", "torchvision"):
-        raise UserError(f"`model` must be small_resnet, a timm name, or torchvision/NAME, got {config.model!r}.")
-    if library == "torchvision":
-        return _torchvision(own_name, config, stochastic=name == "torchvision")
-    if name == "torchvision":
-        raise NotOfThisModel("not a network of torchvision")
-    if name == "timm":
-        return _timm_with_drop_path(own_name, config)
-    return create_model(
-        own_name,
-        in_channels=3,
-        num_classes=NUM_CLASSES,
-        image_size=config.image_size,
-        depth=config.depth,
-        width=config.width,
-    ).train()
-
-
-def _timm_with_drop_path(name: str, config: BenchConfig) -> nn.Module:
-    ensure_torchvision_ops()
-    import timm
-
-    if not timm.is_model(name):
-        raise NotOfThisModel("not a network of timm")
-    make: Callable[..., nn.Module] = timm.create_model
-    options: dict[str, Any] = {"num_classes": NUM_CLASSES, "drop_path_rate": config.rate}
+    by_library = name in ("timm", "torchvision")
+    if by_library and library_of(config.model) != name:
+        raise NotOfThisModel(f"not a network of {name}")
     try:
-        try:
-            return make(name, **options, img_size=config.image_size).train()
-        except TypeError:
-            return make(name, **options).train()
-    except TypeError as error:
-        raise NotOfThisModel("it has no drop_path_rate") from error
-
-
-def _torchvision(name: str, config: BenchConfig, *, stochastic: bool) -> nn.Module:
-    ensure_torchvision_ops()
-    import torchvision
-
-    options = {"stochastic_depth_prob": config.rate if stochastic else 0.0}
-    try:
-        builder = torchvision.models.get_model_builder(name)
-    except ValueError as error:
-        raise UserError(f"`model` torchvision/{name} is not known: {first_line(error)}") from error
-    try:
-        return builder(weights=None, num_classes=NUM_CLASSES, **options).train()
-    except TypeError as error:
-        if stochastic:
-            raise NotOfThisModel("it has no StochasticDepth") from error
-        return builder(weights=None, num_classes=NUM_CLASSES).train()
+        return make_classifier(
+            config.model,
+            in_channels=3,
+            num_classes=NUM_CLASSES,
+            image_size=config.image_size,
+            depth=config.depth,
+            width=config.width,
+            own_drop_path_rate=config.rate if by_library else 0.0,
+        ).model
+    except NoOwnDropPathError as error:
+        raise NotOfThisModel(str(error)) from error

@@ -2,52 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
 import torch
-from scipy import stats
 
 from ...core.planning.plan import Plan
 from ...errors import UserError, first_line
-from ...training.environment import environment
-from ...training.trainer import pick_device
-from ..cost import Stopwatch
+from ...records.environment import environment
+from ...records.intervals import ratio_of_means
+from ...training.runtime import Stopwatch, pick_device
+from ..progress import OnProgress, no_progress
 from .config import OURS, BenchConfig
 from .contenders import Contender, NotOfThisModel, make_contender
-from .counts import Counts, count
-from .floor import Floor
-from .parts import PartsMeter
+from .flop_counts import Counts, count
+from .lower_bound import LowerBound
+from .part_timings import PartTimer
 
-Observe = Callable[[str, int, int], None]  # what is being measured, how much is done, of how much
 BY_PLANS = ("naive", *OURS)  # in turn `drop_path` and `dropped_part`
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A ratio of mean times with the ends of its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def ratio_of_means(numerators: list[float], denominators: list[float]) -> Ratio:
-    """sum(a) / sum(b) of pairs, its interval by Student's t on the residuals a_i - r b_i.
-
-    The ratio estimator (Cochran, Sampling Techniques, 1977, section 6.3): exact as the number of pairs grows.
-    """
-    ratio = sum(numerators) / sum(denominators)
-    n = len(numerators)
-    if n < 2:
-        return Ratio(ratio, math.nan, math.nan)
-    residuals = [a - ratio * b for a, b in zip(numerators, denominators, strict=True)]
-    error = math.sqrt(sum(r * r for r in residuals) / (n - 1) / n) / fmean(denominators)
-    half = float(stats.t.ppf(0.975, n - 1)) * error
-    return Ratio(ratio, ratio - half, ratio + half)
 
 
 @dataclass
@@ -59,23 +32,23 @@ class Timed:
     plans: list[Plan | None]
 
 
-def bench(config: BenchConfig, observe: Observe = lambda what, done, total: None) -> dict[str, Any]:
+def bench(config: BenchConfig, on_progress: OnProgress = no_progress) -> dict[str, Any]:
     """Measure, and return the record. Raises `UserError` for a model that cannot be measured."""
     device = pick_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     stopwatch = Stopwatch(device)
     contenders, left_out = _make_contenders(config, device)
-    timed, floor, plain_times = _take_turns(config, contenders, stopwatch, device, observe)
+    timed, bound, plain_times = _take_turns(config, contenders, stopwatch, device, on_progress)
     rows = {}
     for name, times in timed.items():
-        counts = count(name, config, times.plans, observe) if name in (*OURS, "plain") else None
-        rows[name] = _row(name, config, times, floor, counts)
+        counts = count(name, config, times.plans, on_progress) if name in (*OURS, "plain") else None
+        rows[name] = _row(name, config, times, bound, counts)
     return {
         "config": config.model_dump(mode="json"),
         "environment": environment(device),
         "left_out": left_out,
-        "plain_over_floor": fmean(plain_times) / floor.of_plain() if floor else None,
+        "plain_over_floor": fmean(plain_times) / bound.of_plain() if bound else None,
         "rows": rows,
     }
 
@@ -110,20 +83,21 @@ def _take_turns(
     contenders: dict[str, Contender],
     stopwatch: Stopwatch,
     device: torch.device,
-    observe: Observe,
-) -> tuple[dict[str, Timed], Floor | None, list[float]]:
+    on_progress: OnProgress,
+) -> tuple[dict[str, Timed], LowerBound | None, list[float]]:
     """Each cycle times every contender twice, next to a plain iteration of its own turn."""
     plain = contenders["plain"]
-    meter = None
+    timer = None
     if config.floor_rounds and not config.compile:
-        meter = PartsMeter(make_contender("plain", config, device), stopwatch)
+        timer = PartTimer(make_contender("plain", config, device), stopwatch)
     others = {name: contender for name, contender in contenders.items() if name != "plain"}
     timed = {name: Timed({}, {}, []) for name in others}
     plain_times: list[float] = []
     rounds_done = 0
-    for cycle in range(config.warmup + config.plans):
+    cycles = config.warmup + config.plans
+    for cycle in range(cycles):
         counts = cycle >= config.warmup
-        observe("iterations", cycle, config.warmup + config.plans)
+        on_progress("iterations", cycle, cycles)
         for kind in ("drop_path", "dropped_part"):
             beside = stopwatch(plain.iteration)
             if counts:
@@ -138,18 +112,21 @@ def _take_turns(
                     timed[name].own.setdefault(own_kind, []).append(seconds)
                     timed[name].plain.setdefault(own_kind, []).append(beside)
                     timed[name].plans.append(plan)
-        if counts and meter and rounds_done * config.plans < config.floor_rounds * (cycle - config.warmup + 1):
+        if counts and timer and rounds_done * config.plans < config.floor_rounds * (cycle - config.warmup + 1):
             rounds_done += 1
-            meter.round()
-    if meter:
-        meter.close()
+            timer.round()
+    on_progress("iterations", cycles, cycles)
+    if timer:
+        timer.close()
     for contender in contenders.values():
         contender.close()
     timed = {"plain": Timed({"every": plain_times}, {"every": plain_times}, [None]), **timed}
-    return timed, meter.floor if meter else None, plain_times
+    return timed, timer.lower_bound if timer else None, plain_times
 
 
-def _row(name: str, config: BenchConfig, times: Timed, floor: Floor | None, counts: Counts | None) -> dict[str, Any]:
+def _row(
+    name: str, config: BenchConfig, times: Timed, bound: LowerBound | None, counts: Counts | None
+) -> dict[str, Any]:
     by_plans = name in BY_PLANS
     own, plain = (_of_cycles(kinds) if by_plans else kinds["every"] for kinds in (times.own, times.plain))
     per_iteration = ratio_of_means(own, plain)
@@ -162,20 +139,20 @@ def _row(name: str, config: BenchConfig, times: Timed, floor: Floor | None, coun
         "floor": None,
         "over_floor": None,
     }
-    if floor and (name in OURS or name == "plain"):
-        seconds = _floors(name, config, times, floor)
+    if bound and (name in OURS or name == "plain"):
+        seconds = _lower_bounds(name, config, times, bound)
         row["floor"] = sum(seconds) / sum(sum(values) for values in times.plain.values())
         row["over_floor"] = sum(sum(values) for values in times.own.values()) / sum(seconds)
     return row
 
 
-def _floors(name: str, config: BenchConfig, times: Timed, floor: Floor) -> list[float]:
-    """The floor of each iteration that was timed."""
+def _lower_bounds(name: str, config: BenchConfig, times: Timed, bound: LowerBound) -> list[float]:
+    """The lower bound of each iteration that was timed."""
     if name == "plain":
-        return [floor.of_plain()] * len(times.own["every"])
+        return [bound.of_plain()] * len(times.own["every"])
     rows = config.batch_size if name == "sample" else None
     freeze = OURS[name]["freeze"]
-    return [floor.of_plan(plan, freeze, rows) for plan in times.plans if plan is not None]
+    return [bound.of_plan(plan, freeze, rows) for plan in times.plans if plan is not None]
 
 
 def _of_cycles(kinds: dict[str, list[float]]) -> list[float]:

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from ...training.page import COLOURS
-from ...training.run_folder import write_json
+from ...records.files import write_record
+from ...reporting.page import COLOURS
 from .config import OURS, TITLES
 
 HEAD = [
@@ -95,8 +95,7 @@ def draw_chart(record: dict[str, Any]) -> Figure:
 
 def write_files(record: dict[str, Any], out: Path) -> Path:
     """`out` as JSON, and the chart beside it as PNG, whose path is returned."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out, record)
+    write_record(out, record)
     chart = out.with_suffix(".png")
     draw_chart(record).savefig(chart, dpi=130)
     return chart

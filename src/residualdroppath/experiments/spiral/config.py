@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ...training.config import Method
+from ...training.recipe import Method
 
 TITLES: dict[str, str] = {
     "untrained": "untrained",

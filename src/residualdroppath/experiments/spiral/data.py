@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...training.trainer import derived_seed
+from ...training.runtime import derived_seed
 from .config import SpiralConfig
 
 HALF_SIDE = 1.2  # of the square; the arms end at radius 1

@@ -21,7 +21,7 @@ ALIKE = 0.8  # |cosine| of two developments, from which on they are one group
 
 @dataclass
 class History:
-    """The streams at `iterations`, over the same lattice; a `Look` of `train_network`."""
+    """The streams at `iterations`, over the same lattice; an `OnIteration` of `train_network`."""
 
     iterations: list[int]
     streams: list[np.ndarray] = field(default_factory=list)

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from ..drawing import INK, SOFT, bare, quiet
+from ...reporting.axes import INK, SOFT, bare, quiet
 from .config import TITLES
 from .data import HALF_SIDE, Points
-from .quantities import LOST, LOSTS, SAME, SAMES
+from .measures import LOST, LOSTS, SAME, SAMES
 from .style import ARM_COLOURS, ROW_COLOURS, decision_colours
 
 SHORT = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UserError
-from ...training.run_folder import locked, read_json, require_unused, write_json
+from ...records.files import locked, read_json, require_unused, write_json
 from .config import SpiralConfig
 
 
@@ -33,8 +32,8 @@ class SpiralFolder:
             ours, theirs = json.loads(config.model_dump_json()), read_json(stored)
             names = [name for name in ours if name != "seeds" and ours[name] != theirs.get(name)]
             if names:
-                told = ", ".join(f"{name} ({theirs.get(name)} there, {ours[name]} now)" for name in names)
-                raise UserError(f"A resumed run keeps its configuration; {self.path} differs in {told}.")
+                differences = ", ".join(f"{name} ({theirs.get(name)} there, {ours[name]} now)" for name in names)
+                raise UserError(f"A resumed run keeps its configuration; {self.path} differs in {differences}.")
         elif self.path.exists():
             require_unused(self.path)
         with locked(self.path):
@@ -52,17 +51,10 @@ class SpiralFolder:
         return read_json(self.of(row, seed) / "result.json")
 
     def pictures(self, row: str) -> dict[str, np.ndarray]:
-        """What the first seed's network looks like (`pictures.py`)."""
+        """What the first seed's network looks like (`snapshots.py`)."""
         path = self.of(row, 0) / "pictures.npz"
         try:
             with np.load(path) as arrays:
                 return dict(arrays)
         except (OSError, ValueError) as error:
             raise UserError(f"{path} is damaged ({error}); delete {path.parent} and resume.") from error
-
-
-def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
-    os.replace(partial, path)

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import json
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
-from ...training.run_folder import write_atomically
+from ...records.files import write_text
+from ...reporting.page import data_url, script_data, template
 from .config import TITLES
 from .development import ALIKE
 from .figures import COLOURED
-from .quantities import LOST, SAME
-from .sheet import sheet_palette, sheet_pixels, shrunk
+from .measures import LOST, SAME
 from .style import ROW_COLOURS, decision_colours
 from .summary import QUESTION, answer
+from .unit_grid import grid_palette, grid_pixels, shrunk
 
-TEMPLATE = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-)
+TEMPLATE = template(Path(__file__).with_suffix(".html"))
 PAGE_MAP = 32  # pixels of a unit's map in the page, before it is enlarged
 
 
@@ -35,24 +31,23 @@ def write_page(
     """`figures` holds the bytes of `NAME.png` and `NAME.gif`, `table` the head and the rows of the summary."""
     networks = {name: _network(name, own, results[name]) for name, own in pictures.items()}
     config, colours = record["config"], [ROW_COLOURS[name] for name in record["rows"]]
-    html = TEMPLATE.get_template("page.html").render(
+    html = TEMPLATE.render(
         record=record,
         config=config,
         question=QUESTION,
         answer=answer(record),
         head=table[0],
         rows=[{"cells": cells, "colour": colour} for cells, colour in zip_longest(table[1], colours)],
-        figures={name: _data_url(data, name.rsplit(".", 1)[1]) for name, data in figures.items()},
+        figures={name: data_url(data, name.rsplit(".", 1)[1]) for name, data in figures.items()},
         names={name: TITLES[name] for name in networks},
         colours=ROW_COLOURS,
-        # `<` inside a script could end it.
-        payload=json.dumps({"same": SAME, "lost": LOST, "networks": networks}).replace("<", "\\u003c"),
+        payload=script_data({"same": SAME, "lost": LOST, "networks": networks}),
         same=SAME,
         lost=LOST,
         alike=ALIKE,
         coloured=COLOURED,
     )
-    write_atomically(path, html)
+    write_text(path, html)
 
 
 def _network(name: str, own: dict[str, np.ndarray], result: dict[str, Any]) -> dict[str, Any]:
@@ -64,19 +59,19 @@ def _network(name: str, own: dict[str, np.ndarray], result: dict[str, Any]) -> d
         "layers": layers,
         "units": units,
         "side": maps.shape[2],
-        "sheet": _data_url(_indexed_png(sheet_pixels(maps, gap=0)), "png"),
+        "sheet": data_url(_indexed_png(grid_pixels(maps, gap=0)), "png"),
         "sources": own["sources"].tolist(),
         # Percent, by layer, earlier layer and unit.
         "reuse": [own["reuse"][layer, :layer].tolist() for layer in range(layers)],
         "scalars": result["scalars"],
         "profile": result["profiles"]["reuse"],
-        "decisions": _data_url(_rgb_png(decision_colours(own["decisions"])), "png"),
+        "decisions": data_url(_rgb_png(decision_colours(own["decisions"])), "png"),
     }
 
 
 def _indexed_png(pixels: np.ndarray) -> bytes:
     image = Image.frombytes("P", pixels.shape[::-1], pixels.tobytes())
-    image.putpalette(sheet_palette().tobytes())
+    image.putpalette(grid_palette().tobytes())
     return _png(image)
 
 
@@ -88,7 +83,3 @@ def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def _data_url(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..drawing import INK, SOFT, quiet
+from ...reporting.axes import INK, SOFT, quiet
 from .config import TITLES
-from .quantities import probed_layers
+from .measures import probed_layers
 from .style import ROW_COLOURS
 
 

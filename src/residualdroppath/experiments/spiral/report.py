@@ -10,15 +10,15 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from ..drawing import save_figure
+from ...reporting.axes import save_figure
+from .animation import write_animation
 from .config import TITLES, SpiralConfig
 from .data import make_data
 from .figures import draw_answer, draw_groups, draw_matrices, draw_regions, draw_sweep
-from .film import write_film
 from .folder import SpiralFolder
 from .page import write_page
 from .profiles import draw_profiles
-from .sheet import draw_sheet
+from .unit_grid import draw_unit_grid
 
 HEAD = ["", "recreated units", "mean reuse", "branch / stream", "training loss", "test accuracy (%)"]
 COLUMNS = (("recreated", 1, 1), ("reuse", 4, 1), ("norm_ratio", 3, 1), ("train_loss", 4, 1), ("test_accuracy", 2, 100))
@@ -48,7 +48,7 @@ def terminal_table(record: dict[str, Any]) -> Table:
 
 
 def write_report(
-    record: dict[str, Any], out: Path, observe: Callable[[int, int], None] = lambda done, total: None
+    record: dict[str, Any], out: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Path:
     """All figures as PNG and SVG under `figures/`, the animation, and `index.html`, whose path is returned."""
     config = SpiralConfig(**record["config"])
@@ -58,7 +58,7 @@ def write_report(
     drawings: dict[str, Callable[[], Figure]] = {
         "answer": lambda: draw_answer(record),
         "regions": lambda: draw_regions(pictures, results, make_data(config).test),
-        **{f"sheet_{row}": lambda row=row: draw_sheet(row, pictures[row], results[row]) for row in config.rows},
+        **{f"sheet_{row}": lambda row=row: draw_unit_grid(row, pictures[row], results[row]) for row in config.rows},
         "profiles": lambda: draw_profiles(record),
         "matrices": lambda: draw_matrices(record),
         "groups": lambda: draw_groups(pictures),
@@ -69,15 +69,15 @@ def write_report(
     place.mkdir(exist_ok=True)
     figures: dict[str, bytes] = {}
     for done, (name, draw) in enumerate(drawings.items()):
-        observe(done, total)
+        on_progress(done, total)
         figures[f"{name}.png"] = save_figure(draw(), place / name).read_bytes()
-    observe(total - 2, total)
-    write_film(place / "training.gif", pictures)
+    on_progress(total - 2, total)
+    write_animation(place / "training.gif", pictures)
     figures["training.gif"] = (place / "training.gif").read_bytes()
-    observe(total - 1, total)
+    on_progress(total - 1, total)
     shown = {name: data for name, data in figures.items() if not name.startswith("sheet_")}
     write_page(out / "index.html", record, pictures, results, shown, (HEAD, table_rows(record)))
-    observe(total, total)
+    on_progress(total, total)
     return out / "index.html"
 
 

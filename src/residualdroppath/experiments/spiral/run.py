@@ -14,20 +14,20 @@ import torch
 from safetensors.torch import save_file
 from threadpoolctl import threadpool_limits
 
-from ...training.environment import environment
-from ...training.run_folder import write_json
-from ...training.trainer import derived_seed
+from ...records.environment import environment
+from ...records.files import write_arrays, write_json
+from ...training.runtime import derived_seed
 from .config import SpiralConfig
 from .data import make_data
 from .development import History, developments
-from .folder import SpiralFolder, save_arrays
+from .folder import SpiralFolder
+from .measures import measure
 from .network import make_network
-from .pictures import Film, portrait
-from .quantities import measure
+from .snapshots import Frames, portrait
 from .summary import summarise
 from .training import power_law, train_network
 
-Observe = Callable[[int, int], None]  # iterations done, and to be done, of all networks together
+OnProgress = Callable[[int, int], None]  # iterations done, and to be done, of all networks together
 MEASURING = 0.5  # what measuring a network counts in the progress, in trainings
 
 
@@ -49,7 +49,12 @@ class Job:
 
 
 def run_spiral(
-    config: SpiralConfig, out: Path, *, resume: bool = False, workers: int | None = None, observe: Observe | None = None
+    config: SpiralConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    workers: int | None = None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> dict[str, Any]:
     """Train and measure every network that `out` does not hold yet, and return (and keep) the record."""
     folder = SpiralFolder(out)
@@ -57,7 +62,7 @@ def run_spiral(
         wanted = [(row, seed) for seed in range(config.seeds) for row in config.rows]
         missing = [(row, seed) for row, seed in wanted if not folder.finished(row, seed)]
         jobs = [Job(config, row, seed, folder, index) for index, (row, seed) in enumerate(missing)]
-        _work(jobs, workers or os.cpu_count() or 1, observe or (lambda done, total: None))
+        _work(jobs, workers or os.cpu_count() or 1, on_progress)
         results = {row: [folder.result(row, seed) for seed in range(config.seeds)] for row in config.rows}
         record = {
             "config": config.model_dump(mode="json"),
@@ -68,15 +73,15 @@ def run_spiral(
         return record
 
 
-def _work(jobs: list[Job], workers: int, observe: Observe) -> None:
+def _work(jobs: list[Job], workers: int, on_progress: OnProgress) -> None:
     """All jobs, in this process or in several; each runs on one thread, so that results do not depend on it."""
     total = sum(job.size for job in jobs)
     if min(workers, len(jobs)) <= 1:
         done = 0
         for job in jobs:
-            run_job(job, lambda iteration, done=done: observe(done + iteration, total))
+            run_job(job, lambda iteration, done=done: on_progress(done + iteration, total))
             done += job.size
-            observe(done, total)
+            on_progress(done, total)
         return
     context = multiprocessing.get_context("spawn")
     counters = context.Array("q", len(jobs))
@@ -87,7 +92,7 @@ def _work(jobs: list[Job], workers: int, observe: Observe) -> None:
             ended, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
             for future in ended:
                 future.result()
-            observe(sum(counters[:]), total)
+            on_progress(sum(counters[:]), total)
     except BaseException:
         executor.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():
@@ -96,37 +101,37 @@ def _work(jobs: list[Job], workers: int, observe: Observe) -> None:
     executor.shutdown()
 
 
-def run_job(job: Job, tick: Callable[[int], None]) -> None:
+def run_job(job: Job, advance: Callable[[int], None]) -> None:
     """Train, measure, and write the network's folder; its result last."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with threadpool_limits(1):
-            _run_job(job, tick)
+            _run_job(job, advance)
     finally:
         torch.set_num_threads(threads)
 
 
-def _run_job(job: Job, tick: Callable[[int], None]) -> None:
+def _run_job(job: Job, advance: Callable[[int], None]) -> None:
     config, data = job.config, make_data(job.config)
-    film = Film(power_law(config.iterations, config.frames) if job.seed == 0 else [])
+    frames = Frames(power_law(config.iterations, config.frames) if job.seed == 0 else [])
     history = History.of(config)
     if job.row == "untrained":
         network = make_network(config, derived_seed(job.seed, "spiral network")).eval()
     else:
 
-        def look(network: Any, iteration: int) -> None:
-            film(network, iteration)
+        def on_iteration(network: Any, iteration: int) -> None:
+            frames(network, iteration)
             history(network, iteration)
-            tick(iteration)
+            advance(iteration)
 
-        network = train_network(config, job.row, job.seed, data.train, look)  # pyright: ignore[reportArgumentType]
+        network = train_network(config, job.row, job.seed, data.train, on_iteration)  # pyright: ignore[reportArgumentType]
     developed = developments(history) if history.streams else None
     path = job.folder.of(job.row, job.seed)
     path.mkdir(parents=True, exist_ok=True)
     if job.seed == 0:
-        over_training = film.arrays() | {"groups": developed.groups} if developed else {}
-        save_arrays(path / "pictures.npz", portrait(network, data) | over_training)
+        over_training = frames.arrays() | {"groups": developed.groups} if developed else {}
+        write_arrays(path / "pictures.npz", portrait(network, data) | over_training)
     save_file(dict(network.state_dict()), path / "model.safetensors")
     write_json(path / "result.json", measure(network, data, job.seed, developed))
 
@@ -140,8 +145,8 @@ def _remember(counters: Any) -> None:
 
 
 def _run_counted(job: Job) -> None:
-    def tick(iteration: int) -> None:
+    def advance(iteration: int) -> None:
         _counters[job.index] = iteration
 
-    run_job(job, tick)
-    tick(job.size)
+    run_job(job, advance)
+    advance(job.size)

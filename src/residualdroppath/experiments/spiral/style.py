@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
-from ...training.page import COLOURS
+from ...reporting.page import COLOURS
 
 ROW_COLOURS = {"untrained": "#b9bec6", **COLOURS}
 # Diverging, light in the middle: what a unit says below and above its mean.

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from ...records.intervals import half_width, interval, paired_difference
 from .config import SpiralConfig
 
 Result = dict[str, Any]
-
-
-def interval(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and 95 % interval (Student's t over seeds); the interval is None for a single value."""
-    array = np.asarray(values, dtype=float)
-    low = high = None
-    if len(array) > 1:
-        half = float(stats.t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / len(array) ** 0.5)
-        low, high = float(array.mean()) - half, float(array.mean()) + half
-    return {"mean": float(array.mean()), "low": low, "high": high, "values": array.tolist()}
 
 
 def summarise(config: SpiralConfig, results: dict[str, list[Result]]) -> dict[str, Any]:
@@ -35,10 +24,8 @@ def summarise(config: SpiralConfig, results: dict[str, list[Result]]) -> dict[st
         difference = None
         if "plain" in results and name not in ("plain", "untrained"):
             difference = {
-                key: interval(
-                    [a["scalars"][key] - b["scalars"][key] for a, b in zip(runs, results["plain"], strict=True)]
-                )
-                for key in scalars
+                key: paired_difference(own["values"], [run["scalars"][key] for run in results["plain"]])
+                for key, own in scalars.items()
             }
         rows[name] = {
             "scalars": scalars,
@@ -57,9 +44,7 @@ def _over_seeds(profiles: list[list[float]]) -> dict[str, list[float]]:
     """Mean over seeds, and the 95 % interval where there are several."""
     array = np.asarray(profiles)
     mean = array.mean(0)
-    half = np.zeros_like(mean)
-    if len(array) > 1:
-        half = stats.t.ppf(0.975, len(array) - 1) * array.std(0, ddof=1) / len(array) ** 0.5
+    half = half_width(array) if len(array) > 1 else np.zeros_like(mean)
     return {
         key: np.round(values, 5).tolist()
         for key, values in (("mean", mean), ("low", mean - half), ("high", mean + half))

@@ -12,19 +12,24 @@ from torch.nn import functional as F
 
 from ...core.residual_drop_path import ResidualDropPath
 from ...errors import UserError
-from ...training.config import Method
-from ...training.trainer import derived_seed
+from ...training.optimizer import learning_rate, parameter_groups
+from ...training.recipe import Method
+from ...training.runtime import derived_seed
 from .config import SpiralConfig
 from .data import Points
 from .network import SpiralNetwork, make_network
 
-Look = Callable[[SpiralNetwork, int], None]
+OnIteration = Callable[[SpiralNetwork, int], None]
 
 
 def train_network(
-    config: SpiralConfig, method: Method, seed: int, points: Points, look: Look = lambda network, iteration: None
+    config: SpiralConfig,
+    method: Method,
+    seed: int,
+    points: Points,
+    on_iteration: OnIteration = lambda network, iteration: None,
 ) -> SpiralNetwork:
-    """Train by `method`; `look(network, iteration)` is called before the first and after every iteration.
+    """Train by `method`; `on_iteration(network, iteration)` is called before the first and after every iteration.
 
     Initialisation and batches depend on the seed alone, so methods can be compared pair by pair. All randomness is
     explicit: the same arguments give the same network, bit for bit at the same number of threads.
@@ -40,19 +45,19 @@ def train_network(
             schedule=(1, 0) if method == "drop_path" else (1, 1),
             seed=seed,
         )
-    optimizer = _optimizer(network, config)
+    optimizer = torch.optim.AdamW(parameter_groups(network, config.weight_decay), lr=config.lr, fused=True)
     network.train()
-    look(network, 0)
+    on_iteration(network, 0)
     for iteration, rows in enumerate(_batches(config, seed), 1):
         for group in optimizer.param_groups:
-            group["lr"] = _lr(config, iteration)
+            group["lr"] = learning_rate(config.lr, config.warmup, iteration, config.iterations)
         loss = F.cross_entropy(network(points.inputs[rows]), points.labels[rows])
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         if rdp is not None:
             rdp.step()
-        look(network, iteration)
+        on_iteration(network, iteration)
     if not math.isfinite(evaluate(network, points)[0]):
         raise UserError(f"The loss of {method}, seed {seed}, is not finite; try a lower `lr` (now {config.lr:g}).")
     if rdp is not None:
@@ -71,26 +76,10 @@ def evaluate(network: nn.Module, points: Points) -> tuple[float, float]:
 
 
 def power_law(iterations: int, count: int) -> list[int]:
-    """When to look at a training: densely at first, 0 and the last included; at most `count` times."""
-    # Half a look per doubling would leave nothing for the end of training: a power law lies between.
+    """Iterations at which a training is recorded: densely at first, 0 and the last included; at most `count` times."""
+    # Half an entry per doubling would leave nothing for the end of training: a power law lies between.
     steps = np.linspace(0, 1, count) ** 2.5 * iterations
     return sorted({round(float(step)) for step in steps})
-
-
-def _optimizer(network: nn.Module, config: SpiralConfig) -> torch.optim.Optimizer:
-    parameters = list(network.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
-
-
-def _lr(config: SpiralConfig, iteration: int) -> float:
-    progress = iteration / (config.iterations + 1)
-    if progress < config.warmup:
-        return config.lr * progress / config.warmup
-    return config.lr * 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / (1 - config.warmup)))
 
 
 def _batches(config: SpiralConfig, seed: int) -> Iterator[Tensor]:

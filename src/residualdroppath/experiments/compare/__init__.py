@@ -1,0 +1,1 @@
+"""`rdp compare`: methods by seeds, at equal iterations or at equal cost."""

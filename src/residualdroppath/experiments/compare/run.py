@@ -1,0 +1,88 @@
+"""`compare`: a configuration and a folder in; runs, costs and a summary out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ...data.images import ImageData
+from ...errors import UserError
+from ...records.environment import environment
+from ...records.files import read_json, require_unused, write_json, write_text
+from ...records.intervals import mean_and_deviation
+from ...training.recipe import Method, Recipe, TrainConfig, read_config
+from ...training.run import load_config_data, train
+from ...training.runtime import pick_device
+from .config import CompareConfig, Row, plan_rows
+from .cost import Cost, measure_costs
+
+
+def compare(config: CompareConfig, out: Path, *, resume: bool = False) -> dict[str, Any]:
+    """Run everything, and return (and keep in `out`) the summary: rows, costs, and what made them.
+
+    With `resume`, runs that have ended stay, the one that was interrupted goes on, and the costs
+    measured at first hold.
+    """
+    costs_path, config_path = out / "costs.json", out / "config.yaml"
+    if not resume:
+        require_unused(out)
+    elif not costs_path.is_file() or read_config(CompareConfig, config_path) != config:  # a single run has no costs
+        raise UserError(f"{out} holds no comparison of this configuration to resume; choose another `out`.")
+    data = load_config_data(config)
+    if resume:
+        costs = {method: Cost(**cost) for method, cost in read_json(costs_path).items()}
+    else:
+        costs = measure_costs(_run_config(config, "plain", 0, config.epochs), list(config.methods), data)
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(config_path, config.to_yaml())
+        write_json(costs_path, {method: asdict(cost) for method, cost in costs.items()})
+
+    rows = plan_rows(config, costs)
+    results: dict[str, list[dict[str, Any]]] = {row.name: [] for row in rows}
+    count = 0
+    for seed in config.seeds:
+        for row in rows:
+            count += 1
+            results[row.name].append(_run(config, row, seed, out, data, f"{count}/{len(rows) * len(config.seeds)}"))
+    summary = {
+        "config": config.model_dump(mode="json"),
+        "environment": environment(pick_device(config.device)),
+        "rows": [_summarise(config, row, results, costs) for row in rows],
+    }
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def run_path(out: Path, row_name: str, seed: int) -> Path:
+    return out / row_name / f"seed_{seed}"
+
+
+def _run(config: CompareConfig, row: Row, seed: int, out: Path, data: ImageData, count: str) -> dict[str, Any]:
+    path = run_path(out, row.name, seed)
+    run_config = _run_config(config, row.method, seed, row.epochs)
+    started = (path / "config.yaml").is_file()
+    return train(run_config, path, resume=started, title=f"[{count}] {row.name} seed {seed}", data=data)
+
+
+def _run_config(config: CompareConfig, method: Method, seed: int, epochs: int) -> TrainConfig:
+    recipe = {name: getattr(config, name) for name in Recipe.model_fields}
+    return TrainConfig(**{**recipe, "method": method, "seed": seed, "epochs": epochs})
+
+
+def _summarise(
+    config: CompareConfig, row: Row, results: dict[str, list[dict[str, Any]]], costs: dict[Method, Cost]
+) -> dict[str, Any]:
+    runs = results[row.name]
+    # Not by the clock of the runs, which were not taken in turn: whatever else the machine did would count.
+    plain_iterations = runs[0]["iterations"] / row.epochs * config.epochs
+    return {
+        **asdict(row),
+        "name": row.name,
+        "iterations": runs[0]["iterations"],
+        "cost": asdict(costs[row.method]),
+        "total_cost": costs[row.method].per_iteration * runs[0]["iterations"] / plain_iterations,
+        **{name: mean_and_deviation([run[name] for run in runs]) for name in ("test_accuracy", "validation_accuracy")},
+        "train_accuracy": mean_and_deviation([run["train_accuracy"] for run in runs]),
+        "runs": runs,
+    }

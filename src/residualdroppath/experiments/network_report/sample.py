@@ -1,0 +1,77 @@
+"""The images that networks are measured on, made ready batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...data.augment import channel_statistics, normalise, with_channels
+from ...data.images import ImageData, Split
+from .config import AnalyzeConfig
+from .targets import Network
+
+INPUT_SIDE = 8  # pixels a side of the input that layers are to give back
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some images of one part, in a seeded random order."""
+
+    split: Split
+    index: Tensor
+    statistics: tuple[list[float], list[float]]
+    batch_size: int
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Places of the images of each batch; the last one may be smaller, but not below four."""
+        parts = list(self.index.split(self.batch_size))
+        if len(parts) > 1 and len(parts[-1]) < 4:
+            parts[-2:] = [torch.cat(parts[-2:])]
+        return iter(parts)
+
+    @property
+    def num_batches(self) -> int:
+        return len(list(iter(self)))
+
+    def first(self, count: int) -> Sample:
+        return replace(self, index=self.index[:count])
+
+    def batches(self, network: Network, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pairs (float[batch, channels, size, size] as the network takes them, int64[batch])."""
+        mean, deviation = (torch.tensor(values, device=device) for values in self.statistics)
+        for images, labels in self.split.batches(list(self)):
+            images = resized(images.to(device), network.image_size)
+            yield with_channels(normalise(images, mean, deviation), network.channels), labels
+
+
+def draw_samples(data: ImageData, config: AnalyzeConfig) -> tuple[Sample, Sample]:
+    """Held-out images of the part that is asked for, and training images to fit probes on."""
+    statistics = channel_statistics(data.train.source)
+    held_out = data.validation if config.part == "validation" else data.test
+    wanted = ((held_out, config.samples), (data.train, config.probe_samples))
+    made = []
+    for place, (split, count) in enumerate(wanted):
+        order = np.random.default_rng([config.seed, place]).permutation(len(split))[:count]
+        made.append(Sample(split, torch.from_numpy(order), statistics, config.batch_size))
+    return made[0], made[1]
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """Images resized on the fly; as they are if they have the size."""
+    if images.shape[-1] == size and images.shape[-2] == size:
+        return images
+    return F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True).clamp(0, 255)
+
+
+def small_input(images: Tensor) -> np.ndarray:
+    """float32[n, D]: the input averaged to at most 8 x 8 pixels, what reconstruction is measured on."""
+    side = min(INPUT_SIDE, images.shape[-1])
+    return F.adaptive_avg_pool2d(images.float(), side).flatten(1).cpu().numpy()

@@ -1,0 +1,155 @@
+"""What is analysed: a trained run, a file of weights, or a network by name with random weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from ...core.discovery.found import NoResidualBranchError
+from ...core.residual_drop_path import ResidualDropPath
+from ...data.images import ImageData
+from ...data.load import load_data
+from ...data.sources import Request
+from ...errors import UserError, first_line
+from ...models.classifier import make_classifier
+from ...records.files import read_weights
+from ...training.recipe import Recipe, TrainConfig, read_config
+from ...training.run import load_config_data
+from ...training.run_folder import RunFolder
+from .config import AnalyzeConfig
+
+Kind = Literal["run", "file", "random"]
+# A run is measured on images that it was neither trained nor chosen on, as its own recipe cuts them.
+CUTS = ("data", "data_dir", "image_size", "validation_fraction", "train_size", "split_seed")
+
+KEPT = "the share of answers that stay is given instead"
+RANDOM_WEIGHTS = f"the weights are random, so answers are at chance; {KEPT}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A network that is named, not made yet."""
+
+    name: str
+    kind: Kind
+    recipe: TrainConfig | None = None
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network in evaluation mode; `no_accuracy` says why its answers are not held against labels, if so."""
+
+    title: str
+    kind: Kind
+    method: str | None
+    rdp: ResidualDropPath
+    image_size: int
+    channels: int
+    no_accuracy: str | None
+
+    @property
+    def model(self) -> nn.Module:
+        return self.rdp.model
+
+
+def find_target(name: str, config: AnalyzeConfig) -> Target:
+    """What a name means: nothing is loaded yet. Raises `UserError` for a folder or file that is none of the three."""
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.yaml").is_file() or (path / "summary.json").is_file() or (path / "costs.json").is_file():
+            runs = sorted(str(found.parent) for found in path.glob("*/seed_*/config.yaml"))
+            hint = f"it holds the runs {', '.join(runs[:6])}: name one" if runs else "name the folder of an rdp train"
+            raise UserError(f"`target` {name} is not the folder of one run; {hint}.")
+        return Target(name, "run", read_config(TrainConfig, path / "config.yaml"))
+    if path.suffix == ".safetensors":
+        if not path.is_file():
+            raise UserError(f"`target` {name} is not there; check the path.")
+        if config.model is None:
+            raise UserError(f"`model` must say which network {name} holds, for example --model resnet50d.")
+        return Target(name, "file")
+    if path.is_file():
+        raise UserError(f"`target` must be a run folder, a model name or a .safetensors file, got the file {name}.")
+    return Target(name, "random")
+
+
+def load_images(targets: list[Target], config: AnalyzeConfig) -> ImageData:
+    """The data of the first run, or what the options name; raises `UserError` if the runs disagree."""
+    recipes = [target.recipe for target in targets if target.recipe is not None]
+    if config.data is None and len(recipes) == 2:
+        first, second = recipes
+        if names := [name for name in CUTS if getattr(first, name) != getattr(second, name)]:
+            differences = ", ".join(f"{name} ({getattr(first, name)} and {getattr(second, name)})" for name in names)
+            raise UserError(
+                f"`compare` needs runs on the same images, these differ in {differences}; choose --data for both."
+            )
+    if recipes and config.data is None:
+        recipe = recipes[0]
+        return load_config_data(recipe.model_copy(update={"data_dir": config.data_dir or recipe.data_dir}))
+    request = Request(
+        data=config.data or Recipe().data,
+        data_dir=config.data_dir or Recipe().data_dir,
+        label_column=config.label_column,
+        image_column=config.image_column,
+    )  # at the set's own size: images are resized batch by batch
+    return load_data(request, split_seed=config.seed)
+
+
+def load_network(target: Target, config: AnalyzeConfig, data: ImageData, device: torch.device) -> Network:
+    """Make the network, load its weights, and find its branches."""
+    recipe = target.recipe
+    size = config.image_size or (recipe and recipe.image_size) or data.image_size
+    classes = config.num_classes or data.num_classes
+    name = recipe.model if recipe else (config.model or target.name if target.kind == "file" else target.name)
+    depth, width = (recipe.depth, recipe.width) if recipe else (config.depth, config.width)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        made = make_classifier(
+            name, in_channels=data.channels, num_classes=classes, image_size=size, depth=depth, width=width
+        )
+    if target.kind == "file":
+        _load(made.model, read_weights(Path(target.name)), target.name)
+    elif recipe is not None:
+        _load(made.model, _run_weights(Path(target.name)), target.name)
+    try:
+        rdp = ResidualDropPath(made.model.to(device).eval(), 0.0)
+    except NoResidualBranchError as error:
+        raise UserError(
+            f"{name} has no residual branch to analyse; `rdp branches {name}` tells what was looked for."
+        ) from error
+    no_accuracy = None
+    if target.kind == "random":
+        no_accuracy = RANDOM_WEIGHTS
+    elif classes != data.num_classes:
+        no_accuracy = f"the network has {classes} outputs and the data {data.num_classes} classes; {KEPT}"
+    title = f"{recipe.method}, seed {recipe.seed}" if recipe else target.name
+    if target.kind == "random":
+        title += " (random weights)"
+    return Network(
+        title=title, kind=target.kind, method=recipe.method if recipe else None, rdp=rdp, image_size=size,
+        channels=made.channels, no_accuracy=no_accuracy,
+    )  # fmt: skip
+
+
+def _run_weights(path: Path) -> dict[str, Any]:
+    if (path / "model.safetensors").is_file():
+        return read_weights(path / "model.safetensors")
+    checkpoint = RunFolder(path).checkpoints.load()
+    if checkpoint is None:
+        raise UserError(f"{path} holds no weights yet; let the run finish an epoch first.")
+    return checkpoint[0]
+
+
+def _load(model: nn.Module, weights: dict[str, Any], where: str) -> None:
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        lines = str(error).strip().splitlines()
+        reason = " ".join(lines[1].split()) if len(lines) > 1 else first_line(error)
+        raise UserError(
+            f"The weights of {where} do not fit the network ({reason[:200]}); check `model`, `depth`, `width`, "
+            "`num_classes` and `image_size`."
+        ) from error

@@ -1,0 +1,134 @@
+"""A file is written whole or not at all, and what cannot be read or claimed is one line that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from residualdroppath.errors import UserError
+from residualdroppath.records import files
+from residualdroppath.records.files import (
+    locked,
+    read_json,
+    read_state,
+    read_weights,
+    replacing,
+    require_unused,
+    sha256,
+    write_arrays,
+    write_json,
+    write_record,
+    write_state,
+    write_text,
+    write_weights,
+)
+
+WRITES: dict[str, Callable[[Path], None]] = {
+    "text": lambda path: write_text(path, "new"),
+    "json": lambda path: write_json(path, {"new": 1}),
+    "record": lambda path: write_record(path, {"new": 1}),
+    "arrays": lambda path: write_arrays(path, {"new": np.arange(3)}),
+    "state": lambda path: write_state(path, {"new": torch.arange(3)}),
+    "weights": lambda path: write_weights(path, {"new": torch.arange(3)}),
+}
+
+
+@pytest.mark.parametrize("kind", WRITES)
+def test_interrupted_before_the_end_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def stop(*paths: Path) -> None:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "file"
+    path.write_text("old")
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            WRITES[kind](path)
+    assert path.read_text() == "old"
+    WRITES[kind](path)
+    assert path.read_bytes() != b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+
+
+def test_values_come_back(tmp_path: Path) -> None:
+    write_record(tmp_path / "deep" / "record.json", {"a": [1, 2.5, None]})
+    assert read_json(tmp_path / "deep" / "record.json") == {"a": [1, 2.5, None]}
+    write_arrays(tmp_path / "arrays.npz", {"a": np.arange(3)})
+    with np.load(tmp_path / "arrays.npz") as arrays:
+        assert arrays["a"].tolist() == [0, 1, 2]
+    write_state(tmp_path / "state.pt", {"epoch": 3, "moment": torch.arange(3)})
+    state = read_state(tmp_path / "state.pt")
+    assert state["epoch"] == 3 and state["moment"].tolist() == [0, 1, 2]
+
+
+def test_tied_and_transposed_weights_come_back(tmp_path: Path) -> None:
+    tied = nn.ModuleList([nn.Linear(2, 3), nn.Linear(2, 3)])
+    tied[1].weight = tied[0].weight
+    weights = {**tied.state_dict(), "transposed": torch.arange(6).reshape(2, 3).T}
+    write_weights(tmp_path / "weights", weights)
+    found = read_weights(tmp_path / "weights")
+    assert found.keys() == weights.keys() and all(torch.equal(found[name], weights[name]) for name in weights)
+
+
+def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 20)
+    for path in (tmp_path / "none", tmp_path / "model.safetensors"):
+        with pytest.raises(UserError, match="cannot be read as safetensors"):
+            read_weights(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
+def test_damaged_json(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "record.json").write_bytes(content)
+    with pytest.raises(UserError, match="record.json is damaged"):
+        read_json(tmp_path / "record.json")
+
+
+def test_digest_sees_a_flipped_bit(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    digests = set()
+    for content in (b"abc", b"abb", b"abc"):
+        path.write_bytes(content)
+        digests.add(sha256(path))
+    assert len(digests) == 2
+
+
+def test_a_folder_is_held_once(tmp_path: Path) -> None:
+    folder, below = tmp_path / "run", tmp_path / "run" / "below"
+    with locked(folder, below):
+        assert below.is_dir()
+        with pytest.raises(UserError, match="in use by a run that still goes on"), locked(folder):
+            pass
+    with locked(folder):
+        pass
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="cannot be written to"), locked(tmp_path / "file" / "below"):
+        pass
+
+
+def test_only_new_and_empty_folders_are_unused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    require_unused(tmp_path / "none")
+    require_unused(tmp_path / "empty")
+    for used in (tmp_path, tmp_path / "file"):
+        with pytest.raises(UserError, match="is in use"):
+            require_unused(used)

@@ -1,0 +1,103 @@
+"""The recipe: written, read back, and refused in one line that names the option."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from residualdroppath.errors import UserError
+from residualdroppath.training.recipe import TrainConfig, read_config
+
+EVERY_OPTION: dict[str, Any] = {
+    "data": "some/folder", "data_dir": "elsewhere", "download": True, "image_size": 32, "label_column": "fine",
+    "image_column": "img", "validation_fraction": 0.25, "train_size": 500, "split_seed": 4, "crop_padding": 0,
+    "mirror": False, "model": "resnet18", "depth": 14, "width": 8, "method": "drop_path", "drop_path_rate": 0.3,
+    "rate_over_depth": "uniform", "freeze": "stop_gradient", "granularity": "sample", "scale_by_keep": False,
+    "frozen_norm": "running", "schedule": [2, 3], "rate_over_time": "late", "train_trunk": True, "epochs": 3,
+    "batch_size": 16, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.0, "warmup": 0.0, "label_smoothing": 0.1,
+    "seed": 9, "device": "cpu", "amp": "bf16", "channels_last": True, "threads": 1,
+}  # fmt: skip
+
+
+def refused(folder: Path, text: str) -> str:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        read_config(TrainConfig, path)
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("options", [{}, EVERY_OPTION, {"schedule": "random"}])
+def test_written_and_read_back(tmp_path: Path, options: dict[str, Any]) -> None:
+    config = TrainConfig.model_validate(options)
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    assert read_config(TrainConfig, tmp_path / "config.yaml") == config
+
+
+def test_the_file_holds_every_option() -> None:
+    assert EVERY_OPTION.keys() == TrainConfig.model_fields.keys()
+    written = yaml.safe_load(TrainConfig.model_validate(EVERY_OPTION).to_yaml())
+    assert written == EVERY_OPTION
+    default = TrainConfig()
+    assert not [name for name in EVERY_OPTION if getattr(default, name) == EVERY_OPTION[name]]
+
+
+def test_what_a_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("epochs: 7\n")
+    assert read_config(TrainConfig, tmp_path / "config.yaml") == TrainConfig(epochs=7)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *[("drop_path_rate", value) for value in (1.0, 1.5, -0.1, ".nan", ".inf", "a lot")],
+        *[("validation_fraction", value) for value in (0, 1, -0.5, ".nan")],
+        *[("lr", value) for value in (0, -1, ".nan", "fast")],
+        *[("label_smoothing", value) for value in (1, -0.1)],
+        *[("warmup", value) for value in (1, -0.1)],
+        *[("schedule", value) for value in ("[0, 1]", "[1, -1]", "[1]", "[1, 1, 1]", "often", "[1.5, 1]")],
+        *[("epochs", value) for value in (0, -1, 2.5, "many")],
+        *[("split_seed", value) for value in (-1, 2**32)],
+        *[(option, 0) for option in ("train_size", "threads", "image_size")],
+        *[(option, -1) for option in ("crop_padding", "seed", "weight_decay", "image_size")],
+        *[(option, "foo") for option in ("method", "freeze", "granularity", "frozen_norm", "rate_over_depth", "amp")],
+        *[(option, "foo") for option in ("rate_over_time", "optimizer", "download", "mirror", "channels_last")],
+        ("batch_size", 1),
+        ("data", "{a: b}"),
+        ("model", "[resnet18]"),
+    ],
+)  # fmt: skip
+def test_value_that_is_not_allowed(tmp_path: Path, option: str, value: Any) -> None:
+    assert f"`{option}`" in refused(tmp_path, f"{option}: {value}\n")
+
+
+def test_options_that_do_not_go_together(tmp_path: Path) -> None:
+    assert "`granularity` sample goes with `freeze` stop_gradient" in refused(tmp_path, "granularity: sample\n")
+
+
+def test_unknown_option(tmp_path: Path) -> None:
+    assert "`epoch` is not an option" in refused(tmp_path, "epoch: 3\n")
+
+
+def test_every_mistake_is_told(tmp_path: Path) -> None:
+    message = refused(tmp_path, "epochs: 0\nlr: -1\nfoo: 1\n")
+    assert "`epochs`" in message and "`lr`" in message and "`foo`" in message
+
+
+@pytest.mark.parametrize(
+    "text", ["", "just words", "- a\n- b\n", "a: [", "\t", "? [1\n", "1: 2\n", "\x00", "!!python/object:x {}"]
+)
+def test_text_that_is_no_recipe(tmp_path: Path, text: str) -> None:
+    refused(tmp_path, text)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\xfa")
+    for path in (tmp_path / "none.yaml", tmp_path, tmp_path / "bytes.yaml"):
+        with pytest.raises(UserError, match="cannot be read") as error:
+            read_config(TrainConfig, path)
+        assert str(path) in str(error.value) and "\n" not in str(error.value)
