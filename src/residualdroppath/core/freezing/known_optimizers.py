@@ -38,9 +38,9 @@ def fails_without_gradient(optimizer: Optimizer) -> bool:
 
 
 def estimates_step_size(optimizer: Optimizer) -> bool:
-    """Whether the step size is a sum over all steps by a sum over what learns now (Prodigy, D-Adaptation).
+    """Whether the step size is a quotient of a sum over all steps and one over what learns now (Prodigy, D-Adaptation).
 
-    Frozen parameters are left alone, but each freezing makes the quotient jump, and it never falls again.
+    Frozen parameters are left alone, but the quotient jumps when few parameters learn, and never falls again.
     """
     return any("d" in group and any(key in group for key in STEP_SIZE_SUMS) for group in optimizer.param_groups)
 

@@ -50,7 +50,7 @@ class UsageWarnings:
         self._updates_with_surplus = 0
 
     def before_step(self, optimizer: Optimizer, held: Mapping[int, nn.Parameter]) -> None:
-        """An optimizer is about to step with these parameters by `id`, the gradients of what is frozen being None."""
+        """An optimizer is about to step with these parameters, by `id`; gradients of what is frozen are None."""
         seen = self._look_at(optimizer, held)
         if seen.is_ours and seen.fails_without_gradient and any(tensor.grad is None for tensor in held.values()):
             self._warn(
@@ -61,7 +61,7 @@ class UsageWarnings:
             )
 
     def after_step(self, optimizer: Optimizer, held: Mapping[int, nn.Parameter]) -> None:
-        """It has stepped."""
+        """An optimizer has stepped with these parameters."""
         seen = self._look_at(optimizer, held)
         if not seen.is_ours:
             return
@@ -69,7 +69,7 @@ class UsageWarnings:
         if seen.all_steps <= 2 and estimates_step_size(optimizer):
             self._warn(
                 ("estimates", type(optimizer)),
-                f"{name_of(optimizer)} estimates its step size as a sum over all steps by a sum over what learns now. "
+                f"{name_of(optimizer)} estimates its step size from a sum over all steps and one over what learns now. "
                 "Where parts of a network are frozen in turn the estimate runs away and training goes wrong, although "
                 "nothing frozen moves. Use an optimizer with a learning rate of your own, such as AdamW.",
             )
