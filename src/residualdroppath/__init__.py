@@ -3,6 +3,8 @@
 from .core.branch import Branch as Branch
 from .core.discovery.found import NoResidualBranchError as NoResidualBranchError
 from .core.discovery.registry import register_block as register_block
+from .core.freezing.optimizer_guard import FrozenParameterMovedError as FrozenParameterMovedError
+from .core.options import Options as Options
 from .core.planning.plan import Plan as Plan
 from .core.residual_drop_path import ResidualDropPath as ResidualDropPath
 

@@ -97,7 +97,7 @@ def stacks_of(model: nn.Module, own: OwnDropPath) -> list[nn.Module]:
 def _places(module: nn.Module, path: str = "") -> Iterator[Place]:
     """Where a module keeps rates of drop path that its forward reads, on or off."""
     name, own = type(module).__name__, vars(module)
-    if MODULE_CLASS.search(name) and not module._modules and not module._parameters:
+    if MODULE_CLASS.search(name) and not own_children(module) and not own_parameters(module):
         yield module, _rate_of_drop_path(module, path), "module"
         return
     if (attribute := STACK_RATES.get(name)) in own:

@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.checkpoint import CheckpointFunction
 
-from ..torch_internals import own_buffers, own_children, own_parameters
+from ..torch_internals import ReentrantCheckpoint, own_buffers, own_children, own_parameters
 from .call_form import CallForm, forward_signature, plainest_form
 from .node_kinds import is_add
 from .shape_guards import MOST_OUTCOMES, GuardOutcomes, check_guard, depends_on_metadata_only
@@ -25,6 +24,10 @@ from .shape_guards import MOST_OUTCOMES, GuardOutcomes, check_guard, depends_on_
 
 class UntraceableError(Exception):
     """The forward of a module cannot be written as a graph; the message says why."""
+
+
+class CannotFollow(Exception):
+    """Something in a forward that tracing recognises and refuses."""
 
 
 def _inplace(function: Any):
@@ -43,7 +46,7 @@ class _InplaceProxy(fx.Proxy):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if isinstance(key, int):
-            raise TypeError("it assigns to an element of a list, which a graph cannot check_guard")
+            raise CannotFollow("it assigns to an element of a list, which a graph cannot follow")
         self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
 
 
@@ -59,7 +62,7 @@ class _Tracer(fx.Tracer):
 
     def create_node(self, kind: str, target: Any, args: Any, kwargs: Any, *further: Any, **options: Any) -> fx.Node:
         if _modes() != self.modes:
-            raise RuntimeError("it switches gradients or autocast for a part of itself, which a graph would not do")
+            raise CannotFollow("it switches gradients or autocast for a part of itself, which a graph would not do")
         if kwargs and (target is torch.add or (kind == "call_method" and target in ("add", "add_"))):
             given = {**dict(zip(("input", "other"), args, strict=False)), **kwargs}
             if (alpha := given.pop("alpha", None)) is not None:
@@ -82,7 +85,7 @@ class _Tracer(fx.Tracer):
             return a.node
         if isinstance(a, torch.Tensor) and not isinstance(a, nn.Parameter) and not self._is_own(a):
             # fx would keep what was made while tracing, as an attribute of the module.
-            raise TypeError("it makes a tensor of its own, which tracing would turn into a constant")
+            raise CannotFollow("it makes a tensor of its own, which tracing would turn into a constant")
         if dataclasses.is_dataclass(a) and isinstance(a, dict):  # Hugging Face's outputs; fx would return a bare dict
             fields = {field.name: self.create_arg(getattr(a, field.name)) for field in dataclasses.fields(a)}
             return self.create_node("call_function", type(a), (), fields)
@@ -174,7 +177,7 @@ def _attributes_unchanged(module: nn.Module) -> Iterator[None]:
             own.clear()
             own.update(values)
     if changed:
-        raise ValueError(f"it sets {', '.join(sorted(set(changed)))} of a module, which a graph would not do")
+        raise CannotFollow(f"it sets {', '.join(sorted(set(changed)))} of a module, which a graph would not do")
 
 
 def trace_forward(
@@ -192,13 +195,16 @@ def trace_forward(
         with _attributes_unchanged(module), _values_pass_for_tensors(module), _in_training_mode(module, in_training):
             graph = _first_open_way(module, form, way)
         if not torch.equal(random_states[0], torch.random.get_rng_state()) or random_states[1] != random.getstate():
-            raise ValueError("it draws random numbers, which tracing would turn into constants")
+            raise CannotFollow("it draws random numbers, which tracing would turn into constants")
         _erase_unused_items(graph)
         graph.lint()
     except Exception as error:  # tracing runs foreign code on proxies, and so raises anything
         if _came_through_reentrant_checkpoint(error):
-            error = TypeError("it is checkpointed by the reentrant kind; use `checkpoint(..., use_reentrant=False)`")
-        raise UntraceableError(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
+            error = CannotFollow("it is checkpointed by the reentrant kind; use `checkpoint(..., use_reentrant=False)`")
+        if _is_our_own(error):
+            raise
+        kind = "" if isinstance(error, CannotFollow) else f"{type(error).__name__}: "
+        raise UntraceableError(f"{kind}{str(error).splitlines()[0] if str(error) else ''}") from error
     finally:
         torch.random.set_rng_state(random_states[0])
         random.setstate(random_states[1])
@@ -207,7 +213,16 @@ def trace_forward(
 
 def _came_through_reentrant_checkpoint(error: Exception) -> bool:
     frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_code is CheckpointFunction.forward.__code__ for frame, _ in frames)
+    return any(frame.f_code is ReentrantCheckpoint.forward.__code__ for frame, _ in frames)
+
+
+def _is_our_own(error: Exception) -> bool:
+    """Whether the error is a fault of this package, and none of the forward that is traced."""
+    if isinstance(error, CannotFollow):
+        return False
+    *_, (last, _) = traceback.walk_tb(error.__traceback__)
+    here = last.f_globals.get("__name__", "").startswith("residualdroppath.core.")
+    return here and last.f_code.co_name not in ("isinstance_", "__torch_function__")  # called by the forward
 
 
 def _first_open_way(module: nn.Module, form: CallForm, given: GuardOutcomes) -> fx.Graph:
@@ -218,14 +233,16 @@ def _first_open_way(module: nn.Module, form: CallForm, given: GuardOutcomes) -> 
         try:
             with _RecordMakers(tracer):
                 return tracer.trace(module)
-        except Exception:
+        except Exception as error:
+            if _is_our_own(error):
+                raise
             taken = tracer.taken
             while len(taken) > len(given) and not taken[-1]:
                 taken.pop()
             if len(taken) <= len(given):
                 raise
             way = (*taken[:-1], False)
-    raise RuntimeError(f"it has more conditions on shapes than can be tried ({MOST_OUTCOMES})")
+    raise CannotFollow(f"it has more conditions on shapes than can be tried ({MOST_OUTCOMES})")
 
 
 def _erase_unused_items(graph: fx.Graph) -> None:

@@ -84,8 +84,8 @@ def learn_rows(add_point: AddPoint, shortcut: Tensor, inputs: tuple[Tensor, ...]
 def with_gradient_of_inputs(action: Action | None) -> Action:
     """The same, but gradients are taken of the branch's inputs too, and thrown away.
 
-    On the CPU a group norm of PyTorch (2.13 and before) can end the process where it needs gradients of its
-    parameters alone, as it would at the start of the first branch that learns.
+    Where a branch begins with a group norm and is the first that learns; on the CPU PyTorch (2.13 and before) may
+    end the process otherwise.
     """
 
     def learned(add_point: AddPoint, shortcut: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
