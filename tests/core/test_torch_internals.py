@@ -15,7 +15,7 @@ from residualdroppath.core import torch_internals
 
 CORE = Path(torch_internals.__file__).parent
 OF_TORCH = re.compile(
-    r"torch(\.\w+)*\._(?!_)|_forward_(pre_)?hooks|_backward_(pre_)?hooks|\._(parameters|modules|buffers)\b"
+    r"torch(\.\w+)*\._(?!_)|_forward_(pre_)?hooks|_backward_(pre_)?hooks|(?<!self)\._(parameters|modules|buffers)\b"
 )
 
 

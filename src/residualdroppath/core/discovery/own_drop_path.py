@@ -25,6 +25,8 @@ from typing import Any, Literal
 
 from torch import nn
 
+from ..torch_internals import own_children, own_parameters
+
 OwnKind = Literal["module", "block", "layerdrop"]
 Place = tuple[Any, str, OwnKind]  # holder, attribute
 
