@@ -37,7 +37,15 @@ def run_tests(name: str, mutations: Iterable[Mutation], tests: Sequence[str], ti
         shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         for mutation in mutations:
             (source / CORE / mutation.file).write_text(mutation.mutated(source))
-        options = ["-p", "no:xdist", "-p", "no:cacheprovider", "-x", "-o", f"addopts=-q --strict-markers {MARKERS[tier]}"]
+        options = [
+            "-p",
+            "no:xdist",
+            "-p",
+            "no:cacheprovider",
+            "-x",
+            "-o",
+            f"addopts=-q --strict-markers {MARKERS[tier]}",
+        ]
         result = subprocess.run(
             [sys.executable, "-m", "pytest", *options, *tests],
             cwd=ROOT,
