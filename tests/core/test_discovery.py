@@ -313,3 +313,10 @@ def test_a_model_under_another_residual_drop_path_is_refused() -> None:
 
 def test_a_model_that_is_itself_a_block_is_named_after_its_class() -> None:
     assert [branch.name for branch in ResidualDropPath(OwnAdd()).branches] == ["OwnAdd"]
+
+
+def test_repr_marks_what_is_dropped() -> None:
+    rdp = ResidualDropPath(Stack(OwnAdd), drop_path_rate=0.5, rate_over_depth="uniform")
+    assert rdp.plan.dropped and rdp.plan.kept
+    marked = {line[2:].split()[0] for line in repr(rdp).splitlines() if line.startswith(" *")}
+    assert marked == set(rdp.plan.dropped)

@@ -1,4 +1,4 @@
-"""`python -m tests.mutations.run`: puts each fault into a copy of the source and runs the tests that must fail on it."""
+"""`python -m tests.mutations.run`: each fault in a copy of the source, and the tests that must fail on it."""
 
 from __future__ import annotations
 
