@@ -178,7 +178,7 @@ MUTATIONS = (
         "running/add_point.py",
         "shortcut.dtype == branch.dtype and not self.overwrites_shortcut",
         "shortcut.dtype == branch.dtype",
-        "test_own_networks.py",
+        "test_robustness.py::test_an_add_in_place_overwrites_its_shortcut_when_scaled_too",
     ),
     _mutation(
         "a branch without a graph makes one",
@@ -208,14 +208,14 @@ MUTATIONS = (
         "running/row_masks.py",
         "[branch, start : start + rows]",
         "[branch, :rows]",
-        "test_distributed.py",
+        "test_row_masks.py",
     ),
     _mutation(
         "masks of one plan are used in the next",
         "running/row_masks.py",
         "        self.plan = plan\n        self._masks = {}",
         "        self.plan = plan",
-        "test_freezing.py::test_a_branch_that_no_row_drops_is_frozen_too",
+        "test_row_masks.py",
     ),
     _mutation(
         "a factor goes into a layer that runs twice",
@@ -275,8 +275,8 @@ MUTATIONS = (
         "freezing/parameter_flags.py",
         "                current.requires_grad = True\n",
         "                pass\n",
-        "test_robustness.py",
-        "test_distributed.py",
+        "test_robustness.py::test_parameters_assigned_while_frozen_get_their_flags_back",
+        "test_robustness.py::test_parameters_assigned_in_mid_cycle",
     ),
     _mutation(
         "what is shared belongs to the last owner",

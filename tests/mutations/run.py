@@ -28,6 +28,12 @@ class Outcome:
     seconds: float
     output: str
 
+    def __str__(self) -> str:
+        word = {PASSED: "SURVIVED", FAILED: "killed"}.get(self.status, "BROKEN")
+        failed = (line.split()[1] for line in self.output.splitlines() if line.startswith("FAILED "))
+        detail = next(failed, "") if self.status in (PASSED, FAILED) else f"\n{self.output}"
+        return f"{word:<8}  {self.seconds:5.1f} s  {self.name:<60}  {detail}"
+
 
 def run_tests(name: str, mutations: Iterable[Mutation], tests: Sequence[str], tier: str) -> Outcome:
     """The tests on a copy of the source with these mutations."""
@@ -37,15 +43,7 @@ def run_tests(name: str, mutations: Iterable[Mutation], tests: Sequence[str], ti
         shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         for mutation in mutations:
             (source / CORE / mutation.file).write_text(mutation.mutated(source))
-        options = [
-            "-p",
-            "no:xdist",
-            "-p",
-            "no:cacheprovider",
-            "-x",
-            "-o",
-            f"addopts=-q --strict-markers {MARKERS[tier]}",
-        ]
+        options = ["-o", f"addopts=-q --strict-markers {MARKERS[tier]}", *"-p no:xdist -p no:cacheprovider -x".split()]
         result = subprocess.run(
             [sys.executable, "-m", "pytest", *options, *tests],
             cwd=ROOT,
@@ -69,19 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = [by_name[name] for name in given.names] or list(MUTATIONS)
 
     selected = sorted({test for mutation in chosen for test in mutation.tests})
-    plain = run_tests("none", [], selected, given.tier)
-    print(f"{'passed' if plain.status == PASSED else 'FAILED':<10}{plain.seconds:6.1f} s  source as it is", flush=True)
+    plain = run_tests("source as it is", [], selected, given.tier)
     if plain.status != PASSED:
-        print(plain.output)
+        print(f"The source as it is must pass these tests:\n{plain.output}")
         return 1
     num_killed = 0
     with ThreadPoolExecutor(given.jobs) as pool:
         for outcome in pool.map(lambda m: run_tests(m.name, [m], m.tests, given.tier), chosen):
-            words = {FAILED: "killed", PASSED: "SURVIVED"}
             num_killed += outcome.status == FAILED
-            print(f"{words.get(outcome.status, 'BROKEN'):<10}{outcome.seconds:6.1f} s  {outcome.name}", flush=True)
-            if outcome.status not in words:
-                print(outcome.output)
+            print(outcome, flush=True)
     print(f"{num_killed} of {len(chosen)} mutations killed")
     return 0 if num_killed == len(chosen) else 1
 
