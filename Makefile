@@ -1,5 +1,6 @@
 # Two commands: `make demo` sets up and compares the three methods on digits; `make test` sets up and tests.
-# `make test-full` runs also the tests of what a change in one place rarely breaks.
+# `make test-full` runs also the tests of what a change in one place rarely breaks; `make mutations` puts faults into
+# `core`, one after another, and expects tests to fail on each.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +8,7 @@ INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 # On all cores, where pip would take one; a few files are for other Pythons.
 COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
-.PHONY: demo test test-full coverage lint setup
+.PHONY: demo test test-full mutations coverage lint setup
 
 demo: $(VENV)/.train
 	$(BIN)/rdp compare --config recipes/digits.yaml --out runs/digits-$$(date +%Y%m%d-%H%M%S)
@@ -17,6 +18,9 @@ test: setup lint
 
 test-full: setup lint
 	$(BIN)/pytest -m ""
+
+mutations: setup
+	$(BIN)/python -m tests.mutations.run -j $$(nproc)
 
 coverage: setup
 	PYTHONPATH=tests $(BIN)/python -m zoo.coverage

@@ -313,3 +313,44 @@ def test_a_model_under_another_residual_drop_path_is_refused() -> None:
 
 def test_a_model_that_is_itself_a_block_is_named_after_its_class() -> None:
     assert [branch.name for branch in ResidualDropPath(OwnAdd()).branches] == ["OwnAdd"]
+
+
+def test_repr_marks_what_is_dropped() -> None:
+    rdp = ResidualDropPath(Stack(OwnAdd), drop_path_rate=0.5, rate_over_depth="uniform")
+    assert rdp.plan.dropped and rdp.plan.kept
+    marked = {line[2:].split()[0] for line in repr(rdp).splitlines() if line.startswith(" *")}
+    assert marked == set(rdp.plan.dropped)
+
+
+class ScalesTwice(nn.Module):
+    """A learned scale of its input, as a sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x * self.gain
+
+
+class TwoSidesOfOneLayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.f, self.g = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.f(x) + torch.tanh(self.g(x))
+
+
+class ProjectionWithActivation(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.f, self.g, self.h = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.f(x)) + self.h(torch.tanh(self.g(x)))
+
+
+@pytest.mark.parametrize("block", [ScalesTwice, TwoSidesOfOneLayer, ProjectionWithActivation])
+def test_sides_that_are_no_shortcut_or_no_branch(block: type[nn.Module]) -> None:
+    assert [branch.name for branch in ResidualDropPath(nn.Sequential(OwnAdd(), block())).branches] == ["0"]

@@ -110,3 +110,10 @@ def test_draws_leave_the_global_generator_alone() -> None:
     before = torch.random.manual_seed(3).get_state()
     draw_dropped(RATES, seed=0, iteration=0, rows=10, nonempty=True)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_rows_that_are_not_empty_are_not_redrawn() -> None:
+    first, deciding = (draw_dropped(RATES, seed=3, iteration=0, rows=500, nonempty=n) for n in (False, True))
+    empty = ~first.any(dim=1)
+    assert 0 < empty.sum() < 500
+    assert torch.equal(first[~empty], deciding[~empty])

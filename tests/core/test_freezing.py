@@ -249,3 +249,54 @@ def test_refresh_takes_notice_of_replaced_modules(tiny: TinyModel) -> None:
     trace = forward_backward(model, tiny.inputs())
     learning = {name.rpartition(".branch")[0] for name, gradient in trace.gradients.items() if gradient is not None}
     assert learning == set(rdp.plan.dropped)
+
+
+@some_models("own_add")
+def test_parameters_that_are_computed_are_let_through(tiny: TinyModel) -> None:
+    """By `torch.func.functional_call`: their flags cannot be set."""
+    model = tiny.build()
+    rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform")
+    rdp.step()
+    computed = {name: parameter * 1.0 for name, parameter in model.named_parameters()}
+    output = torch.func.functional_call(model, computed, (tiny.inputs(),))
+    assert_equal(output, model(tiny.inputs()), "output")
+
+
+@some_models("own_add")
+def test_parameters_replaced_while_a_forward_runs_get_the_users_flags(tiny: TinyModel) -> None:
+    """By copies with the flags of that moment, as FSDP does."""
+    model = tiny.build()
+    rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform")
+    rdp.step()
+
+    def replace(module: nn.Module, _: Any) -> None:
+        weight = module.get_parameter("weight")
+        module.register_parameter("weight", nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad))
+
+    model.get_submodule("head").register_forward_pre_hook(replace)
+    model(tiny.inputs())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@some_models("timm_basic")
+@pytest.mark.parametrize("frozen_norm", ["batch", "running"])
+def test_norms_are_in_training_mode_after_a_forward(tiny: TinyModel, frozen_norm: Any) -> None:
+    model = tiny.build()
+    rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform", frozen_norm=frozen_norm)
+    rdp.step()
+    model(tiny.inputs())
+    assert all(module.training for module in model.modules())
+
+
+@some_models("own_add")
+def test_parameters_that_are_added_follow_the_plan(tiny: TinyModel) -> None:
+    model = tiny.build()
+    rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform")
+    head = model.get_submodule("head")
+    head.register_parameter("gain", gain := nn.Parameter(torch.ones(1, dtype=torch.float64)))
+    head.register_forward_hook(lambda module, _, output: output * module.gain)
+    for learns in (True, False):
+        forward_backward(model, tiny.inputs())
+        assert (gain.grad is not None) == learns
+        model.zero_grad()
+        rdp.step()

@@ -128,3 +128,30 @@ def test_no_graph_is_kept_below_the_first_branch_that_learns(tiny: TinyModel, fr
     assert has_graph[rdp.plan.dropped[0]]
     if freeze == "stop_gradient":
         assert not any(has_graph[name] for name in rdp.plan.kept)
+
+
+class NormFirst(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(nn.GroupNorm(2, 4), nn.Conv1d(4, 4, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
+def test_of_a_group_norm_only_rows_that_drop_its_branch_give_gradients() -> None:
+    torch.manual_seed(0)
+    model, inputs = nn.Sequential(NormFirst(), NormFirst()), torch.randn(8, 4, 3)
+    rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform", freeze="stop_gradient", granularity="sample")
+    rdp.step()
+    assert rdp.kind == "dropped_part"
+    dropped = rdp.plan.mask(8)[1]
+    assert 0 < dropped.sum() < 8
+    model(inputs).square().sum().backward()
+    found = [parameter.grad for parameter in model[1].parameters()]
+    with rdp.paused():
+        model.zero_grad()
+        model(inputs[dropped]).square().sum().backward()
+        for gradient, parameter in zip(found, model[1].parameters(), strict=True):
+            assert gradient is not None and parameter.grad is not None
+            torch.testing.assert_close(gradient, parameter.grad)

@@ -124,3 +124,34 @@ def test_a_callable_rate_is_compared_by_name_and_values(tiny: TinyModel) -> None
     rdps[1].load_state_dict(rdps[0].state_dict())
     with pytest.raises(ValueError, match="saved with rate_over_time=the function .*falling, this one has .*rising"):
         rdps[2].load_state_dict(rdps[0].state_dict())
+
+
+@some_models("own_add")
+def test_training_may_become_longer_but_not_shorter(tiny: TinyModel) -> None:
+    def under(total: int) -> ResidualDropPath:
+        return ResidualDropPath(tiny.build(), rate_over_time="warmup", total_iterations=total)
+
+    state = under(40).state_dict()
+    under(50).load_state_dict(state)
+    with pytest.raises(ValueError, match="saved with total_iterations=40, this one has 30"):
+        under(30).load_state_dict(state)
+
+
+@some_models("own_add")
+def test_options_that_an_earlier_version_lacked_had_their_defaults(tiny: TinyModel) -> None:
+    state = ResidualDropPath(tiny.build()).state_dict()
+    earlier = {key: value for key, value in state.items() if key != "format"}
+    earlier["options"] = {name: value for name, value in state["options"].items() if name != "exclude"}
+    ResidualDropPath(tiny.build()).load_state_dict(earlier)
+    with pytest.raises(ValueError, match=r"saved with exclude=\[\], this one has \['blocks.0'\]"):
+        ResidualDropPath(tiny.build(), exclude="blocks.0").load_state_dict(earlier)
+
+
+@some_models("own_add")
+@pytest.mark.parametrize(
+    "change", [{"format": 99}, {"iteration": -1}, {"iteration": 1.0}, {"iteration": True}], ids=str
+)
+def test_states_that_make_no_sense_are_refused(tiny: TinyModel, change: dict[str, Any]) -> None:
+    rdp = ResidualDropPath(tiny.build())
+    with pytest.raises(ValueError, match=f"{next(iter(change))}.*{next(iter(change.values()))}"):
+        rdp.load_state_dict({**rdp.state_dict(), **change})

@@ -580,3 +580,23 @@ def test_under_autocast_outputs_are_those_of_the_masked_computation(tiny: TinyMo
         assert_equal(output, expected, "output")
         rdp.step()
     assert kinds == ({"drop_path"} if "schedule" in options else {"drop_path", "dropped_part"})
+
+
+class OverwritesItsShortcut(nn.Module):
+    """What the add in place has overwritten is read again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.f = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = after = x * 1
+        after += self.f(x)
+        return after * before
+
+
+def test_an_add_in_place_overwrites_its_shortcut_when_scaled_too(factors_stay_outside: None) -> None:
+    block, x = OverwritesItsShortcut().double().train(), rows(5, WIDTH)
+    rdp = ResidualDropPath(nn.Sequential(block), 0.5)
+    with rdp.acting([scale_by(2.0)]):
+        assert_close(block(x), (x + 2 * block.f(x)).square(), "output")

@@ -351,3 +351,11 @@ def test_a_parameter_tied_within_a_branch_counts_once() -> None:
     own = list(model.get_submodule("blocks.0").parameters())
     assert [id(p) for p in branch.parameters()] == [id(p) for p in own]
     assert branch.num_parameters == sum(p.numel() for p in own)
+
+
+def test_another_name_that_no_forward_uses_makes_nothing_shared() -> None:
+    model = seeded(lambda: Network(Residual(linear()), Residual(linear())))
+    model.register_module("first_layer", model.get_submodule("blocks.0.f"))
+    rdp = ResidualDropPath(model)
+    assert rdp.shared_parameters == ()
+    assert branches_of(model)["blocks.0"]
