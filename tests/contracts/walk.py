@@ -264,7 +264,9 @@ class Walk:
 
     def state(self) -> State:
         """Of the model now: values of parameters and buffers, and gradients."""
-        values = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        values = self.model.state_dict()  # with the versions of modules
+        for name, value in values.items():
+            values[name] = value.detach().clone()
         return State(values, [None if p.grad is None else p.grad.clone() for p in self.model.parameters()])
 
     def in_step(self, state: State) -> nn.Module:
@@ -287,7 +289,7 @@ def kinds_of(options: Options) -> set[str]:
 
 
 def sgd(network: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=0.1)
+    return torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, weight_decay=0.1)
 
 
 def state_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
