@@ -300,3 +300,20 @@ def test_parameters_that_are_added_follow_the_plan(tiny: TinyModel) -> None:
         assert (gain.grad is not None) == learns
         model.zero_grad()
         rdp.step()
+
+
+@some_models("own_add")
+def test_a_parameter_that_was_absent_is_frozen_from_the_next_forward_on(tiny: TinyModel) -> None:
+    model = tiny.build()
+    head: nn.Linear = model.get_submodule("head")  # pyright: ignore[reportAssignmentType]
+    head.bias = None  # pyright: ignore[reportAttributeAccessIssue]
+    rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform")
+    rdp.step()
+    forward_backward(model, tiny.inputs())
+    head.bias = nn.Parameter(torch.zeros(head.out_features, dtype=torch.float64))
+    forward_backward(model, tiny.inputs())
+    assert rdp.kind == "dropped_part" and head.bias.grad is None
+    model.zero_grad()
+    rdp.step()
+    forward_backward(model, tiny.inputs())
+    assert head.bias.grad is not None

@@ -126,7 +126,8 @@ class Enforcement:
     def begin_forward(self) -> None:
         if self.tree.changed():
             self.look_again()
-        self.before_forward()
+        if self.instead is None:
+            self.before_forward()
         self.masks.begin_forward()
         if self.instead is None:
             iteration = self.plain if self.tree.recalibrates() else self.iteration

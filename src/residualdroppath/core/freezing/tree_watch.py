@@ -20,13 +20,16 @@ class TreeWatch:
         members = [m for m in self.model.modules() if not isinstance(m, torch.jit.ScriptModule)]
         self._children = [(children, tuple(children.values())) for children in map(own_children, members)]
         self._parameters = [(own, tuple(own)) for own in map(own_parameters, members)]
+        self._absent = [(own, name) for own, names in self._parameters for name in names if own[name] is None]
         norms = [module for module in members if getattr(module, "momentum", None) is not None]
         self._norms_with_momentum = [norm for norm in norms if hasattr(norm, "running_mean")]
 
     def changed(self) -> bool:
         """Whether any module or name of a parameter differs."""
-        return any(tuple(children.values()) != seen for children, seen in self._children) or any(
-            tuple(own) != seen for own, seen in self._parameters
+        return (
+            any(tuple(children.values()) != seen for children, seen in self._children)
+            or any(tuple(own) != seen for own, seen in self._parameters)
+            or any(own[name] is not None for own, name in self._absent)
         )
 
     def recalibrates(self) -> bool:

@@ -65,9 +65,10 @@ class PartTimer:
         with self.rdp.acting(self.current):
             for first in (None, *self.parts):
                 bound.trunk.setdefault(first, []).append(self._trunk(first))
-        bound.idle_update.append(self._update([]))
-        for owner, parameters in [(None, self.trunk), *enumerate(self.branches)]:
-            bound.updates.setdefault(owner, []).append(self._update(parameters))
+        with self.rdp.paused():  # no iteration belongs to these updates
+            bound.idle_update.append(self._update([]))
+            for owner, parameters in [(None, self.trunk), *enumerate(self.branches)]:
+                bound.updates.setdefault(owner, []).append(self._update(parameters))
 
     def close(self) -> None:
         """Give the network back, plain."""
