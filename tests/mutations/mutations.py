@@ -142,7 +142,7 @@ MUTATIONS = (
         "iteration.py",
         'None if options.freeze == "parameters" else run_without_graph',
         "None",
-        "test_iterations.py::test_no_graph_is_kept_below_the_first_branch_that_learns[stop_gradient-own_add]",
+        "test_iterations.py::test_no_graph_is_kept_below_the_first_branch_that_learns[stop_gradient-two_adds]",
     ),
     # running
     _mutation(
@@ -185,7 +185,7 @@ MUTATIONS = (
         "running/actions.py",
         "    with torch.no_grad():\n        branch = add_point.run(*inputs)\n    return",
         "    branch = add_point.run(*inputs)\n    return",
-        "test_iterations.py::test_no_graph_is_kept_below_the_first_branch_that_learns[stop_gradient-own_add]",
+        "test_iterations.py::test_no_graph_is_kept_below_the_first_branch_that_learns[stop_gradient-two_adds]",
     ),
     _mutation(
         "where no row drops a branch it is not scaled",
