@@ -354,3 +354,16 @@ class ProjectionWithActivation(nn.Module):
 @pytest.mark.parametrize("block", [ScalesTwice, TwoSidesOfOneLayer, ProjectionWithActivation])
 def test_sides_that_are_no_shortcut_or_no_branch(block: type[nn.Module]) -> None:
     assert [branch.name for branch in ResidualDropPath(nn.Sequential(OwnAdd(), block())).branches] == ["0"]
+
+
+def test_branches_are_named_after_their_first_layer() -> None:
+    class TwoLayersEach(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.f1, self.f2, self.g1, self.g2 = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x + self.f2(torch.tanh(self.f1(x)))
+            return x + self.g2(torch.tanh(self.g1(x)))
+
+    assert [branch.name for branch in ResidualDropPath(nn.Sequential(TwoLayersEach())).branches] == ["0.f1", "0.g1"]

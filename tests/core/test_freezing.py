@@ -294,7 +294,11 @@ def test_parameters_that_are_added_follow_the_plan(tiny: TinyModel) -> None:
     rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform")
     head = model.get_submodule("head")
     head.register_parameter("gain", gain := nn.Parameter(torch.ones(1, dtype=torch.float64)))
-    head.register_forward_hook(lambda module, _, output: output * module.gain)
+
+    def scaled(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        return output * gain
+
+    head.register_forward_hook(scaled)
     for learns in (True, False):
         forward_backward(model, tiny.inputs())
         assert (gain.grad is not None) == learns

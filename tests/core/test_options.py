@@ -126,3 +126,8 @@ def test_patterns_must_match_branches() -> None:
     for option in ({"include": "block.0"}, {"exclude": "block.0"}, {"drop_rates": {"block.0": 0.1}}):
         with pytest.raises(ValueError, match="matches none of 3 .close names: blocks.0"):
             ResidualDropPath(BY_NAME["own_add"].build(), **option)
+
+
+def test_options_are_checked_before_a_model_is_known() -> None:
+    with pytest.raises(ValueError, match=r"`drop_path_rate` must be in \[0, 1\), got 1.0; use 0 to disable"):
+        Options(drop_path_rate=1.0)

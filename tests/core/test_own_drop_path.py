@@ -11,6 +11,7 @@ from timm.layers.drop import DropBlock2d, DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from residualdroppath import ResidualDropPath
 from residualdroppath.core.discovery.own_drop_path import (
     OwnDropPath,
     find_own_drop_path,
@@ -261,3 +262,19 @@ def test_a_model_that_is_off_computes_in_training_what_it_does_in_evaluation() -
         with switched_off(own):
             assert torch.equal(model(x), expected)
         assert not torch.equal(model(x), expected)
+
+
+def test_under_ours_it_is_off_while_a_forward_runs() -> None:
+    class Drops(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.f, self.drop_path = nn.Linear(6, 6), DropPath(0.9)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.drop_path(self.f(x))
+
+    model, x = nn.Sequential(Drops(), Drops()), torch.randn(16, 6)
+    rdp = ResidualDropPath(model, 0.5)
+    rdp.step()
+    assert rdp.kind == "dropped_part"
+    torch.testing.assert_close(model(x), model.eval()(x))

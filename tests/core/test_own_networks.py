@@ -1378,3 +1378,27 @@ def test_norms_of_scripted_parts_must_update(frozen_norm: Any) -> None:
     with pytest.raises(ValueError, match=r"compiled by torch.jit \(0.last.1\), got "):
         ResidualDropPath(model, 0.5, frozen_norm=frozen_norm)
     ResidualDropPath(model, 0.5)
+
+
+class NormBeforeACondition(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.f = nn.BatchNorm1d(WIDTH), linear()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        if x.shape[0] % 2:
+            y = y * 2
+        return y + self.f(y)
+
+
+def test_an_attempt_under_other_conditions_leaves_statistics_alone() -> None:
+    model = nn.Sequential(NormBeforeACondition()).double()
+    plain = copy.deepcopy(model)
+    rdp = ResidualDropPath(model, 0.5)
+    with rdp.acting([scale_by(1.0)]):
+        for rows in (4, 5, 5, 4):
+            x = torch.randn(rows, WIDTH, dtype=torch.float64)
+            torch.testing.assert_close(model(x), plain(x))
+    for buffer, expected in zip(model.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(buffer, expected)

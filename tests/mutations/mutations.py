@@ -142,7 +142,7 @@ MUTATIONS = (
         "iteration.py",
         'None if options.freeze == "parameters" else run_without_graph',
         "None",
-        "test_iterations.py::test_no_graph_is_kept_below_the_first_branch_that_learns[stop_gradient-own_add]",
+        "test_iterations.py::test_no_graph_is_kept_below_the_first_branch_that_learns[stop_gradient-two_adds]",
     ),
     # running
     _mutation(
@@ -185,7 +185,7 @@ MUTATIONS = (
         "running/actions.py",
         "    with torch.no_grad():\n        branch = add_point.run(*inputs)\n    return",
         "    branch = add_point.run(*inputs)\n    return",
-        "test_iterations.py::test_no_graph_is_kept_below_the_first_branch_that_learns[stop_gradient-own_add]",
+        "test_iterations.py::test_no_graph_is_kept_below_the_first_branch_that_learns[stop_gradient-two_adds]",
     ),
     _mutation(
         "where no row drops a branch it is not scaled",
@@ -394,30 +394,28 @@ MUTATIONS = (
         "discovery/path_content.py",
         "branch.layers - branch.depthwise > 1",
         "branch.layers - branch.depthwise >= 1",
-        "test_discovery.py::test_other_adds_are_not_residual[TwoProjections]",
+        "test_discovery.py::test_sides_that_are_no_shortcut_or_no_branch[TwoSidesOfOneLayer]",
     ),
     _mutation(
         "a single vector makes a branch",
         "discovery/path_content.py",
         "return branch.modules > 0",
         "return branch.parametrised > 0",
-        "test_discovery.py::test_other_adds_are_not_residual",
+        "test_discovery.py::test_sides_that_are_no_shortcut_or_no_branch[ScalesTwice]",
     ),
     _mutation(
         "projections are taken as they come",
         "discovery/residual_rule.py",
         "projects = chains[1 - branch].layers > 0",
         "projects = chains[1 - branch].layers > 1",
-        "test_false_finds.py::test_what_has_no_branch",
-        "test_false_finds.py::test_form_alone_would_not_tell",
+        "test_discovery.py::test_sides_that_are_no_shortcut_or_no_branch[ProjectionWithActivation]",
     ),
     _mutation(
         "sums that nest are all branches",
         "discovery/residual_rule.py",
         "[add for add in found if add.node not in inside]",
         "found",
-        "test_own_networks.py::test_branches",
-        "test_own_networks.py::test_contracts",
+        "test_own_networks.py::test_contracts[parallel_as_one]",
     ),
     _mutation(
         "blocks inside a branch are branches",
@@ -431,7 +429,7 @@ MUTATIONS = (
         "discovery/block_branches.py",
         "if parameters])[0]",
         "if parameters])[-1]",
-        "test_discovery.py::test_branches_and_their_parameters_are_those_written_by_hand",
+        "test_discovery.py::test_branches_are_named_after_their_first_layer",
     ),
     _mutation(
         "branches are in order of definition",
@@ -461,15 +459,13 @@ MUTATIONS = (
         "raise GuardFailed((*before, not outcome))",
         "raise GuardFailed((not outcome,))",
         "test_own_networks.py::test_conditions_follow_each_call",
-        "test_own_networks.py::test_contracts[pads_odd_sizes]",
     ),
     _mutation(
         "an attempt under failed guards counts in statistics",
         "graph/shape_guards.py",
         "            buffer.copy_(before)\n",
         "            pass\n",
-        "test_own_networks.py::test_conditions_follow_each_call",
-        "test_own_networks.py::test_contracts",
+        "test_own_networks.py::test_an_attempt_under_other_conditions_leaves_statistics_alone",
     ),
     _mutation(
         "numbers given to a forward are those of the first call",
@@ -490,7 +486,7 @@ MUTATIONS = (
         "graph/tracing.py",
         'given["other"] = scaled\n',
         "pass\n",
-        "test_own_networks.py",
+        "test_own_networks.py::test_contracts[alpha]",
     ),
     # options and resuming
     _mutation(
@@ -498,7 +494,7 @@ MUTATIONS = (
         "options.py",
         "not isinstance(rate, Real) or not 0 <= float(rate) < 1):",
         "not isinstance(rate, Real) or not 0 <= float(rate) <= 1):",
-        "test_options.py::test_invalid_values",
+        "test_options.py::test_options_are_checked_before_a_model_is_known",
     ),
     _mutation(
         "training may become shorter on resume",
@@ -586,14 +582,14 @@ MUTATIONS = (
         "enforcement.py",
         "self._own_rates = switch_off(self.own_drop_path)",
         "self._own_rates = []",
-        "test_own_drop_path.py",
+        "test_own_drop_path.py::test_under_ours_it_is_off_while_a_forward_runs",
     ),
     _mutation(
         "rates of drop paths in a row are summed",
         "discovery/own_rates.py",
         "first + second - first * second",
         "first + second",
-        "test_own_rates.py::test_rates_of_one_block[in_a_row-expected1]",
+        "test_own_rates.py::test_rates_of_one_block",
     ),
     _mutation(
         "layerdrop does not count",
