@@ -70,6 +70,8 @@ def test_they_behave_as_they_say() -> None:
     assert torch_internals.is_returned_by_reentrant_checkpoint(checkpoint(torch.exp, x, use_reentrant=True))  # pyright: ignore
     assert not torch_internals.is_returned_by_reentrant_checkpoint(x.exp())
     assert not torch_internals.is_exporting()
+    assert torch_internals.wraps_compiled(torch.compile(layer, backend="eager"))  # pyright: ignore[reportArgumentType]
+    assert not torch_internals.wraps_compiled(layer)
 
 
 def test_checkpoints_are_noticed_and_recomputed_in_the_context_given() -> None:

@@ -60,6 +60,11 @@ def own_buffers(module: nn.Module) -> dict[str, Tensor | None]:
     return module._buffers
 
 
+def wraps_compiled(module: nn.Module) -> bool:
+    """Whether the module is what `torch.compile(module)` returns; the class is public in a private place."""
+    return type(module).__module__.startswith("torch._dynamo")
+
+
 def is_exporting() -> bool:
     """Whether the forward is being written down for export: by torch.export, ONNX or torch.jit.trace."""
     exporting = getattr(torch.compiler, "is_exporting", None)  # since torch 2.7

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..forward_override import ForwardOverride, own_override
-from ..torch_internals import call_at_checkpoints, is_exporting, outside_of_graphs, skipped_by_compiler
+from ..torch_internals import call_at_checkpoints, is_exporting, outside_of_graphs, skipped_by_compiler, wraps_compiled
 
 
 class Observer(Protocol):
@@ -138,8 +138,7 @@ def watch(model: nn.Module, forwards: TrainingForwards) -> list[WatchedForward]:
             continue
         if type(module).forward is nn.Module.forward:  # a container, which cannot be called
             continue
-        is_compiled = type(module).__module__.startswith("torch._dynamo")  # calls the module that it wraps
-        if module is model or (any(True for _ in module.parameters()) and not is_compiled):
+        if module is model or (any(True for _ in module.parameters()) and not wraps_compiled(module)):
             forward = WatchedForward(module, forwards, is_root=module is model)
             forward.install()
             installed.append(forward)
