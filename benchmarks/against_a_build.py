@@ -21,7 +21,7 @@ from typing import Any
 
 NETWORKS = {"resnet50d": ("resnet50d", 128), "resnet200d": ("resnet200d", 0), "small_resnet20": ("small_resnet", 32)}
 IMAGE_SIZE = 32
-STEPS = 200
+STEPS = 2000
 SEED = 0
 
 

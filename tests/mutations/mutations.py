@@ -370,8 +370,8 @@ MUTATIONS = (
     _mutation(
         "parameters that are added go unnoticed",
         "freezing/tree_watch.py",
-        "            tuple(own) != seen for own, seen in self._parameters\n",
-        "            False for _ in self._parameters\n",
+        "            or any(tuple(own) != seen for own, seen in self._parameters)\n",
+        "",
         "test_freezing.py::test_parameters_that_are_added_follow_the_plan",
     ),
     _mutation(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 from .branch import Branch
 from .freezing.ownership import TRUNK
@@ -39,16 +42,17 @@ def plain_iteration(num_branches: int) -> Iteration:
 
 def iteration_of(plan: Plan, options: Options, branches: Sequence[Branch]) -> Iteration:
     """The method (DESIGN.md section 1), as far as a plan decides it."""
-    names = set(plan.dropped)
-    dropped = [branch.name in names for branch in branches]
-    return (_drop_path if plan.kind == "drop_path" else _dropped_part)(plan, options, branches, dropped)
+    if plan.kind == "drop_path":
+        return _drop_path(plan, options)
+    return _dropped_part(plan, options, branches)
 
 
-def _drop_path(plan: Plan, options: Options, branches: Sequence[Branch], dropped: list[bool]) -> Iteration:
+def _drop_path(plan: Plan, options: Options) -> Iteration:
     """Dropped branches do not run; kept ones are scaled, if by `1 / keep_prob` at all."""
     if_dropped, if_kept = _drop_path_actions(plan.drop_rates, options.scale_by_keep, options.granularity)
-    actions = tuple(if_dropped[i] if is_dropped else if_kept[i] for i, is_dropped in enumerate(dropped))
-    not_run = frozenset(index for index, is_dropped in enumerate(dropped) if is_dropped)
+    choices = zip(plan.is_dropped, if_dropped, if_kept, strict=True)
+    actions = tuple([dropped if is_dropped else kept for is_dropped, dropped, kept in choices])
+    not_run = frozenset(compress(itertools.count(), plan.is_dropped))
     if options.granularity == "sample":
         return Iteration(actions, begin_without_gradient=not_run)
     return Iteration(actions, without_gradient=not_run)
@@ -64,19 +68,22 @@ def _drop_path_actions(
     return if_dropped, [None if factor == 1.0 else scale_by(factor) for factor in factors]
 
 
-def _dropped_part(plan: Plan, options: Options, branches: Sequence[Branch], dropped: list[bool]) -> Iteration:
+def _dropped_part(plan: Plan, options: Options, branches: Sequence[Branch]) -> Iteration:
     """Everything runs; only what was dropped learns."""
+    dropped = plan.is_dropped
     by_row = options.granularity == "sample"
     learning = learn_rows if by_row else None
     frozen_action = None if options.freeze == "parameters" else run_without_graph
     actions: list[Action | None] = [learning if is_dropped else frozen_action for is_dropped in dropped]
     # Where gradients begin, a group norm needs that of its input; by rows any dropped branch may be the first.
     first = next(iter(plan.dropped), None)
-    for index, branch in enumerate(branches):
-        if branch.has_group_norm and dropped[index] and (by_row or branch.name == first):
+    for index in [index for index, branch in enumerate(branches) if branch.has_group_norm]:
+        branch = branches[index]
+        if dropped[index] and (by_row or branch.name == first):
             actions[index] = with_gradient_of_inputs(actions[index])
-    frozen = [index for index, is_dropped in enumerate(dropped) if not is_dropped]
+    frozen = list(compress(itertools.count(), map(operator.not_, dropped)))
     if not options.train_trunk:
         frozen.append(TRUNK)
-    rows = frozenset(index for index, is_dropped in enumerate(dropped) if is_dropped) if by_row else NOBODY
-    return Iteration(tuple(actions), frozenset(frozen), frozenset(frozen), rows, rows)
+    rows = frozenset(compress(itertools.count(), dropped)) if by_row else NOBODY
+    owners = frozenset(frozen)
+    return Iteration(tuple(actions), owners, owners, rows, rows)

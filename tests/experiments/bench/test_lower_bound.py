@@ -30,7 +30,7 @@ def floor(batch: tuple[bool, ...] = (False, False, False)) -> LowerBound:
 
 def plan(kind: str, *dropped: str) -> Plan:
     kept = tuple(name for name in NAMES if name not in dropped)
-    return Plan(0, kind, dropped, kept, (0.5,) * 3, 0, (0.5,) * 3, True, 0)  # type: ignore[arg-type]
+    return Plan(0, kind, dropped, kept, (0.5,) * 3, 0, (0.5,) * 3, True, 0, ())  # type: ignore[arg-type]
 
 
 def test_plain_runs_and_trains_everything() -> None:

@@ -58,9 +58,14 @@ class ParameterFlags:
 
     def clear_gradients(self, owners: Collection[int]) -> None:
         """Set gradients to None: a zero gradient would still move a weight by momentum and decay."""
-        for owner in owners:
-            for own, key, _ in self._places[owner]:
-                if (parameter := own.get(key)) is not None:
+        try:  # faster than to look whether each is there, and most of what a step takes
+            for owner in owners:
+                for own, key, _ in self._places[owner]:
+                    if (parameter := own[key]) is not None:
+                        parameter.grad = None
+        except KeyError:  # some were taken away since
+            for owner in owners:
+                for _, parameter in self._parameters(owner):
                     parameter.grad = None
 
     def _parameters(self, owner: int) -> Iterator[tuple[Place, nn.Parameter]]:

@@ -18,8 +18,13 @@ from torch import Tensor
 
 def uniform_row(seed: int, iteration: int, stream: str, columns: int) -> list[float]:
     """The first row of `uniform`, without a tensor."""
+    return [integer * 2.0**-53 for integer in _integers(seed, iteration, stream, columns)]
+
+
+def _integers(seed: int, iteration: int, stream: str, columns: int) -> list[int]:
+    """Uniform numbers times 2**53."""
     digest = hashlib.shake_256(_key(seed, iteration, stream)).digest(8 * columns)
-    return [(bits >> 11) * 2.0**-53 for bits in struct.unpack(f"<{columns}Q", digest)]
+    return [bits >> 11 for bits in struct.unpack(f"<{columns}Q", digest)]
 
 
 def uniform(seed: int, iteration: int, stream: str, rows: int, columns: int) -> Tensor:
@@ -47,8 +52,8 @@ def effective_rates(drop_rates: tuple[float, ...]) -> tuple[float, ...]:
 
 def draw_row(drop_rates: Sequence[float], *, seed: int, iteration: int, nonempty: bool = False) -> list[bool]:
     """The first row of `draw_dropped`, without a tensor unless it has to be drawn again."""
-    drawn = uniform_row(seed, iteration, "drop", len(drop_rates))
-    dropped = [number < rate for number, rate in zip(drawn, drop_rates, strict=True)]
+    drawn = _integers(seed, iteration, "drop", len(drop_rates))
+    dropped = [integer < rate * 2.0**53 for integer, rate in zip(drawn, drop_rates, strict=True)]  # both exact
     if nonempty and not any(dropped):
         return draw_dropped(drop_rates, seed=seed, iteration=iteration, nonempty=True)[0].tolist()
     return dropped

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Literal
 
 from torch import Tensor
@@ -41,7 +43,8 @@ class Plan:
     (`mask`): `dropped` then names the branches that some row may drop, `kept` those that none does.
 
     `drop_rates` are the rates the draw was made with: effective ones where a `dropped_part`
-    iteration trains what is drawn. `decided_at` is the iteration that made the draw.
+    iteration trains what is drawn. `decided_at` is the iteration that made the draw. `is_dropped`: by branch, in
+    order of execution, whether it is one of `dropped`.
     """
 
     iteration: int
@@ -53,6 +56,7 @@ class Plan:
     nominal_rates: tuple[float, ...]
     nonempty: bool
     seed: int
+    is_dropped: tuple[bool, ...]
 
     def mask(self, rows: int) -> Tensor:
         """Which rows drop which branches, bool[branches, rows], of `rows` rows over all ranks."""
@@ -114,7 +118,9 @@ def make_plan(options: PlanOptions, iteration: int) -> Plan:
 
     # A draw that no `dropped_part` iteration will train may be empty.
     nonempty = any(nominal) and scheduled_kind(options, decided_at + 1) == "dropped_part"
-    dropped, kept, rates = _drawn(options.names, nominal, options.granularity, options.seed, decided_at, nonempty)
+    dropped, kept, rates, is_dropped = _drawn(
+        options.names, nominal, options.granularity, options.seed, decided_at, nonempty
+    )
     return Plan(
         iteration=iteration,
         kind=kind,
@@ -125,6 +131,7 @@ def make_plan(options: PlanOptions, iteration: int) -> Plan:
         nominal_rates=nominal,
         nonempty=nonempty,
         seed=options.seed,
+        is_dropped=is_dropped,
     )
 
 
@@ -136,14 +143,15 @@ def _drawn(
     seed: int,
     decided_at: int,
     nonempty: bool,
-) -> tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...]]:
-    """Names of the branches dropped, of those kept, and the rates that the draw was made with."""
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...], tuple[bool, ...]]:
+    """Names of the branches dropped, of those kept, the rates that the draw was made with, and by branch the draw."""
     if granularity == "batch":
         drawn = draw_row(nominal, seed=seed, iteration=decided_at, nonempty=nonempty)
     else:
         drawn = [rate > 0 for rate in nominal]
     return (
-        tuple(name for name, is_dropped in zip(names, drawn, strict=True) if is_dropped),
-        tuple(name for name, is_dropped in zip(names, drawn, strict=True) if not is_dropped),
+        tuple(compress(names, drawn)),
+        tuple(compress(names, map(operator.not_, drawn))),
         effective_rates(nominal) if nonempty else nominal,
+        tuple(drawn),
     )
