@@ -22,6 +22,7 @@ from typing import Any
 NETWORKS = {"resnet50d": ("resnet50d", 128), "resnet200d": ("resnet200d", 0), "small_resnet20": ("small_resnet", 32)}
 IMAGE_SIZE = 32
 STEPS = 2000
+PROCESSES = 4  # of each build: two of the same build differ by some percent for all of their lives
 SEED = 0
 
 
@@ -30,7 +31,7 @@ class Build:
 
     def __init__(self, source: Path, network: str, options: dict[str, Any]):
         environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, __file__, "--serve", network, json.dumps(options)]
+        command = [sys.executable, str(Path(__file__).resolve()), "--serve", network, json.dumps(options)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
 
@@ -103,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--commit", default="9382a5f", help="the other build")
     parser.add_argument("--rounds", type=int, default=20, help=f"of {STEPS} steps each")
-    parser.add_argument("--iterations", type=int, default=40, help="of resnet50d; ten times as many of the small one")
+    parser.add_argument("--iterations", type=int, default=80, help="of resnet50d; ten times as many of the small one")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--serve", nargs=2, metavar=("NETWORK", "OPTIONS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -130,12 +131,15 @@ def main() -> None:
             [build.close() for build in builds.values()]
         sources["without check"] = (here / "src", {"check_frozen": False})
         for network, count in (("resnet50d", arguments.iterations), ("small_resnet20", 10 * arguments.iterations)):
-            builds = {name: Build(source, network, options) for name, (source, options) in sources.items()}
-            in_turn(builds, "iteration", 4)
-            answers = in_turn(builds, "iteration", count)
+            answers: dict[str, list[dict[str, Any]]] = {name: [] for name in sources}
+            for _ in range(PROCESSES):
+                builds = {name: Build(source, network, options) for name, (source, options) in sources.items()}
+                in_turn(builds, "iteration", 4)
+                for name, own in in_turn(builds, "iteration", count // PROCESSES).items():
+                    answers[name] += own
+                [build.close() for build in builds.values()]
             record["iteration_this_over_other"][network] = ratio(answers, "this", "other")
             record["value_check"][network] = ratio(answers, "this", "without check", "dropped_part")
-            [build.close() for build in builds.values()]
     record["environment"] = {**environment(torch.device("cpu")), "threads": 1}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(record, indent=2) + "\n")

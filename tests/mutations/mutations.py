@@ -112,8 +112,8 @@ MUTATIONS = (
     _mutation(
         "gradients of rows that others dropped stay",
         "iteration.py",
-        "frozenset(frozen), rows, rows)",
-        "frozenset(frozen), rows)",
+        "owners, owners, rows, rows)",
+        "owners, owners, rows)",
         "test_freezing.py::test_a_branch_that_no_row_drops_is_frozen_too",
     ),
     _mutation(
