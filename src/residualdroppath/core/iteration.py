@@ -76,14 +76,13 @@ def _dropped_part(plan: Plan, options: Options, branches: Sequence[Branch]) -> I
     frozen_action = None if options.freeze == "parameters" else run_without_graph
     actions: list[Action | None] = [learning if is_dropped else frozen_action for is_dropped in dropped]
     # Where gradients begin, a group norm needs that of its input; by rows any dropped branch may be the first.
-    first = next(iter(plan.dropped), None)
-    for index in [index for index, branch in enumerate(branches) if branch.has_group_norm]:
-        branch = branches[index]
-        if dropped[index] and (by_row or branch.name == first):
+    learning_branches = list(compress(itertools.count(), dropped))
+    for index in learning_branches if by_row else learning_branches[:1]:
+        if branches[index].has_group_norm:
             actions[index] = with_gradient_of_inputs(actions[index])
     frozen = list(compress(itertools.count(), map(operator.not_, dropped)))
     if not options.train_trunk:
         frozen.append(TRUNK)
-    rows = frozenset(compress(itertools.count(), dropped)) if by_row else NOBODY
+    rows = frozenset(learning_branches) if by_row else NOBODY
     owners = frozenset(frozen)
     return Iteration(tuple(actions), owners, owners, rows, rows)

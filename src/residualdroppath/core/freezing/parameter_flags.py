@@ -61,9 +61,8 @@ class ParameterFlags:
         try:  # faster than to look whether each is there, and most of what a step takes
             for owner in owners:
                 for own, key, _ in self._places[owner]:
-                    if (parameter := own[key]) is not None:
-                        parameter.grad = None
-        except KeyError:  # some were taken away since
+                    own[key].grad = None  # pyright: ignore[reportOptionalMemberAccess]
+        except (KeyError, AttributeError):  # some were taken away since
             for owner in owners:
                 for _, parameter in self._parameters(owner):
                     parameter.grad = None
