@@ -48,7 +48,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("--schedule 0 1", "`schedule`"),
         ("--epochs 0", "`epochs`"),
         ("--split-seed -1", "`split_seed`"),
-        ("--granularity sample", "`granularity`"),
+        ("--granularity sample", "`granularity='sample'` goes with"),
         ("--depth 9", "6n + 2"),
         ("--width 0", "`width`"),
         ("--data dgits", "'dgits', which is not a folder here"),

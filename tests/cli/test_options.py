@@ -95,10 +95,11 @@ def test_one_option(asked: list[Any], words: str, option: str, value: Any) -> No
 @pytest.mark.parametrize("words", [["--config", "recipe.yaml"], ["--config=recipe.yaml"]])
 def test_command_line_over_file_over_defaults(asked: list[Any], words: list[str]) -> None:
     Path("recipe.yaml").write_text("epochs: 7\nschedule: [3, 2]\nscale_by_keep: false\nmirror: true\nlr: 0.5\n")
-    from_file = TrainConfig(epochs=7, schedule=(3, 2), scale_by_keep=False, mirror=True, lr=0.5)
+    values = {"epochs": 7, "schedule": (3, 2), "scale_by_keep": False, "mirror": True, "lr": 0.5}
+    from_file = TrainConfig.model_validate(values)
     assert recipe_of(asked, *words) == from_file
     over = recipe_of(asked, "--lr", "0.25", *words, "--schedule", "random", "--scale-by-keep", "--mirror", "None")
-    assert over == TrainConfig(epochs=7, lr=0.25, schedule="random")
+    assert over == TrainConfig.model_validate({"epochs": 7, "lr": 0.25, "schedule": "random"})
 
 
 def test_resume_takes_the_recipe_of_the_run(asked: list[Any]) -> None:

@@ -76,7 +76,7 @@ def test_value_that_is_not_allowed(tmp_path: Path, option: str, value: Any) -> N
 
 
 def test_options_that_do_not_go_together(tmp_path: Path) -> None:
-    assert "`granularity` sample goes with `freeze` stop_gradient" in refused(tmp_path, "granularity: sample\n")
+    assert "`granularity='sample'` goes with `freeze='stop_gradient'`" in refused(tmp_path, "granularity: sample\n")
 
 
 def test_unknown_option(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 import yaml
@@ -12,10 +12,12 @@ from torch import nn
 
 from ..analysis.flops import Flops, count_flops_under
 from ..core.discovery.found import NoResidualBranchError
+from ..core.planning.plan import RateOverDepth
 from ..core.residual_drop_path import ResidualDropPath
 from ..errors import UserError, first_line
 from ..models.find import find_model
 from ..models.spec import Inputs, ModelSpec, quiet, tensors
+from ..training.method_options import option
 from ..training.recipe import checked
 from .branches_table import WIDTH, branches_page
 from .terminal import table_console
@@ -30,8 +32,8 @@ class Setting(BaseModel):
     sequence_length: int | None = Field(
         default=None, ge=1, description="tokens of a text, samples or frames of a sound; default: at most 128 tokens"
     )
-    drop_path_rate: float = Field(default=0.1, ge=0, lt=1, description="largest drop rate")
-    rate_over_depth: Literal["linear", "uniform"] = Field(default="linear", description="drop rate over the blocks")
+    drop_path_rate: float = option("drop_path_rate", ge=0, lt=1)
+    rate_over_depth: RateOverDepth = option("rate_over_depth")
 
 
 class BranchesCommand(BaseModel):

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
+from ..core.options import Options
 from ..errors import UserError, first_line
+from .method_options import OF_THE_RUN, OPTIONS, option_fields
 
 C = TypeVar("C", bound=BaseModel)
 Method = Literal["plain", "drop_path", "residual_drop_path"]
 
 
-class Recipe(BaseModel):
-    """What decides the result of a run, but for its method and its seed."""
-
+class _DataAndModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str = Field(
@@ -43,21 +43,13 @@ class Recipe(BaseModel):
     depth: int = Field(default=20, description="small_resnet: layers, 6n + 2")
     width: int = Field(default=16, description="small_resnet: channels of the first stage")
 
-    drop_path_rate: float = Field(default=0.1, ge=0, lt=1, description="largest drop rate")
-    rate_over_depth: Literal["linear", "uniform"] = Field(default="linear", description="drop rate over the blocks")
-    freeze: Literal["parameters", "stop_gradient"] = Field(default="parameters", description="how dropped_part freezes")
-    granularity: Literal["batch", "sample"] = Field(default="batch", description="drop for a batch or for each sample")
-    scale_by_keep: bool = Field(default=True, description="divide kept branches by their keep probability")
-    frozen_norm: Literal["update", "batch", "running"] = Field(
-        default="update", description="batch norms of frozen parts"
-    )
-    schedule: tuple[int, int] | Literal["random"] = Field(
-        default=(1, 1), description="drop_path and dropped_part iterations"
-    )
-    rate_over_time: Literal["constant", "warmup", "early", "late"] = Field(
-        default="constant", description="rate over training"
-    )
-    train_trunk: bool = Field(default=False, description="let the trunk learn in dropped_part iterations")
+
+# The options of the method stand between what is trained and how it is trained.
+_WithMethod = create_model("_WithMethod", __base__=_DataAndModel, **option_fields())
+
+
+class Recipe(_WithMethod):
+    """What decides the result of a run, but for its method and its seed."""
 
     epochs: int = Field(default=20, ge=1, description="passes over the training images")
     batch_size: int = Field(default=128, ge=2, description="images an iteration")
@@ -76,11 +68,13 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.granularity == "sample" and self.freeze != "stop_gradient":
-            raise ValueError("`granularity` sample goes with `freeze` stop_gradient only")
-        if self.schedule != "random" and (self.schedule[0] < 1 or self.schedule[1] < 0):
-            raise ValueError(f"`schedule` must be random, or A >= 1 and B >= 0, got {self.schedule}")
+        self.options(seed=0, total_iterations=1)
         return self
+
+    def options(self, *, seed: int, total_iterations: int, **changes: Any) -> Options:
+        """The options of the method. Raises `ValueError` for what is not allowed."""
+        values = {name: getattr(self, name) for name in OPTIONS if name not in OF_THE_RUN}
+        return Options(**{**values, "seed": seed, "total_iterations": total_iterations, **changes})
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
@@ -114,7 +108,7 @@ def checked(make: Any, where: str) -> Any:
 
 def _one_line(problem: Any) -> str:
     option = next((str(part) for part in problem["loc"]), "")
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
     if problem["type"] == "extra_forbidden":
         return f"`{option}` is not an option"
     return f"`{option}`: {message}, got {problem['input']!r}" if option else message

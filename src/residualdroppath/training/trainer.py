@@ -198,20 +198,9 @@ class Trainer:
 def _residual_drop_path(model: nn.Module, config: TrainConfig, total_iterations: int) -> ResidualDropPath | None:
     if config.method == "plain":
         return None
+    changes: dict[str, Any] = {"schedule": (1, 0)} if config.method == "drop_path" else {}
     try:
-        return ResidualDropPath(
-            model,
-            config.drop_path_rate,
-            rate_over_depth=config.rate_over_depth,
-            freeze=config.freeze,
-            granularity=config.granularity,
-            scale_by_keep=config.scale_by_keep,
-            frozen_norm=config.frozen_norm,
-            schedule=(1, 0) if config.method == "drop_path" else config.schedule,
-            rate_over_time=config.rate_over_time,
-            total_iterations=total_iterations,
-            train_trunk=config.train_trunk,
-            seed=config.seed,
-        )
+        options = config.options(seed=config.seed, total_iterations=total_iterations, **changes)
+        return ResidualDropPath(model, **vars(options))
     except ValueError as error:
         raise UserError(str(error)) from error

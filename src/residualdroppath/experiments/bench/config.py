@@ -6,6 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ...core.planning.plan import RateOverDepth
+from ...training.method_options import option
+
 Contending = Literal["plain", "rate_zero", "timm", "torchvision", "naive", "parameters", "stop_gradient", "sample"]
 OURS: dict[str, dict[str, str]] = {
     "parameters": {"freeze": "parameters"},
@@ -33,8 +36,8 @@ class BenchSetting(BaseModel):
     width: int = Field(default=16, description="small_resnet: channels of the first stage")
     image_size: int = Field(default=32, ge=4, description="pixels a side")
     batch_size: int = Field(default=128, ge=2, description="images an iteration")
-    rate: float = Field(default=0.1, gt=0, lt=1, description="drop_path_rate")
-    rate_over_depth: Literal["linear", "uniform"] = Field(default="uniform", description="drop rate over the blocks")
+    rate: float = option("drop_path_rate", gt=0, lt=1, description="drop_path_rate")
+    rate_over_depth: RateOverDepth = option("rate_over_depth", default="uniform")
     contenders: tuple[Contending, ...] = Field(default=tuple(TITLES), description="what is timed; plain always is")
     plans: int = Field(default=64, ge=2, description="seeded plans, each run as both kinds of iteration")
     warmup: int = Field(default=3, ge=1, description="cycles before the first that counts")

@@ -34,7 +34,8 @@ def measure_costs(
 
     Stops after `rounds` rounds or, once 12 are done, after about `seconds`; a longer cycle is run whole.
     """
-    fewest = 12 if config.schedule == "random" else max(12, sum(config.schedule))
+    schedule = config.options(seed=config.seed, total_iterations=1).schedule
+    fewest = 12 if schedule == "random" else max(12, sum(schedule))
     rounds = max(rounds, fewest)
     contenders: dict[Method, Trainer] = {
         method: Trainer(config.model_copy(update={"method": method}), data) for method in methods if method != "plain"

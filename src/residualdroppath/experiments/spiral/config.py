@@ -6,6 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ...core.options import Freeze
+from ...core.planning.plan import RateOverDepth
+from ...training.method_options import option
 from ...training.recipe import Method
 
 TITLES: dict[str, str] = {
@@ -36,9 +39,9 @@ class SpiralConfig(BaseModel):
         default=("plain", "drop_path", "residual_drop_path"), description="methods to train with"
     )
     seeds: int = Field(default=3, ge=1, le=1000, description="networks of each method, from seed 0 on")
-    drop_path_rate: float = Field(default=0.1, gt=0, lt=1, description="largest drop rate")
-    rate_over_depth: Literal["linear", "uniform"] = Field(default="linear", description="drop rate over the blocks")
-    freeze: Literal["parameters", "stop_gradient"] = Field(default="parameters", description="how dropped_part freezes")
+    drop_path_rate: float = option("drop_path_rate", gt=0, lt=1)
+    rate_over_depth: RateOverDepth = option("rate_over_depth")
+    freeze: Freeze = option("freeze")
     iterations: int = Field(default=600, ge=1, description="optimizer updates, the same for all methods")
     batch_size: int = Field(default=256, ge=2, description="points an iteration")
     lr: float = Field(default=2e-3, gt=0, description="largest learning rate of AdamW")
