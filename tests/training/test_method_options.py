@@ -11,7 +11,7 @@ from pydantic import ValidationError, create_model
 
 from residualdroppath.core.options import Options
 from residualdroppath.training import method_options
-from residualdroppath.training.method_options import OF_THE_RUN, option, option_fields
+from residualdroppath.training.method_options import OF_THE_RUN, OPTIONS, option, option_fields
 from residualdroppath.training.recipe import Recipe, TrainConfig
 from residualdroppath.training.run import load_config_data
 from residualdroppath.training.trainer import Trainer
@@ -24,8 +24,10 @@ class Extended(Options):
     """As `Options` may become."""
 
     strength: float | Literal["own"] = field(default=0.5, metadata={"description": "how strongly"})
-    names: tuple[str, ...] = field(default_factory=lambda: ("a", "b"))
-    progress: Literal["fast"] | Callable[[float], float] | None = None
+    names: tuple[str, ...] = field(default_factory=lambda: ("a", "b"), metadata={"description": "which"})
+    progress: Literal["fast"] | Callable[[float], float] | None = field(
+        default=None, metadata={"description": "how fast"}
+    )
 
 
 def test_a_recipe_holds_every_option_with_its_default() -> None:
@@ -85,7 +87,8 @@ def test_a_new_option_is_a_new_field(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_single_option_may_have_its_own_bounds() -> None:
     narrow: Any = create_model("Narrow", rate=(float, option("drop_path_rate", gt=0, default=0.2)))
-    assert narrow().rate == 0.2 and narrow.model_fields["rate"].description == "largest drop rate"
+    assert narrow().rate == 0.2
+    assert narrow.model_fields["rate"].description == OPTIONS["drop_path_rate"].metadata["description"]
     with pytest.raises(ValidationError, match="greater than 0"):
         narrow(rate=0.0)
 

@@ -16,7 +16,8 @@ EVERY_OPTION: dict[str, Any] = {
     "image_column": "img", "validation_fraction": 0.25, "train_size": 500, "split_seed": 4, "crop_padding": 0,
     "mirror": False, "model": "resnet18", "depth": 14, "width": 8, "method": "drop_path", "drop_path_rate": 0.3,
     "rate_over_depth": "uniform", "freeze": "stop_gradient", "granularity": "sample", "scale_by_keep": False,
-    "frozen_norm": "running", "schedule": [2, 3], "rate_over_time": "late", "train_trunk": True, "epochs": 3,
+    "frozen_norm": "running", "schedule": [2, 3], "rate_over_time": "late", "train_trunk": True,
+    "drop_rates": {"*.2": 0.0}, "include": ["layer*"], "exclude": ["*.0"], "check_frozen": False, "epochs": 3,
     "batch_size": 16, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.0, "warmup": 0.0, "label_smoothing": 0.1,
     "seed": 9, "device": "cpu", "amp": "bf16", "channels_last": True, "threads": 1,
 }  # fmt: skip

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..analysis.flops import Flops, count_flops_under
 from ..core.discovery.found import NoResidualBranchError
-from ..core.planning.plan import RateOverDepth
+from ..core.options import RateOverDepth
 from ..core.residual_drop_path import ResidualDropPath
 from ..errors import UserError, first_line
 from ..models.find import find_model

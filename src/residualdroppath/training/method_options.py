@@ -14,23 +14,12 @@ from ..core.options import Options
 OPTIONS = {field.name: field for field in fields(Options)}
 OF_THE_RUN = ("total_iterations", "seed")  # these follow from the rest of a recipe
 DEFAULTS: dict[str, Any] = {"rate_over_time": "constant"}  # by its name: in Python None means the same
-DESCRIPTIONS = {
-    "drop_path_rate": "largest drop rate",
-    "rate_over_depth": "drop rate over the blocks",
-    "freeze": "how dropped_part freezes",
-    "granularity": "drop for a batch or for each sample",
-    "scale_by_keep": "divide kept branches by their keep probability",
-    "frozen_norm": "batch norms of frozen parts",
-    "schedule": "drop_path and dropped_part iterations",
-    "rate_over_time": "rate over training",
-    "train_trunk": "let the trunk learn in dropped_part iterations",
-}
 
 
 def option(name: str, **other: Any) -> Any:
     """The pydantic field of one option: its default and description, and what else is given, such as bounds."""
     own = OPTIONS[name]
-    field: dict[str, Any] = {"description": own.metadata.get("description", DESCRIPTIONS.get(name))}
+    field: dict[str, Any] = {"description": own.metadata["description"]}
     if own.default_factory is not MISSING:
         field["default_factory"] = own.default_factory
     else:

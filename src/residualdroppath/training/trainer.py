@@ -201,6 +201,6 @@ def _residual_drop_path(model: nn.Module, config: TrainConfig, total_iterations:
     changes: dict[str, Any] = {"schedule": (1, 0)} if config.method == "drop_path" else {}
     try:
         options = config.options(seed=config.seed, total_iterations=total_iterations, **changes)
-        return ResidualDropPath(model, **vars(options))
+        return ResidualDropPath(model, options=options)
     except ValueError as error:
         raise UserError(str(error)) from error

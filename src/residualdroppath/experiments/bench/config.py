@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ...core.planning.plan import RateOverDepth
+from ...core.options import RateOverDepth
 from ...training.method_options import option
 
 Contending = Literal["plain", "rate_zero", "timm", "torchvision", "naive", "parameters", "stop_gradient", "sample"]

@@ -6,8 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ...core.options import Freeze
-from ...core.planning.plan import RateOverDepth
+from ...core.options import Freeze, RateOverDepth
 from ...training.method_options import option
 from ...training.recipe import Method
 
