@@ -119,8 +119,8 @@ class _TwinForward:
             return registered.forward(self.block, self.add_by_name, *args, **kwargs)
         form, values = form_of(forward_signature(self.block), args, kwargs)
 
-        def run(way: GuardOutcomes) -> Any:
-            graph = trace_block(self.block, form, way, self.outputs_read)
+        def run(outcomes: GuardOutcomes) -> Any:
+            graph = trace_block(self.block, form, outcomes, self.outputs_read)
             adds = branches_for_call(graph, self.block, form, self.indices)
             return _TwinInterpreter(self, graph, adds).run(*values.values())
 

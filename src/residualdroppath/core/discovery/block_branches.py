@@ -110,13 +110,13 @@ def find_block_branches(module: nn.Module, outputs_read: frozenset[int] | None =
 def trace_block(
     module: nn.Module,
     form: CallForm | None,
-    way: GuardOutcomes,
+    outcomes: GuardOutcomes,
     outputs_read: frozenset[int] | None,
     *,
     in_training: bool = True,
 ) -> fx.Graph:
     """The graph of a block, which returns None in the place of values that nobody reads."""
-    graph = trace_forward(module, form, way, in_training=in_training)
+    graph = trace_forward(module, form, outcomes, in_training=in_training)
     if outputs_read is not None:
         (output,) = (node for node in graph.nodes if node.op == "output")
         returned = output.args[0]
@@ -134,10 +134,10 @@ def trace_block(
 def branches_for_call(
     graph: fx.Graph, module: nn.Module, form: CallForm, known: Collection[str]
 ) -> dict[str, ResidualAdd]:
-    """Of the branches `known`, those that one way to call a block adds.
+    """Of the branches `known`, those that one form of a call adds.
 
     An optional argument may carry the shortcut (timm's DlaBasic). Raises `RuntimeError` where a known
-    branch takes part in a way that cannot be dropped.
+    branch takes part in a form that cannot be dropped.
     """
     parameters = form.signature.parameters
     optional = {name for name in form.values if name in parameters and parameters[name].default is None}
@@ -154,7 +154,7 @@ def branches_for_call(
 
 
 def _known_as(suffix: str, known: Collection[str]) -> str:
-    """The name of the same branch where another way to call the block reaches deeper (`attns.0` for `attns.0.attn`)."""
+    """The name of the same branch where another form of the call reaches deeper (`attns.0` for `attns.0.attn`)."""
     if suffix in known:
         return suffix
     near = [own for own in known if f"{suffix}.".startswith(f"{own}.") or own.startswith(f"{suffix}.")]

@@ -1,4 +1,4 @@
-"""How much learning lies on a way through a traced forward."""
+"""How much learning lies on a path through a traced forward."""
 
 from __future__ import annotations
 

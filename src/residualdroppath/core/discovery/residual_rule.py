@@ -98,8 +98,8 @@ class _DataFlow:
                 if reason:
                     return NotResidual(node, reason)
                 self.shortcut_of[node] = operand(node, 1 - branch)
-                way = tuple(n for n in self.graph.nodes if n in self.between(operands[1 - branch], shared))
-                return extract_branch(self.graph, self.module, node, branch, way)
+                path = tuple(n for n in self.graph.nodes if n in self.between(operands[1 - branch], shared))
+                return extract_branch(self.graph, self.module, node, branch, path)
         if any(chain.parametrised for chain in chains):
             return NotResidual(node, "its two sides are of equal standing")
         return None
@@ -133,7 +133,7 @@ class _DataFlow:
                 own = sum(map(self.weigh, constants), start=self.weigh(node))
                 joins = PathContent(joins=int(len(inputs) > 1 and not is_concatenation(node)))
                 heaviest[node] = functools.reduce(PathContent.maximum, inputs) + own + joins
-        return heaviest.get(end, PathContent(joins=1))  # a branch found before may have cut its way
+        return heaviest.get(end, PathContent(joins=1))  # a branch found before may have cut its path
 
     def is_other_kind_of_sum(self, node: fx.Node) -> str:
         """Why a sum of residual form is not residual; empty if it is."""

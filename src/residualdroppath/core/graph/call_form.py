@@ -17,7 +17,7 @@ VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 @dataclass(frozen=True)
 class CallForm:
-    """One way to call a forward.
+    """The form of a call: which arguments are values of the graph.
 
     `values` names the arguments that carry tensors (or objects that only running code can read);
     `constants` holds all others, those left at their default included. An element of `*args` is

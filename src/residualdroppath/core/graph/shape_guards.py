@@ -1,4 +1,4 @@
-"""Conditions on shapes and dtypes in a forward: a graph follows one way, and tells when another is due."""
+"""Conditions on shapes and dtypes in a forward: a graph holds for one set of outcomes, which is checked as it runs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ MOST_OUTCOMES = 32
 class GuardFailed(Exception):
     """A condition does not turn out as in the graph that is running."""
 
-    def __init__(self, way: GuardOutcomes):
-        super().__init__(f"a condition on a shape or dtype asks for another graph, {way}")
-        self.way = way
+    def __init__(self, outcomes: GuardOutcomes):
+        super().__init__(f"a condition on a shape or dtype asks for another graph, {outcomes}")
+        self.outcomes = outcomes
 
 
 def check_guard(condition: Any, before: GuardOutcomes, outcome: bool) -> None:
@@ -43,19 +43,19 @@ def has_conditions(graph: fx.Graph) -> bool:
 
 
 def run_under_guards(
-    module: nn.Module, way: GuardOutcomes, run: Callable[[GuardOutcomes], Any]
+    module: nn.Module, outcomes: GuardOutcomes, run: Callable[[GuardOutcomes], Any]
 ) -> tuple[GuardOutcomes, Any]:
-    """Call `run` with one way after another, beginning with `way`, until its conditions hold; the way and the result.
+    """Call `run` with one set of outcomes after another, beginning with `outcomes`, until they hold; gives both.
 
     An attempt that went astray leaves nothing behind in `module` and in the random generators.
     """
     for _ in range(MOST_OUTCOMES):
         try:
             with _undone_if_astray(module):
-                return way, run(way)
+                return outcomes, run(outcomes)
         except GuardFailed as other:
-            way = other.way
-    raise RuntimeError(f"{type(module).__name__} has conditions on shapes that change from call to call: {way}.")
+            outcomes = other.outcomes
+    raise RuntimeError(f"{type(module).__name__} has conditions on shapes that change from call to call: {outcomes}.")
 
 
 @contextmanager

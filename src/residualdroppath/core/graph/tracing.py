@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import operator
-import random
 import traceback
 import weakref
-from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.overrides import TorchFunctionMode
 
-from ..torch_internals import ReentrantCheckpoint, own_buffers, own_children, own_parameters
+from ..torch_internals import ReentrantCheckpoint
 from .call_form import CallForm, forward_signature, plainest_form
 from .node_kinds import is_add
 from .shape_guards import MOST_OUTCOMES, GuardOutcomes, check_guard, depends_on_metadata_only
+from .tracing_sandbox import CannotFollow, RecordMakers, grad_and_autocast, tracing_sandbox
 
 
 class UntraceableError(Exception):
     """The forward of a module cannot be written as a graph; the message says why."""
-
-
-class CannotFollow(Exception):
-    """Something in a forward that tracing recognises and refuses."""
 
 
 def _inplace(function: Any):
@@ -53,15 +46,15 @@ class _InplaceProxy(fx.Proxy):
 class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True  # else `self.num_batches_tracked.add_(1)` would count while tracing
 
-    def __init__(self, form: CallForm, way: GuardOutcomes):
+    def __init__(self, form: CallForm, outcomes: GuardOutcomes):
         super().__init__()
         self.form = form
-        self.way = way
+        self.outcomes = outcomes
         self.taken: list[bool] = []
-        self.modes = _modes()
+        self.modes = grad_and_autocast()
 
     def create_node(self, kind: str, target: Any, args: Any, kwargs: Any, *further: Any, **options: Any) -> fx.Node:
-        if _modes() != self.modes:
+        if grad_and_autocast() != self.modes:
             raise CannotFollow("it switches gradients or autocast for a part of itself, which a graph would not do")
         if kwargs and (target is torch.add or (kind == "call_method" and target in ("add", "add_"))):
             given = {**dict(zip(("input", "other"), args, strict=False)), **kwargs}
@@ -98,7 +91,7 @@ class _Tracer(fx.Tracer):
         if not depends_on_metadata_only(obj.node):
             return super().to_bool(obj)
         before = tuple(self.taken)
-        outcome = self.way[len(before)] if len(before) < len(self.way) else True
+        outcome = self.outcomes[len(before)] if len(before) < len(self.outcomes) else True
         self.create_proxy("call_function", check_guard, (obj, before, outcome), {})
         self.taken.append(outcome)
         return outcome
@@ -107,95 +100,19 @@ class _Tracer(fx.Tracer):
         return _InplaceProxy(node, self)
 
 
-@contextmanager
-def _values_pass_for_tensors(module: nn.Module) -> Iterator[None]:
-    """`isinstance(x, torch.Tensor)` in a forward is true of what stands for its values while tracing."""
-
-    def isinstance_(value: Any, kinds: Any) -> bool:
-        if isinstance(value, fx.Proxy) and not depends_on_metadata_only(value.node):
-            value = _A_TENSOR
-        return isinstance(value, kinds)
-
-    members = (member for member in module.modules() if not isinstance(member, torch.jit.ScriptModule))
-    forwards = (inspect.unwrap(type(member).forward) for member in members)
-    spaces = [space for forward in forwards if (space := getattr(forward, "__globals__", None)) is not None]
-    own = [space for space in {id(s): s for s in spaces}.values() if "isinstance" not in space]
-    own = [space for space in own if str(space.get("__name__")).split(".")[0] not in ("torch", "residualdroppath")]
-    for space in own:
-        space["isinstance"] = isinstance_
-    try:
-        yield
-    finally:
-        for space in own:
-            del space["isinstance"]
-
-
-_A_TENSOR = torch.empty(0)
-
-
-class _RecordMakers(TorchFunctionMode):
-    """Records `torch.arange(3)` and its like, which would run while tracing and leave a constant."""
-
-    def __init__(self, tracer: _Tracer):
-        super().__init__()
-        self.tracer = tracer
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in MAKERS:
-            return self.tracer.create_proxy("call_function", func, args, kwargs or {})
-        return func(*args, **(kwargs or {}))
-
-
-MAKERS = (torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.zeros, torch.tensor)
-MAKERS += (torch.rand, torch.randint, torch.randn, torch.randperm)
-
-
-def _modes() -> tuple:
-    nesting = torch.autocast_increment_nesting()
-    torch.autocast_decrement_nesting()
-    return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), nesting
-
-
-@contextmanager
-def _attributes_unchanged(module: nn.Module) -> Iterator[None]:
-    """Tracing runs the forward: what it sets on modules is put back, and is an error, for a graph would not set it."""
-    members = [member for member in module.modules() if not isinstance(member, torch.jit.ScriptModule)]
-    namespaces: list[dict[str, Any]] = [
-        own for m in members for own in (vars(m), own_buffers(m), own_parameters(m), own_children(m))
-    ]
-    before = [(own, dict(own)) for own in namespaces]
-    try:
-        yield
-    finally:
-        changed = [
-            name
-            for own, values in before
-            for name in {*own, *values}
-            if own.get(name, before) is not values.get(name, before)
-        ]
-        for own, values in before if changed else []:
-            own.clear()
-            own.update(values)
-    if changed:
-        raise CannotFollow(f"it sets {', '.join(sorted(set(changed)))} of a module, which a graph would not do")
-
-
 def trace_forward(
-    module: nn.Module, form: CallForm | None = None, way: GuardOutcomes = (), *, in_training: bool = True
+    module: nn.Module, form: CallForm | None = None, outcomes: GuardOutcomes = (), *, in_training: bool = True
 ) -> fx.Graph:
     """The graph of `module`'s own forward, called as `form` says: in training mode, or in the mode it is in.
 
     By default that is with required arguments alone, so `if mask is None:` takes its usual side. Where
-    shapes or dtypes decide, the first conditions turn out as in `way`, further ones so that tracing gets through.
+    shapes or dtypes decide, the first conditions turn out as in `outcomes`, further ones so that tracing gets through.
     Raises `UntraceableError` where the forward depends on values that only running it can tell.
     """
     form = form or plainest_form(forward_signature(module))
-    random_states = torch.random.get_rng_state(), random.getstate()
     try:
-        with _attributes_unchanged(module), _values_pass_for_tensors(module), _in_training_mode(module, in_training):
-            graph = _first_open_way(module, form, way)
-        if not torch.equal(random_states[0], torch.random.get_rng_state()) or random_states[1] != random.getstate():
-            raise CannotFollow("it draws random numbers, which tracing would turn into constants")
+        with tracing_sandbox(module, in_training=in_training):
+            graph = _trace_under_guards(module, form, outcomes)
         _erase_unused_items(graph)
         graph.lint()
     except Exception as error:  # tracing runs foreign code on proxies, and so raises anything
@@ -205,9 +122,6 @@ def trace_forward(
             raise
         kind = "" if isinstance(error, CannotFollow) else f"{type(error).__name__}: "
         raise UntraceableError(f"{kind}{str(error).splitlines()[0] if str(error) else ''}") from error
-    finally:
-        torch.random.set_rng_state(random_states[0])
-        random.setstate(random_states[1])
     return graph
 
 
@@ -225,13 +139,13 @@ def _is_our_own(error: Exception) -> bool:
     return here and last.f_code.co_name not in ("isinstance_", "__torch_function__")  # called by the forward
 
 
-def _first_open_way(module: nn.Module, form: CallForm, given: GuardOutcomes) -> fx.Graph:
+def _trace_under_guards(module: nn.Module, form: CallForm, given: GuardOutcomes) -> fx.Graph:
     """Trace on; where that ends in an error (`if x.shape[0] % 2: raise ...`), turn at the last condition."""
-    way = given
+    outcomes = given
     for _ in range(MOST_OUTCOMES):
-        tracer = _Tracer(form, way)
+        tracer = _Tracer(form, outcomes)
         try:
-            with _RecordMakers(tracer):
+            with RecordMakers(tracer):
                 return tracer.trace(module)
         except Exception as error:
             if _is_our_own(error):
@@ -241,7 +155,7 @@ def _first_open_way(module: nn.Module, form: CallForm, given: GuardOutcomes) -> 
                 taken.pop()
             if len(taken) <= len(given):
                 raise
-            way = (*taken[:-1], False)
+            outcomes = (*taken[:-1], False)
     raise CannotFollow(f"it has more conditions on shapes than can be tried ({MOST_OUTCOMES})")
 
 
@@ -290,16 +204,3 @@ def _looks_as_if_it_added_inputs(module: nn.Module) -> bool:
             if first and second and first.isdisjoint(second):
                 return True
     return False
-
-
-@contextmanager
-def _in_training_mode(module: nn.Module, in_training: bool) -> Iterator[None]:
-    """A child in evaluation inside of a module in training stays so."""
-    modes = {member: member.training for member in module.modules()} if in_training and not module.training else {}
-    try:
-        for member in modes:
-            member.training = True
-        yield
-    finally:
-        for member, mode in modes.items():
-            member.training = mode

@@ -42,7 +42,7 @@ class BlockForward(ForwardOverride):
         self.registered = registered_block(block)  # as when its branches were found, whatever is registered later
         self._signature = forward_signature(block)
         self._rewritten: dict[tuple, Rewritten] = {}
-        self._ways: dict[tuple, GuardOutcomes] = {}  # by form of the call, the one that was right last time
+        self._outcomes: dict[tuple, GuardOutcomes] = {}  # by form of the call, the one that was right last time
         self._attributes = _plain_attributes(block)
         self.compile_options: dict[str, Any] | None = None
         self.paused = False
@@ -79,11 +79,11 @@ class BlockForward(ForwardOverride):
         if self.registered is not None:
             return self.registered.forward(self.module, self._add_by_name, *args, **kwargs)
         form, values = form_of(self._signature, args, kwargs)
-        way = self._ways.get(key := form.key, ())
-        if not (rewritten := self._rewritten_for(form, way)).has_conditions:
+        outcomes = self._outcomes.get(key := form.key, ())
+        if not (rewritten := self._rewritten_for(form, outcomes)).has_conditions:
             return rewritten.forward(self.module, **values)
-        run = lambda way: self._rewritten_for(form, way).forward(self.module, **values)  # noqa: E731
-        self._ways[key], result = run_under_guards(self.module, way, run)
+        run = lambda outcomes: self._rewritten_for(form, outcomes).forward(self.module, **values)  # noqa: E731
+        self._outcomes[key], result = run_under_guards(self.module, outcomes, run)
         return result
 
     def _add_by_name(self, name: str, shortcut: Tensor, branch: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
@@ -94,19 +94,19 @@ class BlockForward(ForwardOverride):
             )
         return AddPoint(self.states[name], branch, lambda s, b: s + b, copies=True)(shortcut, *inputs)
 
-    def _rewritten_for(self, form: CallForm, way: GuardOutcomes) -> Rewritten:
+    def _rewritten_for(self, form: CallForm, outcomes: GuardOutcomes) -> Rewritten:
         if self._attributes != (attributes := _plain_attributes(self.module)):
             self._attributes = attributes  # tracing has written them into the graph
             self._rewritten.clear()
-        if (key := (form.key, way)) not in self._rewritten:
-            self._rewritten[key] = self._rewrite(form, way)
+        if (key := (form.key, outcomes)) not in self._rewritten:
+            self._rewritten[key] = self._rewrite(form, outcomes)
         return self._rewritten[key]
 
-    def _rewrite(self, form: CallForm, way: GuardOutcomes) -> Rewritten:
+    def _rewrite(self, form: CallForm, outcomes: GuardOutcomes) -> Rewritten:
         noticed: list[None] = []
         try:
             with noticing_checkpoints(lambda: noticed.append(None)):
-                graph = trace_block(self.module, form, way, self.outputs_read, in_training=self.module.training)
+                graph = trace_block(self.module, form, outcomes, self.outputs_read, in_training=self.module.training)
         except UntraceableError as error:
             raise RuntimeError(
                 f"{type(self.module).__name__}.forward, called with {form.describe()}, cannot be traced ({error}), "
