@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
+from residualdroppath import ResidualDropPath
 from residualdroppath.core.freezing.known_optimizers import fails_without_gradient
 
 from .guarded_training import FIRST, GuardedTraining
@@ -21,6 +22,7 @@ from .optimizer_stand_ins import (
     StepSizeBySumsLater,
     named,
 )
+from .tiny_models import BY_NAME
 
 
 def warned(train: Callable[[], Any]) -> list[str]:
@@ -149,6 +151,32 @@ def test_more_iterations_than_updates(calls: list[int]) -> None:
     assert len(found) == 1
     assert found[0].startswith("`rdp.step()` was called ")
     assert "not per micro-batch" in found[0]
+
+
+@pytest.mark.parametrize("order", ["f s b o", "f b s o", "f b s f b s o", "f b o s f s b o"])
+def test_an_iteration_that_begins_before_its_optimizer_step(order: str) -> None:
+    assert any("between a forward and the optimizer step" in text for text in warned(lambda: trained(order, 3)))
+
+
+@pytest.mark.parametrize("order", ["f b o s", "f b f b o s", "f b s f b o s", "f b o o s", "o s", "f o s"])
+def test_an_iteration_that_begins_after_its_optimizer_step(order: str) -> None:
+    """The third: a GradScaler that skips a step."""
+    assert warned(lambda: trained(order, 3)) == []
+
+
+def trained(order: str, times: int) -> None:
+    model = BY_NAME["own_add"].build()
+    rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform")
+    optimizer = SGD(model.parameters(), lr=0.01)
+    loss: list[Tensor] = []
+    does: dict[str, Callable[[], object]] = {
+        "f": lambda: loss.append(model(BY_NAME["own_add"].inputs(0, 2)).square().sum()),
+        "b": lambda: loss.pop().backward(),
+        "o": lambda: (optimizer.step(), optimizer.zero_grad()),
+        "s": rdp.step,
+    }
+    for what in order.split() * times:
+        does[what]()
 
 
 @pytest.mark.parametrize("iterations", [1, 2])

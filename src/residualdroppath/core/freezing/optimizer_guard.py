@@ -92,7 +92,9 @@ class OptimizerGuard:
         """
         if not torch.is_grad_enabled():
             self.after_evaluation()
-        elif self._sample is not None and not self._sample.is_taken:
+            return
+        self._usage.forward_began()
+        if self._sample is not None and not self._sample.is_taken:
             self._sample.take(_of_the_plan(self._frozen()))
 
     def after_evaluation(self) -> None:

@@ -48,6 +48,11 @@ class UsageWarnings:
         self._stepped_before = False
         self._iterations_since_step = 0
         self._updates_with_surplus = 0
+        self._forward_in_iteration: int | None = None  # of the last training forward since an optimizer step
+
+    def forward_began(self) -> None:
+        """A training forward of the model begins, with gradients."""
+        self._forward_in_iteration = self._iteration
 
     def before_step(self, optimizer: Optimizer, held: Mapping[int, nn.Parameter]) -> None:
         """An optimizer is about to step with these parameters, by `id`; gradients of what is frozen are None."""
@@ -59,12 +64,20 @@ class UsageWarnings:
                 "have none: iterations freeze parts of a network by that. Use an optimizer that passes over them, as "
                 "those of `torch.optim` but LBFGS do.",
             )
+        if seen.is_ours and self._forward_in_iteration is not None and self._forward_in_iteration < self._iteration:
+            self._warn(
+                "between",
+                "`rdp.step()` was called between a forward and the optimizer step that uses its gradients: these are "
+                "None now where the next iteration freezes, so that nothing is learned there. Call it after the "
+                "optimizer step.",
+            )
 
     def after_step(self, optimizer: Optimizer, held: Mapping[int, nn.Parameter]) -> None:
         """An optimizer has stepped with these parameters."""
         seen = self._look_at(optimizer, held)
         if not seen.is_ours:
             return
+        self._forward_in_iteration = None
         seen.all_steps += 1
         if seen.all_steps <= 2 and estimates_step_size(optimizer):
             self._warn(
