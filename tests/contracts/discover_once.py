@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
-from torch import fx, nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from residualdroppath.core import reference, residual_drop_path
-from residualdroppath.core.discovery.block_branches import trace_block
 from residualdroppath.core.discovery.found import Discovery
-from residualdroppath.core.graph.call_form import CallForm
-from residualdroppath.core.graph.shape_guards import GuardOutcomes
+from residualdroppath.core.graph.tracing import TracedCall, trace_call
 
 
 @contextmanager
@@ -35,18 +35,23 @@ def discovered_once(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def twin_traced_once() -> Iterator[None]:
-    with patch.object(reference, "trace_block", _trace_once):
+    with patch.object(reference, "trace_call", _trace_once):
         yield
 
 
-_GRAPHS: WeakKeyDictionary[nn.Module, dict[tuple, fx.Graph]] = WeakKeyDictionary()
+_CALLS: WeakKeyDictionary[nn.Module, dict[tuple, TracedCall]] = WeakKeyDictionary()
 
 
-def _trace_once(block: nn.Module, form: CallForm, way: GuardOutcomes, outputs_read: frozenset[int] | None) -> fx.Graph:
-    graphs, key = _GRAPHS.setdefault(block, {}), (form.key, way, outputs_read)
-    if key not in graphs:
-        graphs[key] = trace_block(block, form, way, outputs_read)
-    return graphs[key]
+def _trace_once(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> TracedCall:
+    calls, key = _CALLS.setdefault(block, {}), tuple(map(_kind, tree_leaves((args, dict(kwargs)))))
+    if key not in calls:
+        calls[key] = trace_call(block, args, kwargs)
+    return calls[key]
+
+
+def _kind(value: Any) -> tuple:
+    """What two calls have in common that one graph serves: all but the values of tensors."""
+    return (value.shape, value.dtype) if isinstance(value, Tensor) else (type(value), repr(value))
 
 
 def carried_over(found: Discovery, network: nn.Module, other: nn.Module) -> Discovery:

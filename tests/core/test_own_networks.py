@@ -1295,22 +1295,25 @@ def test_what_is_no_add_is_not_found(make: type[nn.Module]) -> None:
 
 
 @block(f=linear)
-def untraceable_with_a_mask(m: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
+def decides_by_values(m: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
     out = m.f(x)
     if mask is not None and mask.any():
         out = out * mask
     return x + out
 
 
-def test_a_call_that_cannot_be_traced_says_how_to_register() -> None:
-    @block(inner=untraceable_with_a_mask)
+def test_a_call_that_decides_by_values_is_followed() -> None:
+    @block(inner=decides_by_values)
     def outer(m: Any, x: Tensor) -> Tensor:
         return m.inner(x, (x > 0).to(x))
 
-    model = outer()
-    ResidualDropPath(model, 0.5, rate_over_depth="uniform")
-    with pytest.raises(RuntimeError, match="register_block\\(untraceable_with_a_mask, lambda block, add, "):
-        model(torch.randn(4, WIDTH))
+    model, plain = outer(), outer()
+    plain.load_state_dict(model.state_dict())
+    rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform", schedule=(1, 0), scale_by_keep=False)
+    for x in (torch.randn(4, WIDTH), -torch.ones(4, WIDTH), torch.ones(4, WIDTH)):
+        assert rdp.plan.dropped and torch.equal(model(x), x)
+        with rdp.paused():
+            assert torch.equal(model(x), plain(x))
 
 
 def test_scripted_modules_are_trunk() -> None:

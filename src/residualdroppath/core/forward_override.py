@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -26,10 +27,13 @@ class ForwardOverride:
             self.__code__ = self.original.__code__  # pyright: ignore[reportFunctionMemberAccess]  (torch.export reads it)
 
     def install(self) -> None:
+        _INNERMOST.setdefault(self.module, self)
         vars(self.module)["forward"] = self  # `setattr` of wrapped modules writes to what they wrap
 
     def uninstall(self) -> None:
         """Leave the module as it was; what others have wrapped around this forward stays."""
+        if _INNERMOST.get(self.module) is self:
+            del _INNERMOST[self.module]
         if vars(self.module).get("forward") is self:
             if self._was_set_on_instance:
                 vars(self.module)["forward"] = self.original
@@ -51,6 +55,18 @@ class ForwardOverride:
         return getattr, (self.module, "forward")  # loads without this package
 
 
+_INNERMOST: MutableMapping[nn.Module, ForwardOverride] = WeakKeyDictionary()
+
+
+def forward_beneath(module: nn.Module) -> Any:
+    """A forward that somebody else has set on the instance before ours, or where there is none of ours; else None.
+
+    What wraps ours is not meant: it goes on to call it.
+    """
+    innermost = _INNERMOST.get(module)
+    return foreign_forward(module) if innermost is None else _foreign(innermost, module)
+
+
 def own_override(module: nn.Module, kind: type[ForwardOverride]) -> ForwardOverride | None:
     """The override of that kind on the module, under others of ours too."""
     forward = vars(module).get("forward")
@@ -66,7 +82,10 @@ def foreign_forward(module: nn.Module) -> Any:
 
     Copies hold the forward of their class as an attribute, where the module that was copied held one of ours.
     """
-    forward = vars(module).get("forward")
+    return _foreign(vars(module).get("forward"), module)
+
+
+def _foreign(forward: Any, module: nn.Module) -> Any:
     while isinstance(forward, ForwardOverride):
         forward = forward.original if forward._was_set_on_instance else None
     is_class_forward = isinstance(forward, types.MethodType) and forward == types.MethodType(

@@ -17,17 +17,19 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.immutable_collections import immutable_dict, immutable_list
 
-from .discovery.block_branches import branches_for_call, trace_block
+from .discovery.block_branches import branches_for_call, leave_out_unread
 from .discovery.branch_subgraph import ResidualAdd
 from .discovery.found import FoundBranch
 from .discovery.network_walk import discover
 from .discovery.registry import registered_block
+from .forward_override import ForwardOverride
 from .freezing.frozen_norms import has_running_statistics, scratch_buffers
 from .freezing.ownership import TRUNK, Ownership, assign_owners
-from .graph.call_form import form_of, forward_signature
-from .graph.shape_guards import GuardOutcomes, run_under_guards
+from .graph.call_form import form_of
+from .graph.tracing import trace_call
 from .options import Options
 from .planning.plan import Plan
+from .running.traced_calls import random_states_restored
 
 
 @contextmanager
@@ -94,7 +96,7 @@ def _frozen_norms(ownership: Ownership, frozen: set[int], plan: Plan, options: O
             norm.get_buffer(name).copy_(buffer)
 
 
-class _TwinForward:
+class _TwinForward(ForwardOverride):
     def __init__(
         self,
         block: nn.Module,
@@ -104,6 +106,7 @@ class _TwinForward:
         options: Options,
         outputs_read: frozenset[int] | None,
     ):
+        super().__init__(block)
         self.block = block
         self.indices = indices
         self.masks = masks
@@ -117,14 +120,12 @@ class _TwinForward:
         registered = registered_block(self.block)
         if registered is not None:
             return registered.forward(self.block, self.add_by_name, *args, **kwargs)
-        form, values = form_of(forward_signature(self.block), args, kwargs)
-
-        def run(outcomes: GuardOutcomes) -> Any:
-            graph = trace_block(self.block, form, outcomes, self.outputs_read)
-            adds = branches_for_call(graph, self.block, form, self.indices)
-            return _TwinInterpreter(self, graph, adds).run(*values.values())
-
-        return run_under_guards(self.block, (), run)[1]
+        with random_states_restored(self.block):
+            call = trace_call(self.block, args, kwargs)
+        graph = leave_out_unread(call.graph, self.block, self.outputs_read)
+        adds = branches_for_call(graph, self.block, call.form, self.indices)
+        values = form_of(call.form.signature, args, kwargs)[1]
+        return _TwinInterpreter(self, graph, adds).run(*values.values())
 
     def add_by_name(self, name: str, shortcut: Tensor, branch: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         index = self.indices[name]

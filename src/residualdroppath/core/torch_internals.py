@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 # `isinstance` for all dimensions at once: the public classes are one per dimension.
 from torch._C._functorch import is_functorch_wrapped_tensor  # inside `torch.func` transforms nothing else shows it
+from torch.fx import _symbolic_trace
 from torch.nn.modules import module as _module
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
@@ -28,6 +29,18 @@ is_in_functorch_transform = is_functorch_wrapped_tensor
 # Hooks registered for all modules at once can be asked for in no public form.
 HOOKS_FOR_ALL = ("_global_forward_pre_hooks", "_global_forward_hooks", "_global_backward_pre_hooks")
 HOOKS_FOR_ALL += ("_global_backward_hooks",)
+
+# Where a module keeps the hooks of its own.
+HOOKS_OF_MODULE = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def call_instead(module: nn.Module, function: Callable[..., Any] | None) -> None:
+    """From now on `module(...)` calls this function, past all hooks; None: as other modules.
+
+    It is where `module.compile()` puts what it made; hooks for all modules can be passed by in no public form.
+    """
+    vars(module)["_compiled_call_impl"] = function
+
 
 # The public `torch.compiler.disable` imports the compiler at decoration, which takes seconds.
 outside_of_graphs: Callable[[Callable[..., Any]], Callable[..., Any]] = torch._disable_dynamo  # pyright: ignore
@@ -124,3 +137,8 @@ def backward_name(value: Tensor) -> str:
 def is_returned_by_reentrant_checkpoint(value: Tensor) -> bool:
     """Whether the tensor is what a reentrant checkpoint returned."""
     return getattr(value.grad_fn, "_forward_cls", None) is CheckpointFunction
+
+
+def functions_wrapped_for_fx() -> list[tuple[dict[str, Any], str]]:
+    """Functions under `torch.fx.wrap`: the namespace that holds each, and its name. Nothing public lists them."""
+    return [(namespace, name) for (_, name), namespace in _symbolic_trace._wrapped_fns_to_patch.items()]

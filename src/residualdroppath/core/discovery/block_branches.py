@@ -9,10 +9,8 @@ from torch import fx, nn
 
 from ..graph.call_form import CallForm, forward_signature, plainest_form
 from ..graph.node_kinds import is_inplace, is_matrix, node_parameters, upstream
-from ..graph.shape_guards import GuardOutcomes
 from ..graph.tracing import UntraceableError, trace_forward
 from .branch_subgraph import NotResidual, ResidualAdd
-from .registry import registering_call
 from .residual_rule import find_residual_adds
 
 
@@ -95,7 +93,7 @@ def find_block_branches(module: nn.Module, outputs_read: frozenset[int] | None =
     failures: list[UntraceableError] = []
     for form in [plainest, CallForm(signature, (*plainest.values, *optional), others)][: 2 if optional else 1]:
         try:
-            graphs.append(trace_block(module, form, (), outputs_read))
+            graphs.append(trace_block(module, form, outputs_read))
         except UntraceableError as error:
             failures.append(error)
     if not graphs:
@@ -110,13 +108,14 @@ def find_block_branches(module: nn.Module, outputs_read: frozenset[int] | None =
 def trace_block(
     module: nn.Module,
     form: CallForm | None,
-    outcomes: GuardOutcomes,
     outputs_read: frozenset[int] | None,
-    *,
-    in_training: bool = True,
 ) -> fx.Graph:
-    """The graph of a block, which returns None in the place of values that nobody reads."""
-    graph = trace_forward(module, form, outcomes, in_training=in_training)
+    """The graph of a block that no call has shown, which returns None in the place of values that nobody reads."""
+    return leave_out_unread(trace_forward(module, form), module, outputs_read)
+
+
+def leave_out_unread(graph: fx.Graph, module: nn.Module, outputs_read: frozenset[int] | None) -> fx.Graph:
+    """The graph, which from now on returns None in the place of values that nobody reads."""
     if outputs_read is not None:
         (output,) = (node for node in graph.nodes if node.op == "output")
         returned = output.args[0]
@@ -131,12 +130,16 @@ def trace_block(
     return graph
 
 
+class OtherUse(Exception):
+    """A call uses what is a residual branch in other calls, but not as one."""
+
+
 def branches_for_call(
     graph: fx.Graph, module: nn.Module, form: CallForm, known: Collection[str]
 ) -> dict[str, ResidualAdd]:
     """Of the branches `known`, those that one form of a call adds.
 
-    An optional argument may carry the shortcut (timm's DlaBasic). Raises `RuntimeError` where a known
+    An optional argument may carry the shortcut (timm's DlaBasic). Raises `OtherUse` where a known
     branch takes part in a form that cannot be dropped.
     """
     parameters = form.signature.parameters
@@ -145,11 +148,7 @@ def branches_for_call(
     adds = {_known_as(suffix, known): add for suffix, add in named.items()}
     for suffix in known:
         if suffix not in adds and any(node.op in NAMING and node.target == suffix for node in graph.nodes):
-            raise RuntimeError(
-                f"{type(module).__name__}.forward, called with {form.describe()}, uses {suffix} otherwise than as the "
-                f"residual branch that was found. Register its class: `{registering_call(module)}`, with its own "
-                "forward and branches."
-            )
+            raise OtherUse(f"called with {form.describe()}, it uses {suffix} otherwise than as a residual branch")
     return {suffix: add for suffix, add in adds.items() if suffix in known}
 
 

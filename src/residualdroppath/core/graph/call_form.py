@@ -92,7 +92,7 @@ def form_of(signature: inspect.Signature, args: tuple, kwargs: Mapping[str, Any]
             given.update(argument)
         else:
             given[name] = argument
-    values = {name: value for name, value in given.items() if not is_plain(value)}
+    values = {name: value for name, value in given.items() if not is_plain(value) or is_number(value)}
     constants = {name: value for name, value in {**defaults(signature), **given}.items() if name not in values}
     return CallForm(signature, tuple(values), constants), values
 
@@ -111,6 +111,11 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(is_plain(item) for item in value)
     return isinstance(value, PLAIN)
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is a number that a graph takes as an input, guarded where Python reads it."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _element(name: str, place: int) -> str:

@@ -1,32 +1,41 @@
-"""Conditions on shapes and dtypes in a forward: a graph holds for one set of outcomes, which is checked as it runs."""
+"""What Python has decided by in a forward: a graph holds as long as it decides the same, which guards check."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import operator
+from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import fx, nn
+from torch import fx
 
-from .node_kinds import is_metadata
+from .node_kinds import is_metadata, upstream
 
-GuardOutcomes = tuple[bool, ...]  # how the conditions of a forward turned out, in order
+GuardOutcomes = tuple[bool, ...]  # how the conditions of a forward that no call has shown turned out, in order
 MOST_OUTCOMES = 32
+READINGS: dict[str, Callable[[Any], Any]] = {
+    "bool": bool,
+    "int": int,
+    "index": operator.index,
+    "float": float,
+    "len": len,
+    "keys": tuple,
+    "value": lambda value: value,
+    "is_none": lambda value: value is None,
+}
 
 
 class GuardFailed(Exception):
-    """A condition does not turn out as in the graph that is running."""
-
-    def __init__(self, outcomes: GuardOutcomes):
-        super().__init__(f"a condition on a shape or dtype asks for another graph, {outcomes}")
-        self.outcomes = outcomes
+    """A value is not what it was when the graph that runs was made."""
 
 
-def check_guard(condition: Any, before: GuardOutcomes, outcome: bool) -> None:
-    """The node of a graph that stands for `if condition:`, the earlier ones having gone as in `before`."""
-    if bool(condition) != outcome:
-        raise GuardFailed((*before, not outcome))
+def check_guard(value: Any, reading: str, expected: Any) -> None:
+    """The node of a graph that stands for a place where Python reads a value, as `READINGS` says."""
+    if READINGS[reading](value) != expected:
+        raise GuardFailed(f"{reading} of a value is not {expected!r}")
+
+
+def is_guard(node: fx.Node) -> bool:
+    return node.target is check_guard
 
 
 def depends_on_metadata_only(node: fx.Node) -> bool:
@@ -38,40 +47,38 @@ def depends_on_metadata_only(node: fx.Node) -> bool:
     return all(depends_on_metadata_only(source) for source in node.all_input_nodes)
 
 
-def has_conditions(graph: fx.Graph) -> bool:
-    return any(node.target is check_guard for node in graph.nodes)
+def guard_early(graph: fx.Graph) -> None:
+    """Move guards to the front where they read nothing that the forward computes: then they fail before it runs."""
+    anchor = next(node for node in graph.nodes if node.op != "placeholder")
+    order = {node: place for place, node in enumerate(graph.nodes)}
+    moved: set[fx.Node] = set()
+    for guard in [node for node in graph.nodes if is_guard(node)]:
+        needed = upstream(guard)
+        if all(node.op == "placeholder" or node is guard or depends_on_metadata_of_inputs(node) for node in needed):
+            for node in sorted(needed - moved, key=order.__getitem__):
+                if node.op != "placeholder" and node is not anchor:
+                    anchor.prepend(node)
+                elif node is anchor:
+                    anchor = anchor.next
+            moved |= needed
 
 
-def run_under_guards(
-    module: nn.Module, outcomes: GuardOutcomes, run: Callable[[GuardOutcomes], Any]
-) -> tuple[GuardOutcomes, Any]:
-    """Call `run` with one set of outcomes after another, beginning with `outcomes`, until they hold; gives both.
-
-    An attempt that went astray leaves nothing behind in `module` and in the random generators.
-    """
-    for _ in range(MOST_OUTCOMES):
-        try:
-            with _undone_if_astray(module):
-                return outcomes, run(outcomes)
-        except GuardFailed as other:
-            outcomes = other.outcomes
-    raise RuntimeError(f"{type(module).__name__} has conditions on shapes that change from call to call: {outcomes}.")
+def depends_on_metadata_of_inputs(node: fx.Node) -> bool:
+    """Whether a node reads shapes and dtypes of arguments, or arguments that are numbers, and nothing else."""
+    if node.op == "placeholder":
+        return bool(node.meta.get("is_number"))
+    if is_metadata(node):
+        return all(s.op == "placeholder" or depends_on_metadata_of_inputs(s) for s in node.all_input_nodes)
+    if node.op not in ("call_function", "call_method") or not node.all_input_nodes:
+        return False
+    return all(depends_on_metadata_of_inputs(source) for source in node.all_input_nodes)
 
 
-@contextmanager
-def _undone_if_astray(module: nn.Module) -> Iterator[None]:
-    cuda = sorted({tensor.device for tensor in module.parameters() if tensor.is_cuda}, key=str)
-    random_states = torch.get_rng_state(), [torch.cuda.get_rng_state(device) for device in cuda]
-    buffers = [(buffer, buffer.clone()) for name, buffer in module.named_buffers() if name.rpartition(".")[2] in STATES]
-    try:
-        yield
-    except GuardFailed:
-        torch.set_rng_state(random_states[0])
-        for device, state in zip(cuda, random_states[1], strict=True):
-            torch.cuda.set_rng_state(state, device)
-        for buffer, before in buffers:
-            buffer.copy_(before)
-        raise
-
-
-STATES = ("running_mean", "running_var", "num_batches_tracked")
+def late_guards(graph: fx.Graph) -> bool:
+    """Whether guards come after something was computed: a run may then stop half-way."""
+    computed = False
+    for node in graph.nodes:
+        if is_guard(node) and computed:
+            return True
+        computed |= node.op != "placeholder" and not is_guard(node) and not depends_on_metadata_of_inputs(node)
+    return False

@@ -1,133 +1,384 @@
-"""One module's own `forward` as a torch.fx graph; child modules are leaves unless they add what they are given."""
+"""One module's own `forward` as a torch.fx graph; child modules are leaves unless they are inlined.
+
+A trace follows a call: it runs the forward once, with stand-ins for its values, and each operation on the values of
+the call too. Where there is no call, only what Python needs no value for can be followed.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import linecache
 import operator
 import traceback
 import weakref
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+from ..forward_override import forward_beneath
 from ..torch_internals import ReentrantCheckpoint
-from .call_form import CallForm, forward_signature, plainest_form
-from .node_kinds import is_add
-from .shape_guards import MOST_OUTCOMES, GuardOutcomes, check_guard, depends_on_metadata_only
-from .tracing_sandbox import CannotFollow, RecordMakers, grad_and_autocast, tracing_sandbox
+from .call_form import CallForm, form_of, forward_signature, plainest_form
+from .module_copies import ModuleCopies
+from .node_kinds import is_add, is_item, is_metadata
+from .plain_copies import PlainCopies
+from .shape_guards import MOST_OUTCOMES, GuardOutcomes, check_guard, depends_on_metadata_only, guard_early
+from .traced_value import UNKNOWN, CannotFollow, Starred, TracedValue, joined
+from .tracing_sandbox import (
+    RecordMakers,
+    grad_and_autocast,
+    numbers_of_python_kept,
+    random_states_kept,
+    stand_ins_pass_for_values,
+)
+
+IsInlined = Callable[[nn.Module], bool]
+RunChild = Callable[..., Any]
+CONSTANTS = (torch.dtype, torch.device, torch.layout, torch.memory_format)  # C code takes no stand-in for these
 
 
 class UntraceableError(Exception):
     """The forward of a module cannot be written as a graph; the message says why."""
 
 
-def _inplace(function: Any):
-    def record(self: fx.Proxy, other: Any) -> fx.Proxy:
-        return self.tracer.create_proxy("call_function", function, (self, other), {})
-
-    return record
-
-
-class _InplaceProxy(fx.Proxy):
-    # fx falls back from `x += y` to `x = x + y`, which promotes dtypes where the former does not.
-    __iadd__ = _inplace(operator.iadd)
-    __isub__ = _inplace(operator.isub)
-    __imul__ = _inplace(operator.imul)
-    __itruediv__ = _inplace(operator.itruediv)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        if isinstance(key, int):
-            raise CannotFollow("it assigns to an element of a list, which a graph cannot follow")
-        self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
-
-
 class _Tracer(fx.Tracer):
-    proxy_buffer_attributes = True  # else `self.num_batches_tracked.add_(1)` would count while tracing
-
-    def __init__(self, form: CallForm, outcomes: GuardOutcomes):
+    def __init__(self, module: nn.Module, outcomes: GuardOutcomes, inlines: IsInlined, *, in_training: bool):
         super().__init__()
-        self.form = form
+        self.root = module
+        self.graph = fx.Graph()
+        self.tensor_attrs = {}
         self.outcomes = outcomes
+        self.inlines = inlines
         self.taken: list[bool] = []
         self.modes = grad_and_autocast()
+        self.copies = ModuleCopies(self.tensor_at, self.call_child, in_training=in_training)
+        self.run_child: RunChild | None = None  # in a call that is followed
+        self.may_guess = True  # where none is: what children return
+        self.guesses = False
+        self.is_running = False
+        self._inside: dict[str, tuple[str, type]] = {}  # paths of children that are inlined
+        self._tensors: dict[str, TracedValue] = {}
+        self._guarded: set[tuple[fx.Node, str]] = set()
 
-    def create_node(self, kind: str, target: Any, args: Any, kwargs: Any, *further: Any, **options: Any) -> fx.Node:
+    # Values
+
+    def tensor_at(self, path: str, tensor: torch.Tensor) -> TracedValue:
+        if path not in self._tensors:
+            value = tensor.detach() if isinstance(tensor, nn.Parameter) or self.run_child is None else tensor.clone()
+            self._tensors[path] = TracedValue(self.create_node("get_attr", path, (), {}), self, value)
+        return self._tensors[path]
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, *_: Any) -> Any:
+        node = self.create_node(kind, target, self.create_arg(args), self.create_arg(kwargs), name)
+        return self.standing_for(node, self._run(kind, target, args, kwargs))
+
+    def standing_for(self, node: fx.Node, value: Any) -> Any:
+        if value is None or isinstance(value, CONSTANTS):
+            if value is not None or node.op == "call_module":
+                self._check(node, *(("is_none", True) if value is None else ("value", value)))
+            return value
+        return TracedValue(node, self, value)
+
+    def _run(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
+        given: list[Any] = []
+        values = _map((args, kwargs), lambda v: _value_of(v, given))
+        if any(value is UNKNOWN for value in given) or (self.run_child is None and not given):
+            return UNKNOWN
+        with self._running():
+            if kind == "call_method":
+                (first, *others), named = values
+                return getattr(first, target)(*others, **named)
+            return target(*values[0], **values[1])
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        before, self.is_running = self.is_running, True
+        try:
+            yield
+        finally:
+            self.is_running = before
+
+    def call_child(self, child: nn.Module, copy: nn.Module, path: str, args: Any, kwargs: Any) -> Any:
+        if self.inlines(child):
+            self._inside[path] = path, type(child)
+            try:
+                return type(child).forward(copy, *args, **kwargs)
+            finally:
+                del self._inside[path]
+        node = self.create_node("call_module", path, self.create_arg(args), self.create_arg(kwargs))
+        if self.run_child is None:
+            node.meta["returned"] = True
+            return TracedValue(node, self)
+        given: list[Any] = []
+        values = _map((args, kwargs), lambda v: _value_of(v, given))
+        if any(value is UNKNOWN for value in given):
+            return TracedValue(node, self)
+        with self._running():
+            return self.standing_for(node, self.run_child(child, *values[0], **values[1]))
+
+    # What Python reads
+
+    def to_bool(self, obj: Any) -> bool:
+        if obj.value is not UNKNOWN:
+            return self.guard(obj, "bool")
+        if not depends_on_metadata_only(obj.node):
+            raise CannotFollow("it decides by values that only a call shows; pass `example=`")
+        self.guesses = True
+        place = len(self.taken)
+        outcome = self.outcomes[place] if place < len(self.outcomes) else True
+        self._check(obj.node, "bool", outcome)
+        self.taken.append(outcome)
+        return outcome
+
+    def is_tensor(self, obj: TracedValue) -> bool:
+        """Whether an unknown value is taken for a tensor."""
+        if depends_on_metadata_only(obj.node):
+            return False
+        if obj.node.op == "call_module" or is_item(obj.node):
+            if not self.may_guess:
+                raise CannotFollow("it looks at the type of what a child returned, which only a call shows")
+            self.guesses = True
+        return True
+
+    def guard(self, obj: Any, reading: str) -> Any:
+        read = READ_BY_PYTHON[reading](obj.value)
+        self._check(obj.node, reading, read)
+        return read
+
+    def _check(self, node: fx.Node, reading: str, expected: Any) -> None:
+        if node.op == "get_attr" or (node, reading) in self._guarded:
+            return
+        if is_metadata(node) and node.all_input_nodes[0].op == "get_attr":
+            return  # of a parameter of the module: the graph is made anew where that changes
+        self._guarded.add((node, reading))
+        self.create_node("call_function", check_guard, (node, reading, expected), {})
+
+    # Nodes
+
+    def create_node(self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, *_: Any) -> fx.Node:
         if grad_and_autocast() != self.modes:
             raise CannotFollow("it switches gradients or autocast for a part of itself, which a graph would not do")
         if kwargs and (target is torch.add or (kind == "call_method" and target in ("add", "add_"))):
             given = {**dict(zip(("input", "other"), args, strict=False)), **kwargs}
             if (alpha := given.pop("alpha", None)) is not None:
-                scaled = super().create_node("call_function", operator.mul, (given["other"], alpha), {})
-                given["other"] = scaled
+                given["other"] = self.create_node("call_function", operator.mul, (given["other"], alpha), {})
             if set(given) == {"input", "other"}:
                 args, kwargs = (given["input"], given["other"]), {}
-        return super().create_node(kind, target, args, kwargs, *further, **options)
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return not adds_its_inputs(m)
-
-    def create_args_for_root(self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None) -> Any:
-        placeholders = {name: self.create_proxy("placeholder", name, (), {}) for name in self.form.values}
-        args, kwargs = self.form.arguments(placeholders)
-        return (lambda module: root_fn(module, *args, **kwargs)), [self.root]
+        node = self.graph.create_node(kind, target, args, kwargs, name)
+        if self._inside:
+            node.meta["nn_module_stack"] = dict(self._inside)
+        return node
 
     def create_arg(self, a: Any) -> Any:
-        if isinstance(a, fx.Proxy):
+        if issubclass(type(a), fx.Proxy):
             return a.node
-        if isinstance(a, torch.Tensor) and not isinstance(a, nn.Parameter) and not self._is_own(a):
+        if isinstance(a, tuple) and any(type(item) is Starred for item in a):
+            return self.create_arg(joined(a))
+        if isinstance(a, torch.Tensor):
             # fx would keep what was made while tracing, as an attribute of the module.
             raise CannotFollow("it makes a tensor of its own, which tracing would turn into a constant")
+        if isinstance(a, nn.Module):
+            raise CannotFollow("it hands a module on as a value")
         if dataclasses.is_dataclass(a) and isinstance(a, dict):  # Hugging Face's outputs; fx would return a bare dict
             fields = {field.name: self.create_arg(getattr(a, field.name)) for field in dataclasses.fields(a)}
             return self.create_node("call_function", type(a), (), fields)
-        return super().create_arg(a)
+        try:
+            return super().create_arg(a)
+        except NotImplementedError as error:
+            raise CannotFollow(f"it works with a {type(a).__name__}, which a graph cannot hold") from error
 
-    def _is_own(self, tensor: torch.Tensor) -> bool:
-        return any(tensor is own for own in [*self.root.buffers(), *self.tensor_attrs])
 
-    def to_bool(self, obj: fx.Proxy) -> bool:
-        if not depends_on_metadata_only(obj.node):
-            return super().to_bool(obj)
-        before = tuple(self.taken)
-        outcome = self.outcomes[len(before)] if len(before) < len(self.outcomes) else True
-        self.create_proxy("call_function", check_guard, (obj, before, outcome), {})
-        self.taken.append(outcome)
-        return outcome
+READ_BY_PYTHON: dict[str, Callable[[Any], Any]] = {
+    "bool": bool, "int": int, "index": operator.index, "float": float, "len": len, "keys": tuple,
+    "value": lambda value: value,
+}  # fmt: skip
 
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _InplaceProxy(node, self)
+
+@dataclass(frozen=True)
+class TracedCall:
+    """The graph of a call, the form of the call, and what it returned.
+
+    Where no call is known, `returned` is `UNKNOWN`, and `guesses` whether something was taken to be as it usually is.
+    """
+
+    graph: fx.Graph
+    form: CallForm
+    returned: Any = UNKNOWN
+    guesses: bool = False
 
 
 def trace_forward(
-    module: nn.Module, form: CallForm | None = None, outcomes: GuardOutcomes = (), *, in_training: bool = True
+    module: nn.Module,
+    form: CallForm | None = None,
+    *,
+    in_training: bool = True,
+    inlines: IsInlined | None = None,
 ) -> fx.Graph:
-    """The graph of `module`'s own forward, called as `form` says: in training mode, or in the mode it is in.
+    """The graph of `trace_unknown`."""
+    return trace_unknown(module, form, in_training=in_training, inlines=inlines).graph
 
-    By default that is with required arguments alone, so `if mask is None:` takes its usual side. Where
-    shapes or dtypes decide, the first conditions turn out as in `outcomes`, further ones so that tracing gets through.
-    Raises `UntraceableError` where the forward depends on values that only running it can tell.
+
+def trace_unknown(
+    module: nn.Module,
+    form: CallForm | None = None,
+    numbers: Mapping[str, Any] | None = None,
+    *,
+    may_guess: bool = True,
+    in_training: bool = True,
+    inlines: IsInlined | None = None,
+) -> TracedCall:
+    """The graph of `module`'s own forward where no call is known: in training mode, or in the mode it is in.
+
+    By default that is with required arguments alone, so `if mask is None:` takes its usual side; of `numbers` the
+    values are known. Conditions on shapes and dtypes turn out so that tracing gets through, true if they can.
+    Raises `UntraceableError` where the forward depends on what only a call shows.
     """
     form = form or plainest_form(forward_signature(module))
+    values = {**dict.fromkeys(form.values, UNKNOWN), **(numbers or {})}
+    outcomes: GuardOutcomes = ()
+    if (foreign := forward_beneath(module)) is not None:
+        raise UntraceableError(f"somebody has set a forward on it ({_title(foreign)}), which a graph would leave out")
+    with _errors_of_the_forward(), random_states_kept(), stand_ins_pass_for_values(module):
+        for _ in range(MOST_OUTCOMES):
+            tracer = _Tracer(module, outcomes, inlines or adds_its_inputs, in_training=in_training)
+            tracer.may_guess = may_guess
+            try:
+                return TracedCall(_trace(tracer, form, values)[0], form, guesses=tracer.guesses)
+            except Exception as error:  # such as `if x.shape[0] % 2: raise ...`: turn at the last condition
+                if _is_our_own(error):
+                    raise
+                taken = tracer.taken
+                while taken and not taken[-1]:
+                    taken.pop()
+                if not taken:
+                    raise
+                outcomes = (*taken[:-1], False)
+        raise CannotFollow(f"it has more conditions on shapes than can be tried ({MOST_OUTCOMES})")
+
+
+def trace_call(
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    run_child: RunChild | None = None,
+    in_training: bool = True,
+    inlines: IsInlined | None = None,
+) -> TracedCall:
+    """The graph of `module`'s own forward as this call runs it, with guards on what it decided by.
+
+    Children run, each by `run_child(child, *args, **kwargs)`, by default plain copies of them, so that nothing in the
+    module shows it; random states are the caller's to restore. Raises `UntraceableError` where a graph cannot do what the forward does.
+    """
+    form, values = form_of(forward_signature(module), args, kwargs)
+    with _errors_of_the_forward(), _call_followed(module):
+        tracer = _Tracer(module, (), inlines or adds_its_inputs, in_training=in_training)
+        tracer.run_child = run_child or PlainCopies().run
+        graph, returned = _trace(tracer, form, {name: detached(value) for name, value in values.items()})
+    return TracedCall(graph, form, returned)
+
+
+@contextmanager
+def _call_followed(module: nn.Module) -> Iterator[None]:
+    with torch.enable_grad(), numbers_of_python_kept(), stand_ins_pass_for_values(module):
+        yield
+
+
+def detached(value: Any) -> Any:
+    """Copies of tensors, in lists, tuples and dicts too, without their graph: the forward may write to them."""
+    return _map(value, lambda v: v.detach().clone() if isinstance(v, torch.Tensor) else v)
+
+
+def _trace(tracer: _Tracer, form: CallForm, values: Mapping[str, Any]) -> tuple[fx.Graph, Any]:
+    module = tracer.root
+    inputs = {}
+    for name in form.values:
+        node = tracer.create_node("placeholder", name, (), {})
+        node.meta["is_number"] = isinstance(values[name], (int, float))
+        inputs[name] = TracedValue(node, tracer, values[name])
+    args, kwargs = form.arguments(inputs)
+    with RecordMakers(tracer):
+        returned = type(module).forward(tracer.copies.of(module), *args, **kwargs)
+    if changed := tracer.copies.changed():
+        raise CannotFollow(f"it sets {', '.join(changed)} of a module, which a graph would not do")
+    tracer.create_node("output", "output", (tracer.create_arg(returned),), {})
+    graph = tracer.graph
+    _erase_unused(graph)
+    guard_early(graph)
+    graph.lint()
+    return graph, _map(returned, lambda value: _value_of(value, []))
+
+
+def _value_of(value: Any, given: list[Any]) -> Any:
+    if not issubclass(type(value), fx.Proxy):
+        if type(value) is Starred:
+            given.append(UNKNOWN)
+        return value
+    given.append(value.value)
+    return value.value
+
+
+def _map(value: Any, function: Callable[[Any], Any]) -> Any:
+    """The function of all that lists, tuples, dicts and slices hold; other values as one."""
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return kind(_map(item, function) for item in value)
+    if kind is dict:
+        return {key: _map(item, function) for key, item in value.items()}
+    if kind is slice:
+        return slice(*(_map(item, function) for item in (value.start, value.stop, value.step)))
+    if isinstance(value, tuple) and hasattr(kind, "_fields"):
+        return kind(*(_map(item, function) for item in value))
+    if dataclasses.is_dataclass(kind) and issubclass(kind, dict):
+        return kind(**{field.name: _map(getattr(value, field.name), function) for field in dataclasses.fields(kind)})
+    return function(value)
+
+
+@contextmanager
+def _errors_of_the_forward() -> Iterator[None]:
+    """Whatever a forward raises on stand-ins is an `UntraceableError`, with our reason and the line."""
     try:
-        with tracing_sandbox(module, in_training=in_training):
-            graph = _trace_under_guards(module, form, outcomes)
-        _erase_unused_items(graph)
-        graph.lint()
-    except Exception as error:  # tracing runs foreign code on proxies, and so raises anything
-        if _came_through_reentrant_checkpoint(error):
-            error = CannotFollow("it is checkpointed by the reentrant kind; use `checkpoint(..., use_reentrant=False)`")
-        if _is_our_own(error):
+        yield
+    except Exception as error:  # tracing runs foreign code on stand-ins, and so raises anything
+        if isinstance(error, UntraceableError):
             raise
-        kind = "" if isinstance(error, CannotFollow) else f"{type(error).__name__}: "
-        raise UntraceableError(f"{kind}{str(error).splitlines()[0] if str(error) else ''}") from error
-    return graph
+        if _came_through_reentrant_checkpoint(error):
+            reason = "it is checkpointed by the reentrant kind; use `checkpoint(..., use_reentrant=False)`"
+        elif _is_our_own(error):
+            raise
+        elif isinstance(error, CannotFollow):
+            reason = str(error)
+        else:
+            first = str(error).splitlines()[0] if str(error) else ""
+            reason = f"it raises {type(error).__name__} while it is traced{': ' if first else ''}{first}"
+        raise UntraceableError(f"{reason}{_line_of(error)}") from error
+
+
+def _title(function: Any) -> str:
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
+def _line_of(error: BaseException) -> str:
+    """Where in foreign code an error came from: the file, the line, its text."""
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        name = frame.f_globals.get("__name__", "")
+        if name.split(".")[0] not in ("torch", "residualdroppath", "contextlib"):
+            file = frame.f_code.co_filename
+            text = linecache.getline(file, line).strip()
+            place = f" ({file.replace(chr(92), '/').rpartition('/')[2]}, line {line}{f': `{text}`' if text else ''})"
+    return place
 
 
 def _came_through_reentrant_checkpoint(error: Exception) -> bool:
     frames = traceback.walk_tb(error.__traceback__)
     return any(frame.f_code is ReentrantCheckpoint.forward.__code__ for frame, _ in frames)
+
+
+FOR_THE_FORWARD = ("_run", "call_child", "__getattr__", "__hash__", "__torch_function__", "guard", "_trace", "forward")
 
 
 def _is_our_own(error: Exception) -> bool:
@@ -136,34 +387,21 @@ def _is_our_own(error: Exception) -> bool:
         return False
     *_, (last, _) = traceback.walk_tb(error.__traceback__)
     here = last.f_globals.get("__name__", "").startswith("residualdroppath.core.")
-    return here and last.f_code.co_name not in ("isinstance_", "__torch_function__")  # called by the forward
+    return here and last.f_code.co_name not in FOR_THE_FORWARD
 
 
-def _trace_under_guards(module: nn.Module, form: CallForm, given: GuardOutcomes) -> fx.Graph:
-    """Trace on; where that ends in an error (`if x.shape[0] % 2: raise ...`), turn at the last condition."""
-    outcomes = given
-    for _ in range(MOST_OUTCOMES):
-        tracer = _Tracer(form, outcomes)
-        try:
-            with RecordMakers(tracer):
-                return tracer.trace(module)
-        except Exception as error:
-            if _is_our_own(error):
-                raise
-            taken = tracer.taken
-            while len(taken) > len(given) and not taken[-1]:
-                taken.pop()
-            if len(taken) <= len(given):
-                raise
-            outcomes = (*taken[:-1], False)
-    raise CannotFollow(f"it has more conditions on shapes than can be tried ({MOST_OUTCOMES})")
+def _erase_unused(graph: fx.Graph) -> None:
+    """Erase what unpacking left unused, lest it count as a use, and tensors that were looked up only.
 
-
-def _erase_unused_items(graph: fx.Graph) -> None:
-    """Erase what unpacking a shape left unused, lest it count as a use."""
+    An item of which an item was taken stays, though nobody uses that: Python takes it, so the value must be there.
+    """
+    read: set[fx.Node] = set()
     for node in reversed(graph.nodes):
-        if not node.users and node.op == "call_function" and node.target in (operator.getitem, getattr):
-            graph.erase_node(node)
+        if not node.users and node not in read:
+            is_item = node.op == "call_function" and node.target in (operator.getitem, getattr)
+            if is_item or node.op == "get_attr":
+                read.update(source for source in node.all_input_nodes if source.target is operator.getitem)
+                graph.erase_node(node)
 
 
 def inlined_children(module: nn.Module) -> list[nn.Module]:
@@ -177,7 +415,7 @@ def adds_its_inputs(module: nn.Module) -> bool:
 
     Then the residual add is its caller's, whose graph takes this forward in.
     """
-    if isinstance(module, torch.jit.ScriptModule):
+    if isinstance(module, torch.jit.ScriptModule) or forward_beneath(module) is not None:
         return False
     forward = type(module).forward
     if module not in _ADDS_ITS_INPUTS or _ADDS_ITS_INPUTS[module][0] is not forward:

@@ -1,123 +1,193 @@
-"""What keeps tracing without side effects: it runs a module's forward, with values that are none."""
+"""What keeps tracing without side effects: it runs a module's forward, with stand-ins for its values."""
 
 from __future__ import annotations
 
+import functools
 import inspect
+import math
 import random
-from collections.abc import Iterator
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ..torch_internals import own_buffers, own_children, own_parameters
-from .shape_guards import depends_on_metadata_only
-
-
-class CannotFollow(Exception):
-    """Something in a forward that tracing recognises and refuses."""
+from ..torch_internals import functions_wrapped_for_fx
+from .traced_value import UNKNOWN, CannotFollow, is_stand_in
 
 
 @contextmanager
-def tracing_sandbox(module: nn.Module, *, in_training: bool) -> Iterator[None]:
-    """Trace the forward of `module` inside: modes, attributes and random states are as before at the end.
-
-    Raises `CannotFollow` where the forward has set attributes or drawn random numbers.
-    """
-    random_states = torch.random.get_rng_state(), random.getstate()
+def random_states_kept() -> Iterator[None]:
+    """Random states are as before at the end. Raises `CannotFollow` where they were used."""
+    before = torch.random.get_rng_state()
     try:
-        with _attributes_unchanged(module), _values_pass_for_tensors(module), _in_training_mode(module, in_training):
+        with numbers_of_python_kept():
             yield
-        if not torch.equal(random_states[0], torch.random.get_rng_state()) or random_states[1] != random.getstate():
-            raise CannotFollow("it draws random numbers, which tracing would turn into constants")
+        if not torch.equal(before, torch.random.get_rng_state()):
+            raise CannotFollow(DRAWS)
     finally:
-        torch.random.set_rng_state(random_states[0])
-        random.setstate(random_states[1])
+        torch.random.set_rng_state(before)
 
 
 @contextmanager
-def _values_pass_for_tensors(module: nn.Module) -> Iterator[None]:
-    """`isinstance(x, torch.Tensor)` in a forward is true of what stands for its values while tracing."""
-
-    def isinstance_(value: Any, kinds: Any) -> bool:
-        if isinstance(value, fx.Proxy) and not depends_on_metadata_only(value.node):
-            value = _A_TENSOR
-        return isinstance(value, kinds)
-
-    members = (member for member in module.modules() if not isinstance(member, torch.jit.ScriptModule))
-    forwards = (inspect.unwrap(type(member).forward) for member in members)
-    spaces = [space for forward in forwards if (space := getattr(forward, "__globals__", None)) is not None]
-    own = [space for space in {id(s): s for s in spaces}.values() if "isinstance" not in space]
-    own = [space for space in own if str(space.get("__name__")).split(".")[0] not in ("torch", "residualdroppath")]
-    for space in own:
-        space["isinstance"] = isinstance_
+def numbers_of_python_kept() -> Iterator[None]:
+    """As `random_states_kept`, of Python's own generator: what it draws is a constant of a graph."""
+    before = random.getstate()
     try:
         yield
+        if before != random.getstate():
+            raise CannotFollow(DRAWS)
     finally:
-        for space in own:
-            del space["isinstance"]
+        random.setstate(before)
 
 
-_A_TENSOR = torch.empty(0)
-
-
-@contextmanager
-def _attributes_unchanged(module: nn.Module) -> Iterator[None]:
-    """Tracing runs the forward: what it sets on modules is put back, and is an error, for a graph would not set it."""
-    members = [member for member in module.modules() if not isinstance(member, torch.jit.ScriptModule)]
-    namespaces: list[dict[str, Any]] = [
-        own for m in members for own in (vars(m), own_buffers(m), own_parameters(m), own_children(m))
-    ]
-    before = [(own, dict(own)) for own in namespaces]
-    try:
-        yield
-    finally:
-        changed = [
-            name
-            for own, values in before
-            for name in {*own, *values}
-            if own.get(name, before) is not values.get(name, before)
-        ]
-        for own, values in before if changed else []:
-            own.clear()
-            own.update(values)
-    if changed:
-        raise CannotFollow(f"it sets {', '.join(sorted(set(changed)))} of a module, which a graph would not do")
-
-
-@contextmanager
-def _in_training_mode(module: nn.Module, in_training: bool) -> Iterator[None]:
-    """A child in evaluation inside of a module in training stays so."""
-    modes = {member: member.training for member in module.modules()} if in_training and not module.training else {}
-    try:
-        for member in modes:
-            member.training = True
-        yield
-    finally:
-        for member, mode in modes.items():
-            member.training = mode
+DRAWS = "it draws random numbers, which tracing would turn into constants"
 
 
 class RecordMakers(TorchFunctionMode):
-    """Records `torch.arange(3)` and its like, which would run while tracing and leave a constant."""
+    """Records `torch.arange(3)` and its like, which take no value of the forward and would leave a constant."""
 
-    def __init__(self, tracer: fx.Tracer):
+    def __init__(self, tracer: Any):
         super().__init__()
         self.tracer = tracer
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in MAKERS:
+        if func in MAKERS and not self.tracer.is_running:
             return self.tracer.create_proxy("call_function", func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
 
 
 MAKERS = (torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.zeros, torch.tensor)
-MAKERS += (torch.rand, torch.randint, torch.randn, torch.randperm)
+MAKERS += (torch.rand, torch.randint, torch.randn, torch.randperm, torch.normal, torch.logspace, torch.as_tensor)
+MAKERS += (torch.tril_indices, torch.triu_indices, torch.hann_window, torch.hamming_window)
 
 
 def grad_and_autocast() -> tuple:
+    """What of the state of PyTorch a graph would not restore."""
     nesting = torch.autocast_increment_nesting()
     torch.autocast_decrement_nesting()
     return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), nesting
+
+
+_lock = threading.RLock()
+_num_tracing = 0
+_replaced: list[tuple[MutableMapping[str, Any], str, Any]] = []
+
+
+@contextmanager
+def stand_ins_pass_for_values(module: nn.Module) -> Iterator[None]:
+    """In the code of the forwards below `module`, `isinstance` is true of stand-ins as it is of their values.
+
+    Functions under `torch.fx.wrap` are recorded as one node where they get stand-ins of what no call has shown. Names
+    are replaced in the modules that define this code while something is traced, in any thread: wherever they get real
+    values they do what they did.
+    """
+    global _num_tracing
+    with _lock:
+        if _num_tracing == 0:
+            for namespace, name in functions_wrapped_for_fx():
+                if (function := namespace.get(name)) is not None:
+                    _replace(namespace, name, _recorded(function, _is_unknown))
+            _replace(torch.__dict__, "is_tensor", lambda value: isinstance_(value, torch.Tensor))
+            for name, function in list(vars(math).items()):
+                if callable(function):
+                    _replace(math.__dict__, name, _recorded(function, is_stand_in))
+        _num_tracing += 1
+        for namespace in _namespaces_of(module):
+            if "isinstance" not in namespace:
+                _replace(namespace, "isinstance", isinstance_)
+            if "len" not in namespace:
+                _replace(namespace, "len", _recorded(len, _is_unknown))
+    try:
+        yield
+    finally:
+        with _lock:
+            _num_tracing -= 1
+            while _num_tracing == 0 and _replaced:
+                namespace, name, function = _replaced.pop()
+                if function is None:
+                    del namespace[name]
+                else:
+                    namespace[name] = function
+
+
+def _replace(namespace: MutableMapping[str, Any], name: str, replacement: Callable[..., Any]) -> None:
+    _replaced.append((namespace, name, namespace.get(name)))
+    namespace[name] = replacement
+
+
+def isinstance_(value: Any, kinds: Any) -> bool:
+    if is_stand_in(value):
+        if value.value is not UNKNOWN:
+            return isinstance(value.value, kinds)
+        if value.tracer.is_tensor(value):
+            return isinstance(_A_TENSOR, kinds)
+    return isinstance(value, kinds)
+
+
+_A_TENSOR = torch.empty(0)
+
+
+def _namespaces_of(module: nn.Module) -> list[dict[str, Any]]:
+    classes = {type(m) for m in module.modules() if not isinstance(m, torch.jit.ScriptModule)}
+    found = {id(space): space for each in classes for space in _namespaces_of_class(each)}
+    return list(found.values())
+
+
+@functools.lru_cache(maxsize=4096)
+def _namespaces_of_class(module_class: type[nn.Module]) -> tuple[dict[str, Any], ...]:
+    """The namespaces of its forward, and of functions that these and theirs import."""
+    found: dict[int, dict[str, Any]] = {}
+    functions: list[Any] = [inspect.unwrap(base.forward) for base in module_class.__mro__ if "forward" in vars(base)]
+    for _ in range(3):
+        spaces = [
+            space for function in functions if (space := _foreign(function)) is not None and id(space) not in found
+        ]
+        new = {id(space): space for space in spaces}
+        found |= new
+        functions = [
+            value for space in new.values() for value in space.values() if isinstance(value, types.FunctionType)
+        ]
+    return tuple(found.values())
+
+
+NOT_PATCHED = {*sys.stdlib_module_names, "torch", "residualdroppath", "numpy", "torchvision", "pytest", "_pytest"}
+
+
+def _foreign(function: Any) -> dict[str, Any] | None:
+    space = getattr(inspect.unwrap(function), "__globals__", None)
+    if space is None or str(space.get("__name__")).split(".")[0] in NOT_PATCHED:
+        return None
+    return space
+
+
+def _recorded(function: Callable[..., Any], wanted: Callable[[Any], bool]) -> Callable[..., Any]:
+    """The function, as one node where it gets stand-ins that are `wanted`."""
+
+    @functools.wraps(function)
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        found = next(filter(wanted, _flat((args, kwargs))), None)
+        if found is None:
+            return function(*args, **kwargs)
+        return found.tracer.create_proxy("call_function", function, args, kwargs)
+
+    return recorded
+
+
+def _is_unknown(value: Any) -> bool:
+    return is_stand_in(value) and value.value is UNKNOWN
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _flat(item)
+    elif isinstance(value, dict):
+        yield from _flat(list(value.values()))
+    else:
+        yield value

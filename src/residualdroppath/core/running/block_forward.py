@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..discovery.block_branches import branches_for_call, trace_block
-from ..discovery.registry import registered_block, registering_call
+from ..discovery.block_branches import OtherUse, branches_for_call, leave_out_unread
+from ..discovery.registry import registered_block
 from ..forward_override import ForwardOverride, own_override
-from ..graph.call_form import CallForm, form_of, forward_signature, is_plain
-from ..graph.shape_guards import GuardOutcomes, has_conditions, run_under_guards
-from ..graph.tracing import UntraceableError, inlined_children
+from ..graph.call_form import form_of, forward_signature, is_number, is_plain
+from ..graph.shape_guards import late_guards
+from ..graph.traced_value import UNKNOWN
+from ..graph.tracing import TracedCall, UntraceableError, inlined_children, trace_call, trace_unknown
 from ..torch_internals import is_exporting, noticing_checkpoints, outside_of_graphs, own_children
 from .actions import run_without_graph
 from .add_point import AddPoint, BranchState
 from .reentrant_checkpoints import run_unless_reentrant
 from .rewrite import rewrite
+from .traced_calls import NOT_FOLLOWED, Rewritten, TracedCalls
 
 
 class BlockForward(ForwardOverride):
@@ -41,8 +44,8 @@ class BlockForward(ForwardOverride):
         self.outputs_read = outputs_read
         self.registered = registered_block(block)  # as when its branches were found, whatever is registered later
         self._signature = forward_signature(block)
-        self._rewritten: dict[tuple, Rewritten] = {}
-        self._outcomes: dict[tuple, GuardOutcomes] = {}  # by form of the call, the one that was right last time
+        self._calls = TracedCalls(block)
+        self.not_followed: dict[str, None] = {}  # why calls run by the block's own forward, in order
         self._attributes = _plain_attributes(block)
         self.compile_options: dict[str, Any] | None = None
         self.paused = False
@@ -70,7 +73,7 @@ class BlockForward(ForwardOverride):
     def compile(self, options: dict[str, Any]) -> None:
         """From now on compile branches, and have the states run them in every training iteration."""
         self.compile_options = options
-        self._rewritten.clear()
+        self._calls.clear()
 
     def _act(self, *args: Any, **kwargs: Any) -> Any:
         acting = any(state.action is not None for state in self.states.values())
@@ -78,13 +81,12 @@ class BlockForward(ForwardOverride):
             return self.original(*args, **kwargs)
         if self.registered is not None:
             return self.registered.forward(self.module, self._add_by_name, *args, **kwargs)
+        if self._attributes != (attributes := _plain_attributes(self.module)):
+            self._attributes = attributes  # tracing has written them into the graph
+            self._calls.clear()
         form, values = form_of(self._signature, args, kwargs)
-        outcomes = self._outcomes.get(key := form.key, ())
-        if not (rewritten := self._rewritten_for(form, outcomes)).has_conditions:
-            return rewritten.forward(self.module, **values)
-        run = lambda outcomes: self._rewritten_for(form, outcomes).forward(self.module, **values)  # noqa: E731
-        self._outcomes[key], result = run_under_guards(self.module, outcomes, run)
-        return result
+        result = self._calls.run(form, values, lambda follow: self._rewrite(args, kwargs, follow))
+        return self.original(*args, **kwargs) if result is NOT_FOLLOWED else result
 
     def _add_by_name(self, name: str, shortcut: Tensor, branch: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         if name not in self.states:
@@ -94,27 +96,19 @@ class BlockForward(ForwardOverride):
             )
         return AddPoint(self.states[name], branch, lambda s, b: s + b, copies=True)(shortcut, *inputs)
 
-    def _rewritten_for(self, form: CallForm, outcomes: GuardOutcomes) -> Rewritten:
-        if self._attributes != (attributes := _plain_attributes(self.module)):
-            self._attributes = attributes  # tracing has written them into the graph
-            self._rewritten.clear()
-        if (key := (form.key, outcomes)) not in self._rewritten:
-            self._rewritten[key] = self._rewrite(form, outcomes)
-        return self._rewritten[key]
-
-    def _rewrite(self, form: CallForm, outcomes: GuardOutcomes) -> Rewritten:
+    def _rewrite(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], follow: bool) -> Rewritten | None:
+        """The forward that serves calls like this one, traced by it or at first without; None: the block's own."""
         noticed: list[None] = []
         try:
             with noticing_checkpoints(lambda: noticed.append(None)):
-                graph = trace_block(self.module, form, outcomes, self.outputs_read, in_training=self.module.training)
-        except UntraceableError as error:
-            raise RuntimeError(
-                f"{type(self.module).__name__}.forward, called with {form.describe()}, cannot be traced ({error}), "
-                f"unlike the call in which its branches were found. Register its class: "
-                f"`{registering_call(self.module)}`, with its own forward and branches."
-            ) from error
-        conditions = has_conditions(graph)
-        adds = branches_for_call(graph, self.module, form, self.states)
+                call = self._trace(args, kwargs, follow)
+            graph = leave_out_unread(call.graph, self.module, self.outputs_read)
+            adds = branches_for_call(graph, self.module, call.form, self.states)
+        except (UntraceableError, OtherUse) as error:
+            self._run_as_it_is(str(error))
+            return None
+        may_stop = late_guards(graph)
+        is_checked = call.returned is not UNKNOWN
         forward = rewrite(
             graph,
             self.module,
@@ -125,20 +119,32 @@ class BlockForward(ForwardOverride):
         )
         if noticed:  # in the block's own forward; now all of it is recomputed
             forward = functools.partial(checkpoint, forward, use_reentrant=False)
-        return Rewritten(forward, conditions)
+        return Rewritten(forward, may_stop, is_checked)
+
+    def _trace(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], follow: bool) -> TracedCall:
+        """Without running the block where that needs no guess; what children return is checked at the first run."""
+        in_training = self.module.training
+        form, values = form_of(self._signature, args, kwargs)
+        numbers = {name: value for name, value in values.items() if is_number(value)}
+        if not follow and all(name in numbers or isinstance(value, Tensor) for name, value in values.items()):
+            with contextlib.suppress(UntraceableError):
+                return trace_unknown(self.module, form, numbers, may_guess=False, in_training=in_training)
+        return trace_call(self.module, args, kwargs, in_training=in_training)
+
+    def _run_as_it_is(self, reason: str) -> None:
+        if reason not in self.not_followed:
+            self.not_followed[reason] = None
+            names = ", ".join(state.name for state in self.states.values())
+            warnings.warn(
+                f"{type(self.module).__name__} with the residual branches {names} was called in a form that cannot be "
+                f"followed: {reason}. Such calls run the block as it is, nothing is dropped there.",
+                stacklevel=2,
+            )
 
 
 @outside_of_graphs
 def _call_outside_of_graphs(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return function(*args, **kwargs)
-
-
-@dataclass(frozen=True)
-class Rewritten:
-    """A block's forward with states in the place of its residual adds."""
-
-    forward: Callable[..., Any]
-    has_conditions: bool
 
 
 def _plain_attributes(block: nn.Module) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from ..discovery.branch_subgraph import ResidualAdd
 from ..graph.node_kinds import down_to_last, is_inplace, is_layer_of_torch
+from ..graph.shape_guards import check_guard
 from ..torch_internals import BatchNorm, Convolution, backward_name
 from .add_point import AddPoint, BranchState
 from .fold_scale import fold_target, is_watched
@@ -60,6 +61,7 @@ def rewrite(
         graph.erase_node(node)
         for member in reversed(add.nodes):
             graph.erase_node(member)
+    _check_what_children_return(graph)
     return _function_of(graph, f"residual_droppath_{type(block).__name__}_{id(graph)}")
 
 
@@ -73,7 +75,15 @@ def _branch_function(add: ResidualAdd, block: nn.Module, name: str) -> tuple[Cal
     for member in add.nodes:
         copies[member] = graph.node_copy(member, copies.__getitem__)
     graph.output(copies[add.branch])
+    _check_what_children_return(graph)
     return _function_of(graph, f"residual_branch_{type(block).__name__}_{id(graph)}"), inputs
+
+
+def _check_what_children_return(graph: fx.Graph) -> None:
+    """Where no call has shown it, children are taken to return a value that is not None."""
+    for node in [node for node in graph.nodes if node.meta.get("returned") and node.users]:
+        with graph.inserting_after(node):
+            graph.call_function(check_guard, (node, "is_none", False))
 
 
 def _add_as_written(node: fx.Node, branch_operand: int) -> Callable[[Tensor, Tensor], Tensor]:

@@ -1,0 +1,139 @@
+"""Shallow copies of a module and its descendants, whose forward can be traced while the originals stay in use.
+
+A copy has the attributes of its original, but tensors are what stands for them in the trace, a child that is called
+goes to the tracer, and what the forward sets is set on the copy.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..torch_internals import call_instead
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")  # run by who calls the block
+HOOKS += ("_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called")
+COPIED = (list, dict, set, OrderedDict)
+
+
+class ModuleCopies:
+    """The copies made for one trace.
+
+    `tensor_at(path, tensor)` is what stands for a parameter, buffer or other tensor attribute;
+    `call(module, copy, path, args, kwargs)` is called in the place of a child.
+    """
+
+    def __init__(self, tensor_at: Callable[..., Any], call: Callable[..., Any], *, in_training: bool):
+        self.tensor_at = tensor_at
+        self.call = call
+        self.in_training = in_training
+        self._made: dict[int, tuple[nn.Module, nn.Module, dict[str, Any]]] = {}
+
+    def of(self, module: nn.Module, path: str = "") -> nn.Module:
+        """The copy of a module, always the same. The one of the root, at path "", has its own forward."""
+        if id(module) in self._made:
+            return self._made[id(module)][1]
+        if isinstance(module, torch.jit.ScriptModule):
+            copied = nn.Module()
+            own = dict(vars(copied))
+        else:
+            copied, own = object.__new__(type(module)), dict(vars(module))
+        for name, value in own.items():
+            if isinstance(value, torch.Tensor):
+                own[name] = self.tensor_at(_join(path, name), value)
+            elif type(value) in COPIED and name not in DICTS and name not in HOOKS:
+                own[name] = value.copy()
+        own |= {name: OrderedDict() for name in HOOKS if name in own}
+        for name in ("_parameters", "_buffers"):
+            if name in own:
+                own[name] = _Tensors(own[name], path, self)
+        if "_modules" in own:
+            own["_modules"] = _Children(own["_modules"], path, self)
+        own.pop("forward", None)
+        if self.in_training:
+            own["training"] = True
+        vars(copied).update(own)
+        if path:
+            recorded = lambda *args, **kwargs: self.call(module, copied, path, args, kwargs)  # noqa: E731
+            vars(copied)["forward"] = recorded
+            call_instead(copied, recorded)
+        own = dict(vars(copied))
+        self._made[id(module)] = module, copied, own
+        return copied
+
+    def changed(self) -> list[str]:
+        """Names of attributes that the forward has set or changed."""
+        names: dict[str, None] = {}
+        for module, copied, before in self._made.values():
+            after = vars(copied)
+            for name in {*after, *before}:
+                value = after.get(name, self)
+                if value is not before.get(name, self) or (isinstance(value, _Lazy) and value.written):
+                    names.setdefault(name)
+                elif type(value) in COPIED and name not in DICTS and name not in HOOKS and name in vars(module):
+                    if not _same_items(value, vars(module)[name]):
+                        names.setdefault(name)
+        return sorted(names)
+
+
+DICTS = ("_parameters", "_buffers", "_modules")
+
+
+class _Lazy(dict):
+    """A namespace of a module, whose values are made when they are read."""
+
+    def __init__(self, raw: dict[str, Any], path: str, copies: ModuleCopies):
+        super().__init__(raw)
+        self.path = path
+        self.copies = copies
+        self.written = False
+
+    def made(self, name: str, raw: Any) -> Any:
+        raise NotImplementedError
+
+    def __getitem__(self, name: str) -> Any:
+        raw = super().__getitem__(name)
+        return raw if raw is None else self.made(_join(self.path, name), raw)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default
+
+    def values(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return (self[name] for name in self)
+
+    def items(self) -> Iterator[tuple[str, Any]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return ((name, self[name]) for name in self)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.written = True
+        super().__setitem__(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        self.written = True
+        super().__delitem__(name)
+
+
+class _Tensors(_Lazy):
+    def made(self, name: str, raw: Any) -> Any:
+        return self.copies.tensor_at(name, raw) if isinstance(raw, torch.Tensor) and not self.written else raw
+
+
+class _Children(_Lazy):
+    def made(self, name: str, raw: Any) -> Any:
+        return self.copies.of(raw, name) if isinstance(raw, nn.Module) else raw
+
+
+def _same_items(first: Any, second: Any) -> bool:
+    if len(first) != len(second):
+        return False
+    if isinstance(first, dict):
+        return all(name in second and value is second[name] for name, value in first.items())
+    return first == second if isinstance(first, set) else all(a is b for a, b in zip(first, second, strict=True))
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
