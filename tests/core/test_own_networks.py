@@ -1243,11 +1243,6 @@ def loops_over_a_length(m: Any, x: Tensor) -> Tensor:
 
 
 @block(f=linear)
-def counts_rows(m: Any, x: Tensor) -> Tensor:
-    return x + m.f(x) / len(x)
-
-
-@block(f=linear)
 def leaves_torch(m: Any, x: Tensor) -> Tensor:
     return x + torch.from_numpy(m.f(x).detach().numpy())
 
@@ -1263,7 +1258,7 @@ def assigns_in_a_list(m: Any, xs: Any) -> Any:
     return xs
 
 
-UNTRACEABLE = [reads_a_value, depends_on_a_value, loops_over_rows, loops_over_a_length, counts_rows, leaves_torch]
+UNTRACEABLE = [reads_a_value, depends_on_a_value, loops_over_rows, loops_over_a_length, leaves_torch]
 UNTRACEABLE += [rolls_dice, assigns_in_a_list]
 
 
@@ -1309,7 +1304,7 @@ def test_a_call_that_decides_by_values_is_followed() -> None:
 
     model, plain = outer(), outer()
     plain.load_state_dict(model.state_dict())
-    rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform", schedule=(1, 0), scale_by_keep=False)
+    rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform")
     for x in (torch.randn(4, WIDTH), -torch.ones(4, WIDTH), torch.ones(4, WIDTH)):
         assert rdp.plan.dropped and torch.equal(model(x), x)
         with rdp.paused():

@@ -345,7 +345,7 @@ class DrawsANumber(MakesATensor):
 
 @pytest.mark.parametrize(
     ("block", "reason"),
-    [(DrawsANumber, "control flow")],
+    [(DrawsANumber, "only a call shows")],
 )
 def test_what_tracing_would_turn_into_a_constant_is_not_traced(block: type[nn.Module], reason: str) -> None:
     model = nn.Sequential(OwnAdd(), OwnAdd(), block()).double()

@@ -30,8 +30,9 @@ is_in_functorch_transform = is_functorch_wrapped_tensor
 HOOKS_FOR_ALL = ("_global_forward_pre_hooks", "_global_forward_hooks", "_global_backward_pre_hooks")
 HOOKS_FOR_ALL += ("_global_backward_hooks",)
 
-# Where a module keeps the hooks of its own.
+# Where a module keeps what is its own.
 HOOKS_OF_MODULE = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+PARAMETERS, BUFFERS, CHILDREN = "_parameters", "_buffers", "_modules"
 
 
 def call_instead(module: nn.Module, function: Callable[..., Any] | None) -> None:

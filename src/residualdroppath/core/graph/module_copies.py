@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..torch_internals import call_instead
+from ..torch_internals import BUFFERS, CHILDREN, HOOKS_OF_MODULE, PARAMETERS, call_instead
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")  # run by who calls the block
-HOOKS += ("_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called")
 COPIED = (list, dict, set, OrderedDict)
+OF_TORCH = (PARAMETERS, BUFFERS, CHILDREN, *HOOKS_OF_MODULE)  # hooks run around the forward that is traced
 
 
 class ModuleCopies:
@@ -27,7 +26,8 @@ class ModuleCopies:
     `call(module, copy, path, args, kwargs)` is called in the place of a child.
     """
 
-    def __init__(self, tensor_at: Callable[..., Any], call: Callable[..., Any], *, in_training: bool):
+    def __init__(self, root: nn.Module, tensor_at: Callable[..., Any], call: Callable[..., Any], *, in_training: bool):
+        self._paths = {id(module): name for name, module in root.named_modules()}  # of what hangs twice, the first
         self.tensor_at = tensor_at
         self.call = call
         self.in_training = in_training
@@ -37,6 +37,7 @@ class ModuleCopies:
         """The copy of a module, always the same. The one of the root, at path "", has its own forward."""
         if id(module) in self._made:
             return self._made[id(module)][1]
+        path = self._paths.get(id(module), path)
         if isinstance(module, torch.jit.ScriptModule):
             copied = nn.Module()
             own = dict(vars(copied))
@@ -45,14 +46,14 @@ class ModuleCopies:
         for name, value in own.items():
             if isinstance(value, torch.Tensor):
                 own[name] = self.tensor_at(_join(path, name), value)
-            elif type(value) in COPIED and name not in DICTS and name not in HOOKS:
+            elif type(value) in COPIED and name not in OF_TORCH:
                 own[name] = value.copy()
-        own |= {name: OrderedDict() for name in HOOKS if name in own}
-        for name in ("_parameters", "_buffers"):
+        own |= {name: OrderedDict() for name in HOOKS_OF_MODULE if name in own}
+        for name in (PARAMETERS, BUFFERS):
             if name in own:
                 own[name] = _Tensors(own[name], path, self)
-        if "_modules" in own:
-            own["_modules"] = _Children(own["_modules"], path, self)
+        if CHILDREN in own:
+            own[CHILDREN] = _Children(own[CHILDREN], path, self)
         own.pop("forward", None)
         if self.in_training:
             own["training"] = True
@@ -74,13 +75,10 @@ class ModuleCopies:
                 value = after.get(name, self)
                 if value is not before.get(name, self) or (isinstance(value, _Lazy) and value.written):
                     names.setdefault(name)
-                elif type(value) in COPIED and name not in DICTS and name not in HOOKS and name in vars(module):
+                elif type(value) in COPIED and name not in OF_TORCH and name in vars(module):
                     if not _same_items(value, vars(module)[name]):
                         names.setdefault(name)
         return sorted(names)
-
-
-DICTS = ("_parameters", "_buffers", "_modules")
 
 
 class _Lazy(dict):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..forward_override import forward_beneath
-from ..torch_internals import HOOKS_OF_MODULE, call_instead
+from ..torch_internals import BUFFERS, CHILDREN, HOOKS_OF_MODULE, call_instead
 
 COPIED = (list, dict, set, OrderedDict)
 
@@ -44,9 +44,9 @@ class PlainCopies:
         for name in HOOKS_OF_MODULE:
             if own.get(name):
                 own[name] = OrderedDict((k, hook) for k, hook in own[name].items() if _is_of_torch(hook))
-        own["_buffers"] = type(own["_buffers"])((name, self.buffer(value)) for name, value in own["_buffers"].items())
-        own["_modules"] = type(own["_modules"])(
-            (name, child if child is None else self.of(child)) for name, child in own["_modules"].items()
+        own[BUFFERS] = type(own[BUFFERS])((name, self.buffer(value)) for name, value in own[BUFFERS].items())
+        own[CHILDREN] = type(own[CHILDREN])(
+            (name, child if child is None else self.of(child)) for name, child in own[CHILDREN].items()
         )
         own.pop("forward", None)
         if (foreign := forward_beneath(module)) is not None:

@@ -54,7 +54,7 @@ class _Tracer(fx.Tracer):
         self.inlines = inlines
         self.taken: list[bool] = []
         self.modes = grad_and_autocast()
-        self.copies = ModuleCopies(self.tensor_at, self.call_child, in_training=in_training)
+        self.copies = ModuleCopies(module, self.tensor_at, self.call_child, in_training=in_training)
         self.run_child: RunChild | None = None  # in a call that is followed
         self.may_guess = True  # where none is: what children return
         self.guesses = False

@@ -120,7 +120,7 @@ def random_states_restored(module: nn.Module, after: type[Exception] | None = No
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
     """What a run that stopped half-way has counted in buffers is undone."""
-    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    buffers = [(buffer, torch.empty_like(buffer).copy_(buffer)) for buffer in module.buffers()]
     try:
         yield
     except GuardFailed:
