@@ -29,7 +29,8 @@ class Enforcement:
     """What acts in a network, while training forwards run and when an optimizer steps.
 
     `iteration` is in force, unless `instead` is given. `before_forward` is called before each training forward
-    begins, and may change the iteration; so may `look_again`, when modules were replaced or added.
+    begins, and may change the iteration; so may `look_again`, when modules were replaced or added. `first_call` is
+    called with the arguments of the first training forward of the model, instead of which it runs anew.
     """
 
     def __init__(
@@ -39,12 +40,14 @@ class Enforcement:
         options: Options,
         own_drop_path: Sequence[OwnDropPath],
         before_forward: Callable[[], None],
+        first_call: Callable[[tuple[Any, ...], dict[str, Any]], None] | None = None,
     ):
         refuse_compiled_norms(model, options.frozen_norm)
         self.model = model
         self.discovery = discovery
         self.own_drop_path = own_drop_path
         self.before_forward = before_forward
+        self.first_call = first_call
         self.num_branches = len(discovery.branches)
         self.plain = self.iteration = self.in_force = plain_iteration(self.num_branches)
         self.instead: Iteration | None = None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import functools
 import types
+import weakref
 from collections.abc import Callable, MutableMapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -27,12 +27,13 @@ class ForwardOverride:
             self.__code__ = self.original.__code__  # pyright: ignore[reportFunctionMemberAccess]  (torch.export reads it)
 
     def install(self) -> None:
-        _INNERMOST.setdefault(self.module, self)
+        if _innermost(self.module) is None:
+            _INNERMOST[self.module] = weakref.ref(self)
         vars(self.module)["forward"] = self  # `setattr` of wrapped modules writes to what they wrap
 
     def uninstall(self) -> None:
         """Leave the module as it was; what others have wrapped around this forward stays."""
-        if _INNERMOST.get(self.module) is self:
+        if _innermost(self.module) is self:
             del _INNERMOST[self.module]
         if vars(self.module).get("forward") is self:
             if self._was_set_on_instance:
@@ -55,7 +56,12 @@ class ForwardOverride:
         return getattr, (self.module, "forward")  # loads without this package
 
 
-_INNERMOST: MutableMapping[nn.Module, ForwardOverride] = WeakKeyDictionary()
+_INNERMOST: MutableMapping[nn.Module, weakref.ref[ForwardOverride]] = weakref.WeakKeyDictionary()
+
+
+def _innermost(module: nn.Module) -> ForwardOverride | None:
+    """The first override of ours that was installed on the module, and still is."""
+    return _INNERMOST[module]() if module in _INNERMOST else None
 
 
 def forward_beneath(module: nn.Module) -> Any:
@@ -63,7 +69,7 @@ def forward_beneath(module: nn.Module) -> Any:
 
     What wraps ours is not meant: it goes on to call it.
     """
-    innermost = _INNERMOST.get(module)
+    innermost = _innermost(module)
     return foreign_forward(module) if innermost is None else _foreign(innermost, module)
 
 

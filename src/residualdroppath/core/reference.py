@@ -29,7 +29,7 @@ from .graph.call_form import form_of
 from .graph.tracing import trace_call
 from .options import Options
 from .planning.plan import Plan
-from .running.traced_calls import random_states_restored
+from .random_states import random_states_restored
 
 
 @contextmanager

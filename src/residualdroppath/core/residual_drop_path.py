@@ -12,7 +12,7 @@ from torch import nn
 
 from .branch import make_branches, nominal_rates
 from .describe import describe
-from .discovery.network_walk import discover
+from .discovery.network_walk import Call, discover
 from .discovery.own_drop_path import find_own_drop_path, switched_off
 from .enforcement import Enforcement
 from .forward_override import own_override
@@ -67,6 +67,9 @@ class ResidualDropPath:
             function from progress in [0, 1] to a factor in [0, 1]. Needs `total_iterations`.
         total_iterations: optimizer updates of the whole training, for `rate_over_time`.
         train_trunk: let the trunk learn in `dropped_part` iterations too.
+        example: a batch as the model is called with (a tensor, a tuple of arguments, or a dict of keyword
+            arguments). One forward of the plain model on it shows what no code shows. Without it, branches are those
+            that can be found in the code; where that leaves a doubt, the first training forward is that call.
         seed: of the draws, which are a pure function of (seed, iteration): the same on every rank.
 
     Raises:
@@ -74,7 +77,15 @@ class ResidualDropPath:
         ValueError: an option outside its allowed values, or one that the model's norms cannot follow.
     """
 
-    def __init__(self, model: nn.Module, drop_path_rate: Any = _NOT_GIVEN, *, options: Any = None, **keywords: Any):
+    def __init__(
+        self,
+        model: nn.Module,
+        drop_path_rate: Any = _NOT_GIVEN,
+        *,
+        options: Any = None,
+        example: Any = None,
+        **keywords: Any,
+    ):
         if drop_path_rate is not _NOT_GIVEN:
             keywords["drop_path_rate"] = drop_path_rate
         self.options = make_options(options, keywords)
@@ -82,16 +93,40 @@ class ResidualDropPath:
             raise ValueError("`model` is already under a ResidualDropPath; call its `remove()` first.")
         self.model = model
         self._own_drop_path = find_own_drop_path(model)
-        with switched_off(self._own_drop_path):  # as the model will run, and the same whatever its rates are
-            self.discovery = discover(model)
-        self._rates = nominal_rates(model, self.discovery, self.options, self._own_drop_path)
-        acting = any(self._rates)  # rates of 0 are plain training, the model's own drop path included
-        own = self._own_drop_path if acting else ()
-        self._enforcement = Enforcement(model, self.discovery, self.options, own, self._take_notice)
         self._compile_options: dict[str, Any] | None = None
         self._active = True
-        self._look_at_branches()
+        self._state_to_load: dict[str, Any] | None = None
+        self._discover(example)
         self._go_to(0)
+
+    def _discover(self, example: Any) -> None:
+        """Find the branches, and make the model follow iterations."""
+        with switched_off(self._own_drop_path):  # as the model will run, and the same whatever its rates are
+            self.discovery = discover(self.model, example)
+        self._rates = nominal_rates(self.model, self.discovery, self.options, self._own_drop_path)
+        acting = any(self._rates)  # rates of 0 are plain training, the model's own drop path included
+        own = self._own_drop_path if acting else ()
+        self._enforcement = Enforcement(
+            self.model,
+            self.discovery,
+            self.options,
+            own,
+            self._take_notice,
+            self._follow_first_call if self.discovery.needs_call else None,
+        )
+        self._look_at_branches()
+
+    def _follow_first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The first training forward: what its call shows takes the place of what was found without one."""
+        self._enforcement.remove()
+        iteration, kept = self.iteration, self._compile_options
+        self._discover(Call(args, kwargs))
+        if kept is not None:
+            self.compile(**kept)
+        self._go_to(iteration)
+        if self._state_to_load is not None:
+            state, self._state_to_load = self._state_to_load, None
+            self.load_state_dict(state)
 
     @property
     def iteration(self) -> int:
@@ -204,7 +239,9 @@ class ResidualDropPath:
             )
         if type(iteration := state["iteration"]) is not int or iteration < 0:
             raise ValueError(f"`state['iteration']` must be a non-negative integer, got {iteration!r}.")
-        if state["branches"] != own["branches"]:
+        if state["branches"] != own["branches"] and self.discovery.needs_call:
+            self._state_to_load = state  # of branches that a call has shown: compared when one has shown them here
+        elif state["branches"] != own["branches"]:
             raise ValueError(
                 f"The state was saved for {len(state['branches'])} branches ({', '.join(state['branches'][:3])}, ...), "
                 f"this model has {len(own['branches'])} ({', '.join(own['branches'][:3])}, ...); "
@@ -291,6 +328,7 @@ ResidualDropPath.__signature__ = inspect.Signature(  # pyright: ignore[reportAtt
             )
             for place, each in enumerate(dataclasses.fields(Options))
         ),
+        inspect.Parameter("example", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Any),
         inspect.Parameter("options", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Options | None),
     ]
 )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from torch import fx, nn
 
 from ..graph.call_form import CallForm, forward_signature, plainest_form
 from ..graph.node_kinds import is_inplace, is_matrix, node_parameters, upstream
-from ..graph.tracing import UntraceableError, trace_forward
+from ..graph.shape_guards import is_guard
+from ..graph.tracing import TracedCall, UntraceableError, trace_unknown
 from .branch_subgraph import NotResidual, ResidualAdd
 from .residual_rule import find_residual_adds
 
@@ -22,6 +23,7 @@ class BlockBranches:
     graphs: tuple[fx.Graph, ...]
     found: dict[str, ResidualAdd]
     others: list[NotResidual]
+    guesses: bool = False
 
     def roots(self, suffix: str) -> tuple[str, ...]:
         """Children and parameters that only the branch names."""
@@ -65,7 +67,8 @@ class BlockBranches:
         for graph in self.graphs:
             for node in graph.nodes:
                 if node.op == "call_module":
-                    read.setdefault(str(node.target), set()).update({_item(user) for user in node.users} or {None})
+                    users = [user for user in node.users if not is_guard(user)]
+                    read.setdefault(str(node.target), set()).update(map(_item, users) if users else {None})
         return {name: frozenset(i for i in items if i is not None) for name, items in read.items() if None not in items}
 
 
@@ -89,29 +92,31 @@ def find_block_branches(module: nn.Module, outputs_read: frozenset[int] | None =
     plainest = plainest_form(signature)
     optional = tuple(name for name, default in plainest.constants.items() if default is None)
     others = {name: default for name, default in plainest.constants.items() if default is not None}
-    graphs: list[fx.Graph] = []
+    calls: list[TracedCall] = []
     failures: list[UntraceableError] = []
     for form in [plainest, CallForm(signature, (*plainest.values, *optional), others)][: 2 if optional else 1]:
         try:
-            graphs.append(trace_block(module, form, outputs_read))
+            calls.append(trace_unknown(module, form))
         except UntraceableError as error:
             failures.append(error)
-    if not graphs:
+    if not calls:
         raise failures[0]
+    found = branches_of_calls(module, calls, outputs_read)
+    return replace(found, guesses=found.guesses or bool(found.found and others))  # callers may pass other numbers
+
+
+def branches_of_calls(
+    module: nn.Module, calls: Sequence[TracedCall], outputs_read: frozenset[int] | None = None
+) -> BlockBranches:
+    """What is added in these calls; a branch of several calls is the one of the first."""
+    graphs = [leave_out_unread(call.graph, module, outputs_read) for call in calls]
     by_graph = [find_residual_adds(graph, module) for graph in graphs]
-    named = [name_adds(adds, module) for adds, _ in by_graph]
-    known = named[0]
-    merged = {own: known.get(own, add) for suffix, add in named[-1].items() for own in [_known_as(suffix, known)]}
-    return BlockBranches(module, tuple(graphs), {**merged, **known}, by_graph[0][1])
-
-
-def trace_block(
-    module: nn.Module,
-    form: CallForm | None,
-    outputs_read: frozenset[int] | None,
-) -> fx.Graph:
-    """The graph of a block that no call has shown, which returns None in the place of values that nobody reads."""
-    return leave_out_unread(trace_forward(module, form), module, outputs_read)
+    known = name_adds(by_graph[0][0], module)
+    found = dict(known)
+    for adds, _ in by_graph[1:]:
+        more = {_known_as(suffix, known): add for suffix, add in name_adds(adds, module).items()}
+        found = {**{suffix: found.get(suffix, add) for suffix, add in more.items()}, **found}
+    return BlockBranches(module, tuple(graphs), found, by_graph[0][1], any(call.guesses for call in calls))
 
 
 def leave_out_unread(graph: fx.Graph, module: nn.Module, outputs_read: frozenset[int] | None) -> fx.Graph:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
+from ..graph.shape_guards import is_guard
 from ..graph.node_kinds import is_inplace, is_metadata, node_parameters, operand, upstream
 
 
@@ -39,7 +40,7 @@ class ResidualAdd:
 
     def describe_users(self) -> str:
         """In words, what the sum is handed to."""
-        users = [_title(node) for node in self.node.users if not is_metadata(node)]
+        users = [_title(node) for node in self.node.users if not is_metadata(node) and not is_guard(node)]
         return ", ".join(dict.fromkeys(users))
 
 

@@ -55,6 +55,9 @@ class Discovery:
     # By module of the trunk, what its own forward uses that hangs deeper, perhaps in a branch too (a tied layer).
     deep_uses: dict[nn.Module, tuple[str, ...]] = field(default_factory=dict)
 
+    # Whether something was guessed that a call would show, or could not be followed without one.
+    needs_call: bool = False
+
     def likely_block(self, model: nn.Module) -> nn.Module | None:
         """Of the modules that could not be traced, one of the class that is there most often."""
         modules = [model.get_submodule(path) for path in self.untraceable if path in dict(model.named_modules())]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -12,21 +13,66 @@ from torch import fx, nn
 from ..graph.node_kinds import is_inplace, is_layer_of_torch
 from ..graph.tracing import UntraceableError
 from . import known_blocks  # noqa: F401  (registers them)
-from .block_branches import BlockBranches, find_block_branches
+from .block_branches import BlockBranches, branches_of_calls, find_block_branches
 from .found import Discovery, FoundBranch, NoResidualBranchError
+from .recorded_calls import RecordedCalls, record_calls
 from .registry import registered_block, registering_call
 
 
-def discover(model: nn.Module) -> Discovery:
-    """All residual branches of `model`. Raises `NoResidualBranchError` if there is none."""
-    return _Walk(model).result()
+def discover(model: nn.Module, example: Any = None) -> Discovery:
+    """All residual branches of `model`: those of one call, where an example batch is given.
+
+    The example is what the model is called with: a tensor, a tuple of arguments or a dict of keyword arguments.
+    Raises `NoResidualBranchError` if there is none, `ValueError` where the model cannot run on the example.
+    """
+    return _Walk(model, None if example is None else _calls_on(model, example)).result()
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of a call of the model that goes on: what it raises is the user's to see."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def _calls_on(model: nn.Module, example: Any) -> RecordedCalls:
+    if isinstance(example, Call):
+        return record_calls(model, example.args, example.kwargs, _may_hold_branches)
+    args, kwargs = ((), example) if isinstance(example, dict) else (example, {})
+    args = args if isinstance(args, (tuple, list)) else (args,)
+    try:
+        return record_calls(model, args, kwargs, _may_hold_branches)
+    except Exception as error:
+        raise ValueError(
+            f"`example` must be a batch that the model can be called with (a tensor, a tuple of arguments, or a dict "
+            f"of keyword arguments), got {_described(example)}; {type(model).__name__} raised {type(error).__name__}: "
+            f"{error}"
+        ) from error
+
+
+def _described(example: Any) -> str:
+    if isinstance(example, torch.Tensor):
+        return f"a tensor of shape {tuple(example.shape)}"
+    if isinstance(example, dict):
+        return "{" + ", ".join(f"{key!r}: {_described(value)}" for key, value in example.items()) + "}"
+    if isinstance(example, (tuple, list)):
+        return "(" + ", ".join(map(_described, example)) + ")"
+    return type(example).__name__
+
+
+def _may_hold_branches(module: nn.Module) -> bool:
+    """Whether the forward is looked into for residual adds."""
+    skipped = isinstance(module, torch.jit.ScriptModule) or _is_container(module) or _is_library_leaf(module)
+    return not skipped and any(True for _ in module.parameters()) and registered_block(module) is None
 
 
 class _Walk:
     """Visits each module once, in order of execution where forwards can be traced."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, calls: RecordedCalls | None):
         self.model = model
+        self.calls = calls
         self.found = Discovery()
         self.seen: set[nn.Module] = set()
         self.num_blocks = 0
@@ -44,7 +90,9 @@ class _Walk:
             return
         self.seen.add(module)
         registered = registered_block(module)
-        if isinstance(module, torch.jit.ScriptModule):
+        if self.calls is not None and module not in self.calls.order:  # its children may be called all the same
+            self.visit_children(module, path, {}, None, inside)
+        elif isinstance(module, torch.jit.ScriptModule):
             self.found.untraceable[path or type(module).__name__] = f"{type(module).__name__}: compiled by torch.jit"
         elif registered is not None:
             roots = registered.branches_of(module)
@@ -57,10 +105,11 @@ class _Walk:
 
     def trace(self, module: nn.Module, path: str, inside: str) -> None:
         try:
-            adds = find_block_branches(module, self.found.outputs_read.get(module))
+            adds = self.branches_of(module)
         except UntraceableError as error:
             num_blocks = self.num_blocks
             self.visit_children(module, path, {}, None, inside)
+            self.found.needs_call |= self.calls is None
             if not inside:
                 self.found.untraceable[path or type(module).__name__] = f"{type(module).__name__}: {error}"
                 holds_inplace = any(getattr(child, "inplace", False) is True for child in module.modules())
@@ -76,6 +125,16 @@ class _Walk:
             )
         self.note_use_of_children(module, adds)
         self.in_order(module, path, adds, inside)
+
+    def branches_of(self, module: nn.Module) -> BlockBranches:
+        outputs_read = self.found.outputs_read.get(module)
+        if self.calls is None:
+            adds = find_block_branches(module, outputs_read)
+            self.found.needs_call |= adds.guesses
+            return adds
+        if calls := self.calls.traced.get(module):
+            return branches_of_calls(module, calls, outputs_read)
+        raise UntraceableError(self.calls.failures.get(module, "its forward is not called"))
 
     def in_order(self, module: nn.Module, path: str, adds: BlockBranches, inside: str) -> None:
         """Record the branches of a block, each after the nested blocks that run before it."""
@@ -136,8 +195,23 @@ class _Walk:
             for suffix, roots in branches.items()
             for root in roots
         }
-        for name in _in_order(module, adds):
+        for name in self.in_order_of_calls(module, adds):
             self.visit(module.get_submodule(name), _join(path, name), inside or owner.get(name, ""))
+
+    def in_order_of_calls(self, module: nn.Module, adds: BlockBranches | None) -> Iterator[str]:
+        """Names of descendants to visit: those called, in order of the calls, then the other children."""
+        if adds is not None:
+            yield from adds.children_called()
+        names = [name for name, _ in module.named_children()]
+        if self.calls is not None:  # a container is called in the order of what it holds
+            first = {name: self.first_call(module.get_submodule(name)) for name in names}
+            names.sort(key=first.__getitem__)
+        yield from names
+
+    def first_call(self, module: nn.Module) -> int:
+        assert self.calls is not None
+        order = self.calls.order
+        return min((order[member] for member in module.modules() if member in order), default=len(order))
 
     def nothing_found(self) -> str:
         lines = [
@@ -154,14 +228,6 @@ class _Walk:
             f"`{registering_call(self.found.likely_block(self.model))}`, with its own forward and branches."
         )
         return " ".join(lines)
-
-
-def _in_order(module: nn.Module, adds: BlockBranches | None) -> Iterator[str]:
-    """Names of descendants to visit: those called, in order of the calls, then the other children."""
-    if adds is not None:
-        yield from adds.children_called()
-    for name, _ in module.named_children():
-        yield name
 
 
 def _overwrites_outputs(graph: fx.Graph, module: nn.Module, *, is_block: bool) -> bool:

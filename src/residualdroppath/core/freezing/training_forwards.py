@@ -27,6 +27,11 @@ class Observer(Protocol):
 
     def note_evaluation(self) -> None: ...
 
+    @property
+    def first_call(self) -> Callable[[tuple[Any, ...], dict[str, Any]], None] | None:
+        """Takes the arguments of the first call of the model, and sets another forward on it; None: not wanted."""
+        ...
+
     def recomputation(self) -> Callable[[], AbstractContextManager[Any]]:
         """Called in a forward: makes the context in which a part of it runs again."""
         ...
@@ -105,6 +110,9 @@ class WatchedForward(ForwardOverride):
             return _begin_outside_of_graphs(self.forwards, self.original, args, kwargs)
         if self.forwards.running_here or is_exporting():
             return self.original(*args, **kwargs)
+        if self.is_root and (first_call := self.forwards.observer.first_call) is not None:
+            first_call(args, kwargs)
+            return self.module.forward(*args, **kwargs)
         with self.forwards:
             return self.original(*args, **kwargs)
 

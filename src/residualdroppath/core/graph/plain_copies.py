@@ -21,10 +21,17 @@ class PlainCopies:
 
     Hooks of PyTorch's own stay (spectral norm computes a weight in one, FSDP2 gathers parameters), others would see
     a call that the user has not made. `forward_of(module, copy)`, if it returns one, is the forward of a copy.
+    `in_training`: copies are in training mode whatever the originals are in.
     """
 
-    def __init__(self, forward_of: Callable[[nn.Module, nn.Module], Callable[..., Any] | None] = lambda *_: None):
+    def __init__(
+        self,
+        forward_of: Callable[[nn.Module, nn.Module], Callable[..., Any] | None] = lambda *_: None,
+        *,
+        in_training: bool = False,
+    ):
         self.forward_of = forward_of
+        self.in_training = in_training
         self._copies: dict[int, tuple[nn.Module, nn.Module]] = {}
         self._buffers: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -51,6 +58,8 @@ class PlainCopies:
         own.pop("forward", None)
         if (foreign := forward_beneath(module)) is not None:
             own["forward"] = foreign
+        if self.in_training:
+            own["training"] = True
         vars(copy).update(own)
         if (forward := self.forward_of(module, copy)) is not None:
             vars(copy)["forward"] = forward

@@ -17,6 +17,10 @@ class CannotFollow(Exception):
     """Something in a forward that tracing recognises and refuses."""
 
 
+class NoLength(CannotFollow, TypeError):
+    """Python asks for a length, as a hint only when it is a `TypeError` that there is none."""
+
+
 class _Unknown:
     """The value of a stand-in that no call has shown."""
 
@@ -25,6 +29,7 @@ class _Unknown:
 
 
 UNKNOWN = _Unknown()
+ONLY_A_CALL = "that only a call shows; pass `example=`"
 
 
 def _inplace(function: Any):
@@ -81,7 +86,9 @@ class TracedValue(fx.Proxy):
         return self.tracer.to_bool(self)
 
     def __len__(self) -> int:
-        return self._guarded("len", "it reads the length of a value")
+        if self.value is UNKNOWN:
+            raise NoLength(f"it reads the length of a value {ONLY_A_CALL}")
+        return self._guarded("len", "")
 
     def __int__(self) -> int:
         return self._guarded("int", "it turns a value into a number of Python")
@@ -130,7 +137,7 @@ class TracedValue(fx.Proxy):
 
     def _guarded(self, reading: str, what: str) -> Any:
         if self.value is UNKNOWN:
-            raise CannotFollow(f"{what} that only a call shows; pass `example=`")
+            raise CannotFollow(f"{what} {ONLY_A_CALL}")
         return self.tracer.guard(self, reading)
 
     def _plain(self) -> Any:

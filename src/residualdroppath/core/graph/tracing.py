@@ -73,6 +73,8 @@ class _Tracer(fx.Tracer):
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, *_: Any) -> Any:
         node = self.create_node(kind, target, self.create_arg(args), self.create_arg(kwargs), name)
+        if target is operator.getitem and self.run_child is None and node.all_input_nodes[0].meta.get("returned"):
+            node.meta["returned"] = self.guesses = True
         return self.standing_for(node, self._run(kind, target, args, kwargs))
 
     def standing_for(self, node: fx.Node, value: Any) -> Any:

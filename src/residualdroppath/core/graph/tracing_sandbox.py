@@ -102,7 +102,7 @@ def stand_ins_pass_for_values(module: nn.Module) -> Iterator[None]:
             if "isinstance" not in namespace:
                 _replace(namespace, "isinstance", isinstance_)
             if "len" not in namespace:
-                _replace(namespace, "len", _recorded(len, _is_unknown))
+                _replace(namespace, "len", len_)
     try:
         yield
     finally:
@@ -177,6 +177,10 @@ def _recorded(function: Callable[..., Any], wanted: Callable[[Any], bool]) -> Ca
         return found.tracer.create_proxy("call_function", function, args, kwargs)
 
     return recorded
+
+
+def len_(value: Any) -> Any:
+    return value.tracer.create_proxy("call_function", len, (value,), {}) if _is_unknown(value) else len(value)
 
 
 def _is_unknown(value: Any) -> bool:

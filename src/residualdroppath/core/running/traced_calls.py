@@ -13,6 +13,7 @@ from torch import nn
 
 from ..graph.call_form import CallForm
 from ..graph.shape_guards import GuardFailed
+from ..random_states import random_states_restored
 
 MOST_KEPT = 32
 MANY = 10
@@ -97,24 +98,6 @@ class TracedCalls:
 
 
 NOT_FOLLOWED = object()
-
-
-@contextmanager
-def random_states_restored(module: nn.Module, after: type[Exception] | None = None) -> Iterator[None]:
-    """Random states of the devices that the module is on are as before: at the end, or only `after` an error."""
-    cuda = sorted({tensor.device for tensor in module.parameters() if tensor.is_cuda}, key=str)
-    before = torch.get_rng_state(), [torch.cuda.get_rng_state(device) for device in cuda]
-    restores = after is None
-    try:
-        yield
-    except Exception as error:
-        restores = after is None or isinstance(error, after)
-        raise
-    finally:
-        if restores:
-            torch.set_rng_state(before[0])
-            for device, state in zip(cuda, before[1], strict=True):
-                torch.cuda.set_rng_state(state, device)
 
 
 @contextmanager

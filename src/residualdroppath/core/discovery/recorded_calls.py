@@ -1,0 +1,107 @@
+"""The calls of all modules in one forward of a network, each traced as it ran."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..forward_override import forward_beneath
+from ..graph.call_form import form_of, forward_signature
+from ..graph.plain_copies import PlainCopies
+from ..graph.tracing import TracedCall, UntraceableError, trace_call
+from ..random_states import random_states_restored
+
+MOST_CALLS = 16  # of one module that differ in what is traced
+
+
+@dataclass
+class RecordedCalls:
+    """By module, in order of the first call: the traces of calls that differ, or why there is none."""
+
+    order: dict[nn.Module, int] = field(default_factory=dict)
+    traced: dict[nn.Module, list[TracedCall]] = field(default_factory=dict)
+    failures: dict[nn.Module, str] = field(default_factory=dict)
+
+
+def record_calls(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], is_traced: Callable[[nn.Module], bool]
+) -> RecordedCalls:
+    """Run the plain model in training mode, without gradients, on copies that leave nothing behind.
+
+    Raises what the model itself raises.
+    """
+    recorder = _Recorder(is_traced)
+    copies = PlainCopies(recorder.forward_of, in_training=not model.training)
+    recorder.copies = copies
+    args, kwargs = _copied(tuple(args)), _copied(dict(kwargs))
+    with random_states_restored(model), torch.no_grad():
+        copies.of(model)(*args, **kwargs)
+    return recorder.calls
+
+
+class _Recorder:
+    copies: PlainCopies
+
+    def __init__(self, is_traced: Callable[[nn.Module], bool]):
+        self.is_traced = is_traced
+        self.calls = RecordedCalls()
+        self._seen: dict[nn.Module, set[Hashable]] = {}
+
+    def forward_of(self, module: nn.Module, copy: nn.Module) -> Callable[..., Any] | None:
+        if type(module).forward is nn.Module.forward:
+            return None
+        own = vars(copy).get("forward")
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return self.run(module, copy, own, args, kwargs)
+
+        return forward
+
+    def run(self, module: nn.Module, copy: nn.Module, own: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        calls = self.calls
+        calls.order.setdefault(module, len(calls.order))
+        if self.is_traced(module):
+            foreign = forward_beneath(module)
+            if foreign is not None:
+                title = getattr(foreign, "__qualname__", type(foreign).__name__)
+                calls.failures[module] = f"somebody has set a forward on it ({title}), which a graph would leave out"
+            elif (key := _key(module, args, kwargs)) not in (seen := self._seen.setdefault(module, set())):
+                if len(seen) < MOST_CALLS:
+                    seen.add(key)
+                    try:
+                        call = trace_call(module, args, kwargs, run_child=self.copies.run, in_training=copy.training)
+                    except UntraceableError as error:
+                        calls.failures[module] = str(error)
+                    else:
+                        calls.traced.setdefault(module, []).append(call)
+                        return call.returned
+        return own(*args, **kwargs) if own is not None else type(module).forward(copy, *args, **kwargs)
+
+
+def _key(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
+    """Equal for calls that one trace serves: all but the values of tensors."""
+    form, values = form_of(forward_signature(module), args, kwargs)
+    return form.key, tuple((name, _kind(value)) for name, value in values.items())
+
+
+def _kind(value: Any) -> Hashable:
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.dtype
+    if isinstance(value, (tuple, list)):
+        return type(value), tuple(map(_kind, value))
+    if isinstance(value, dict):
+        return type(value), tuple((key, _kind(item)) for key, item in value.items())
+    return type(value), repr(value) if isinstance(value, (int, float, str)) else ""
+
+
+def _copied(value: Any) -> Any:
+    """The forward may write to what it is given."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if type(value) in (tuple, list):
+        return type(value)(map(_copied, value))
+    return {key: _copied(item) for key, item in value.items()} if type(value) is dict else value
