@@ -197,6 +197,7 @@ def _install_blocks(discovery: Discovery, states: list[BranchState]) -> list[Blo
             own_states,
             output_may_be_overwritten=discovery.outputs_may_be_overwritten,
             outputs_read=discovery.outputs_read.get(block),
+            several_forms=block in discovery.several_forms,
         )
         for block, own_states in by_block.items()
     ]

@@ -58,6 +58,9 @@ class Discovery:
     # Whether something was guessed that a call would show, or could not be followed without one.
     needs_call: bool = False
 
+    # Blocks that are called in several forms, which use other parts of them.
+    several_forms: set[nn.Module] = field(default_factory=set)
+
     def likely_block(self, model: nn.Module) -> nn.Module | None:
         """Of the modules that could not be traced, one of the class that is there most often."""
         modules = [model.get_submodule(path) for path in self.untraceable if path in dict(model.named_modules())]

@@ -133,6 +133,8 @@ class _Walk:
             self.found.needs_call |= adds.guesses
             return adds
         if calls := self.calls.traced.get(module):
+            if len(calls) > 1:
+                self.found.several_forms.add(module)
             return branches_of_calls(module, calls, outputs_read)
         raise UntraceableError(self.calls.failures.get(module, "its forward is not called"))
 

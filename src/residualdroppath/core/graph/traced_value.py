@@ -86,14 +86,18 @@ class TracedValue(fx.Proxy):
         return self.tracer.to_bool(self)
 
     def __len__(self) -> int:
-        if self.value is UNKNOWN:
+        if self.value is not UNKNOWN:
+            return self._guarded("len", "")
+        if (length := self.tracer.guess_length(self)) is None:
             raise NoLength(f"it reads the length of a value {ONLY_A_CALL}")
-        return self._guarded("len", "")
+        return length
 
     def __int__(self) -> int:
         return self._guarded("int", "it turns a value into a number of Python")
 
     def __index__(self) -> int:
+        if self.value is UNKNOWN and (rank := self.tracer.guess_rank(self)) is not None:
+            return rank
         return self._guarded("index", "it uses a value as a number of Python")
 
     def __float__(self) -> float:
@@ -127,7 +131,12 @@ class TracedValue(fx.Proxy):
 
     def _unpacked(self, frame: types.FrameType | None) -> Iterator[Any]:
         """Items of a value that no call has shown, as many as the line of the forward unpacks."""
-        before, rest, after = _unpacks(frame)
+        if (unpacks := _unpacks(frame)) is None or unpacks == (0, True, 0):
+            if (length := self.tracer.guess_length(self)) is not None:
+                return iter([self[i] for i in range(length)])
+        if unpacks is None:
+            raise CannotFollow(f"it loops over a value whose length {ONLY_A_CALL.removeprefix('that ')}")
+        before, rest, after = unpacks
         if not rest:
             return iter([self[i] for i in range(before)])
         if before == after == 0:
@@ -186,7 +195,7 @@ def _as_tuple(value: TracedValue) -> Any:
     return value.tracer.create_proxy("call_function", tuple, (value,), {})
 
 
-def _unpacks(frame: types.FrameType | None) -> tuple[int, bool, int]:
+def _unpacks(frame: types.FrameType | None) -> tuple[int, bool, int] | None:
     """How the instruction that runs in a frame unpacks: items before the rest, whether there is one, items after."""
     if frame is not None:
         for instruction in dis.get_instructions(frame.f_code):
@@ -198,4 +207,4 @@ def _unpacks(frame: types.FrameType | None) -> tuple[int, bool, int]:
                     return argument & 0xFF, True, argument >> 8
                 if instruction.opname in ("LIST_EXTEND", "CALL_FUNCTION_EX"):
                     return 0, True, 0
-    raise CannotFollow("it loops over a value whose length only a call shows; pass `example=`")
+    return None

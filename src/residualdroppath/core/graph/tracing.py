@@ -58,6 +58,8 @@ class _Tracer(fx.Tracer):
         self.run_child: RunChild | None = None  # in a call that is followed
         self.may_guess = True  # where none is: what children return
         self.guesses = False
+        self.rank = RANKS[0]  # that tensors are taken to have, where the forward asks for it
+        self.uses_rank = False
         self.is_running = False
         self._inside: dict[str, tuple[str, type]] = {}  # paths of children that are inlined
         self._tensors: dict[str, TracedValue] = {}
@@ -145,6 +147,25 @@ class _Tracer(fx.Tracer):
             self.guesses = True
         return True
 
+    def guess_length(self, obj: TracedValue) -> int | None:
+        """The length of a shape, of a part of it, or of chunks, that no call has shown; None where nothing tells."""
+        if not self.may_guess:
+            return None
+        if (length := _length(obj.node, self.rank)) is not None:
+            self._guess_rank(obj.node, "len", length)
+        return length
+
+    def guess_rank(self, obj: TracedValue) -> int | None:
+        """The number of dimensions, if `obj` is that and no call has shown it; plus or minus numbers of the forward."""
+        if not self.may_guess or (number := _number_of_dimensions(obj.node, self.rank)) is None:
+            return None
+        self._guess_rank(obj.node, "index", number)
+        return number
+
+    def _guess_rank(self, node: fx.Node, reading: str, number: int) -> None:
+        self.uses_rank = self.guesses = True
+        self._check(node, reading, number)
+
     def guard(self, obj: Any, reading: str) -> Any:
         read = READ_BY_PYTHON[reading](obj.value)
         self._check(obj.node, reading, read)
@@ -191,6 +212,34 @@ class _Tracer(fx.Tracer):
             return super().create_arg(a)
         except NotImplementedError as error:
             raise CannotFollow(f"it works with a {type(a).__name__}, which a graph cannot hold") from error
+
+
+RANKS = (3, 4, 2, 5)
+
+
+def _length(node: fx.Node, rank: int) -> int | None:
+    if node.target is operator.getitem and isinstance(node.args[1], slice):
+        inner = _length(node.all_input_nodes[0], rank)
+        return None if inner is None or len(node.all_input_nodes) > 1 else len(range(inner)[node.args[1]])
+    if (node.op, node.target) == ("call_method", "size") and len(node.args) == 1 and not node.kwargs:
+        return rank
+    if node.target is getattr and node.args[1] == "shape":
+        return rank
+    if node.target in ("chunk", torch.chunk):
+        number = node.kwargs.get("chunks", node.args[1] if len(node.args) > 1 else None)
+        return number if isinstance(number, int) else None
+    return None
+
+
+def _number_of_dimensions(node: fx.Node, rank: int) -> int | None:
+    if (node.op == "call_method" and node.target in ("dim", "ndimension")) or node.args[1:] == ("ndim",):
+        return rank
+    if node.target is len:
+        return _length(node.all_input_nodes[0], rank)
+    if node.target in (operator.add, operator.sub) and len(node.all_input_nodes) == 1 and isinstance(node.args[1], int):
+        inner = _number_of_dimensions(node.all_input_nodes[0], rank)
+        return None if inner is None else node.target(inner, node.args[1])
+    return None
 
 
 READ_BY_PYTHON: dict[str, Callable[[Any], Any]] = {
@@ -244,15 +293,19 @@ def trace_unknown(
     if (foreign := forward_beneath(module)) is not None:
         raise UntraceableError(f"somebody has set a forward on it ({_title(foreign)}), which a graph would leave out")
     with _errors_of_the_forward(), random_states_kept(), stand_ins_pass_for_values(module):
+        ranks = list(RANKS)
         for _ in range(MOST_OUTCOMES):
             tracer = _Tracer(module, outcomes, inlines or adds_its_inputs, in_training=in_training)
-            tracer.may_guess = may_guess
+            tracer.may_guess, tracer.rank = may_guess, ranks[0]
             try:
                 return TracedCall(_trace(tracer, form, values)[0], form, guesses=tracer.guesses)
             except Exception as error:  # such as `if x.shape[0] % 2: raise ...`: turn at the last condition
                 if _is_our_own(error):
                     raise
                 taken = tracer.taken
+                if tracer.uses_rank and not taken and len(ranks) > 1:
+                    del ranks[0]
+                    continue
                 while taken and not taken[-1]:
                     taken.pop()
                 if not taken:

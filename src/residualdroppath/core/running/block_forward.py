@@ -37,11 +37,13 @@ class BlockForward(ForwardOverride):
         *,
         output_may_be_overwritten: bool,
         outputs_read: frozenset[int] | None = None,
+        several_forms: bool = False,
     ):
         super().__init__(block)
         self.states = dict(states)
         self.output_may_be_overwritten = output_may_be_overwritten
         self.outputs_read = outputs_read
+        self.several_forms = several_forms
         self.registered = registered_block(block)  # as when its branches were found, whatever is registered later
         self._signature = forward_signature(block)
         self._calls = TracedCalls(block)
@@ -63,9 +65,9 @@ class BlockForward(ForwardOverride):
         return run_unless_reentrant(self.module, self._act, args, kwargs, self._needs_graph)
 
     def _needs_graph(self) -> bool:
-        """Whether some parameter of the block learns, no branch may have been left out, and no block is inside."""
+        """Whether some parameter that the call uses learns, no branch may have been left out, and no block is inside."""
         all_run = all(state.action in (None, run_without_graph) for state in self.states.values())
-        if not all_run or not any(parameter.requires_grad for parameter in self.module.parameters()):
+        if self.several_forms or not all_run or not any(parameter.requires_grad for parameter in self.module.parameters()):
             return False
         others = (own_override(module, BlockForward) for module in self.module.modules())
         return not any(other is not None and other is not self for other in others)
