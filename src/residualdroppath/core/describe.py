@@ -43,6 +43,7 @@ def describe(
         )
     for title, reasons in (
         ("not residual", discovery.rejected_adds),
+        ("cut off from branches, taken as trunk", discovery.cut_off),
         ("not traced, taken as trunk", discovery.untraceable),
     ):
         if reasons:

@@ -45,6 +45,8 @@ class Discovery:
 
     branches: list[FoundBranch] = field(default_factory=list)
     rejected_adds: dict[str, str] = field(default_factory=dict)
+    # By branch, what computes a part of it and is trunk, since something else uses it too.
+    cut_off: dict[str, str] = field(default_factory=dict)
     untraceable: dict[str, str] = field(default_factory=dict)
     # Whether something outside the blocks may overwrite the output of a block.
     outputs_may_be_overwritten: bool = False

@@ -14,7 +14,6 @@ from torch import fx, nn
 
 from ..torch_internals import ReentrantCheckpoint
 from .call_form import CallForm, forward_signature, plainest_form
-from .node_kinds import is_add
 from .shape_guards import MOST_OUTCOMES, GuardOutcomes, check_guard, depends_on_metadata_only
 from .tracing_sandbox import CannotFollow, RecordMakers, grad_and_autocast, tracing_sandbox
 
@@ -173,10 +172,7 @@ def inlined_children(module: nn.Module) -> list[nn.Module]:
 
 
 def adds_its_inputs(module: nn.Module) -> bool:
-    """Whether a forward adds two values that it is given, as `BertOutput(hidden_states, input_tensor)` does.
-
-    Then the residual add is its caller's, whose graph takes this forward in.
-    """
+    """Whether a forward is a part of its caller's graph: the rule given to `inline_where` says so."""
     if isinstance(module, torch.jit.ScriptModule):
         return False
     forward = type(module).forward
@@ -192,15 +188,15 @@ def _looks_as_if_it_added_inputs(module: nn.Module) -> bool:
     if len(plainest_form(forward_signature(module)).values) < 2:
         return False
     try:
-        graph = trace_forward(module)
+        return _is_inlined(trace_forward(module), module)
     except UntraceableError:
         return False
-    given = {node: {node} if node.op == "placeholder" else set() for node in graph.nodes}
-    for node in graph.nodes:
-        for source in node.all_input_nodes:
-            given[node] |= given[source]
-        if is_add(node):
-            first, second = (given[operand] for operand in node.all_input_nodes)
-            if first and second and first.isdisjoint(second):
-                return True
-    return False
+
+
+_is_inlined: Callable[[fx.Graph, nn.Module], bool] = lambda graph, module: False  # noqa: E731
+
+
+def inline_where(is_inlined: Callable[[fx.Graph, nn.Module], bool]) -> None:
+    """From now on take the forwards of which `is_inlined(graph, module)` holds into the graphs of their callers."""
+    global _is_inlined
+    _is_inlined = is_inlined
