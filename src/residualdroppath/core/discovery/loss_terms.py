@@ -44,4 +44,3 @@ def _name(node: fx.Node) -> str:
     if node.op not in ("call_function", "call_method"):
         return ""
     return str(getattr(node.target, "__name__", node.target))
-

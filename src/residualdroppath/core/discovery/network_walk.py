@@ -17,7 +17,7 @@ from . import known_blocks  # noqa: F401  (registers them)
 from .block_branches import BlockBranches, find_block_branches
 from .found import Discovery, FoundBranch, NoResidualBranchError
 from .nesting import Candidate, is_open
-from .registry import registered_block, registering_call
+from .registry import how_to_register, registered_block
 
 
 def discover(model: nn.Module) -> Discovery:
@@ -199,10 +199,7 @@ class _Walk:
             lines.append("Adds that are not residual: " + _first_few(self.found.rejected_adds) + ".")
         if self.found.untraceable:
             lines.append("Could not be traced: " + _first_few(self.found.untraceable) + ".")
-        lines.append(
-            "If the network has residual branches, register the class of their block, for instance "
-            f"`{registering_call(self.found.likely_block(self.model))}`, with its own forward and branches."
-        )
+        lines.append(how_to_register(self.found.likely_block(self.model)))
         return " ".join(lines)
 
 

@@ -58,9 +58,7 @@ def content_of(module: nn.Module, node: fx.Node) -> PathContent:
     if node.op != "call_module":
         return PathContent(1, int(layers == 0), int(layers > 0), layers)
     child = module.get_submodule(str(node.target))
-    return PathContent(
-        1, int(not layers and _only_scales(child)), 1, layers, sum(map(is_depthwise, child.modules()))
-    )
+    return PathContent(1, int(not layers and _only_scales(child)), 1, layers, sum(map(is_depthwise, child.modules())))
 
 
 def _only_scales(module: nn.Module) -> bool:

@@ -90,10 +90,12 @@ class _DataFlow:
         shared = ancestors[0] & ancestors[1]
         if not shared:
             return self.guess(node, operands)
-        if _read_different_outputs(shared, ancestors):
-            calls = [source for source in shared if any(map(is_item, source.users)) and self.weigh(source).parametrised]
-            names = ", ".join(str(call.target) for call in calls)
-            return NotResidual(node, f"its two sides are different outputs of one call, of {names}") if calls else None
+        if sources := _read_different_outputs(shared, ancestors):
+            names = [str(source.target) for source in sources if self.weigh(source).parametrised]
+            reason = (
+                f"its two sides are different outputs of one call of {', '.join(names)}, which has to run for either"
+            )
+            return NotResidual(node, reason) if names else None
         chains = [self.chain(side, shared) for side in operands]
         for branch in (1, 0):
             if chains[1 - branch].is_shortcut_beside(chains[branch]):
@@ -147,7 +149,9 @@ class _DataFlow:
         for call in reversed(self.graph.nodes):  # the nearest is named
             if call in computing and call.op == "call_module" and self.weigh(call).parametrised:
                 if self.feeds_another_sum(call, node, computing):
-                    return NotResidual(node, f"one call of {call.target} feeds several sums, so none of them can drop it")
+                    return NotResidual(
+                        node, f"one call of {call.target} feeds several sums, so none of them can drop it"
+                    )
         if isinstance(found, NotResidual):
             return found
         lost = {n for n in computing - set(found.nodes) if self.weigh(n).parametrised}
@@ -277,9 +281,12 @@ def _terms(node: fx.Node) -> list[fx.Node]:
     return [term for side in node.all_input_nodes for term in _terms(side)]
 
 
-def _read_different_outputs(shared: set[fx.Node], ancestors: list[set[fx.Node]]) -> bool:
-    """Whether the two sides meet only in what returned or held several values, each side taking others."""
+def _read_different_outputs(shared: set[fx.Node], ancestors: list[set[fx.Node]]) -> list[fx.Node]:
+    """Where the two sides meet only in what returned or held several values, each side taking others: those."""
     sides = [{user for source in shared for user in source.users if user in side - shared} for side in ancestors]
     taken = [{(user.all_input_nodes[0], str(user.args[1:])) for user in side if is_item(user)} for side in sides]
     all_taken = all(len(side) == len(items) > 0 for side, items in zip(sides, taken, strict=True))
-    return all_taken and taken[0].isdisjoint(taken[1])
+    if not (all_taken and taken[0].isdisjoint(taken[1])):
+        return []
+    sources = [{source for source, _ in items} for items in taken]
+    return [source for source in shared if source in sources[0] & sources[1]] or [*sources[0] | sources[1]]

@@ -51,7 +51,8 @@ def _steps_of(module: nn.Module) -> int:
     try:
         graph = trace_forward(module)
     except UntraceableError:
-        return int(_code_enlarges(type(module))) + sum(map(_steps_of, module.children()))
+        own = any(name in ENLARGING for name in _names_of(type(module).forward))
+        return int(own) + sum(map(_steps_of, module.children()))
     return _steps_through(graph, module)
 
 
@@ -89,7 +90,9 @@ def _size_taken_from(node: fx.Node, steps: dict[fx.Node, int]) -> int | None:
     if _name(node) not in ENLARGING:
         return None
     sizes = {member for source in node.all_input_nodes[1:] for member in upstream(source) if is_metadata(member)}
-    return next((steps[n.all_input_nodes[0]] for n in sizes if n.all_input_nodes and n.all_input_nodes[0] in steps), None)
+    return next(
+        (steps[n.all_input_nodes[0]] for n in sizes if n.all_input_nodes and n.all_input_nodes[0] in steps), None
+    )
 
 
 def _steps_of_layer(layer: nn.Module) -> int:
@@ -101,7 +104,9 @@ def _steps_of_layer(layer: nn.Module) -> int:
         return int(strided)
     pools = is_layer_of_torch(layer) and "Pool" in type(layer).__name__
     adapts = pools and "Adaptive" in type(layer).__name__
-    return -int(adapts or isinstance(layer, nn.PixelUnshuffle) or (strided and (pools or isinstance(layer, Convolution))))
+    return -int(
+        adapts or isinstance(layer, nn.PixelUnshuffle) or (strided and (pools or isinstance(layer, Convolution)))
+    )
 
 
 def _may_enlarge(module: nn.Module) -> bool:
@@ -127,11 +132,16 @@ def _names_in(functions: Iterable[Callable[..., Any]], seen: set[Any]) -> Iterat
         if code is None or code in seen or _is_of_torch(function):
             continue
         seen.add(code)
-        nested = [constant for constant in code.co_consts if inspect.iscode(constant)]
-        names = [name for part in (code, *nested) for name in part.co_names]
+        names = _names_of(function)
         yield from names
         called = (getattr(function, "__globals__", {}).get(name) for name in names)
         yield from _names_in([other for other in called if inspect.isfunction(other)], seen)
+
+
+def _names_of(function: Any) -> list[str]:
+    code = inspect.unwrap(function).__code__
+    nested = [constant for constant in code.co_consts if inspect.iscode(constant)]
+    return [name for part in (code, *nested) for name in part.co_names]
 
 
 def _parts(value: Any) -> tuple[Any, ...]:

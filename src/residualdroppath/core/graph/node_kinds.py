@@ -13,7 +13,17 @@ from ..torch_internals import AnyNorm, BatchNorm, Convolution
 
 ADD_FUNCTIONS = (operator.add, operator.iadd, torch.add)
 ADD_METHODS = ("add", "add_", "__add__", "__iadd__")
-SUBTRACTIONS = (operator.sub, operator.isub, torch.sub, torch.subtract, "sub", "sub_", "subtract", "__sub__", "__isub__")
+SUBTRACTIONS = (
+    operator.sub,
+    operator.isub,
+    torch.sub,
+    torch.subtract,
+    "sub",
+    "sub_",
+    "subtract",
+    "__sub__",
+    "__isub__",
+)
 INPLACE_OPERATORS = (operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.setitem)
 # What these return depends on the shape of a tensor, not on its values.
 METADATA_METHODS = ("size", "dim", "ndimension", "numel", "nelement", "element_size", "stride", "get_device", "type")
