@@ -52,9 +52,9 @@ USERS_FRAME = 4  # from here to the line that constructs a ResidualDropPath
 def _dropped_always(name: str, rate: float, num_branches: int) -> str:
     others = "there is no other" if num_branches == 1 else f"the other {num_branches - 1} have rate 0"
     return (
-        f"The branch {name} is dropped in every drop_path iteration that a dropped_part iteration trains: its effective "
-        f"rate is 1, its nominal one {rate:g}, for one branch has to be dropped and {others}. Give further branches a "
-        "rate above 0 (`rate_over_depth='uniform'`, `drop_rates`; `print(rdp)` lists what was found), or use drop path "
+        f"The branch {name} is dropped in every drop_path iteration that a dropped_part iteration trains (effective "
+        f"rate 1, nominal rate {rate:g}), for one branch has to be dropped and {others}. Give further branches a rate "
+        "above 0 (`rate_over_depth='uniform'`, `drop_rates`; `print(rdp)` lists what was found), or use drop path "
         "alone, `schedule=(1, 0)`."
     )
 

@@ -102,8 +102,8 @@ def how_to_register(block: nn.Module | None) -> str:
     written_out = f"If {name} holds residual branches, register it: its forward with each residual add written out"
     if not _returns_one_value(block):
         return (
-            f"{written_out} as `add(name, shortcut, branch, *inputs)` (it may return several values, so no call is filled "
-            "in here; `help(residualdroppath.register_block)` has an example)."
+            f"{written_out} as `add(name, shortcut, branch, *inputs)` (it may return several values, so no call is "
+            "filled in here; `help(residualdroppath.register_block)` has an example)."
         )
     help = "`help(residualdroppath.register_block)` has an example"
     return f"{written_out} ({help}) or, as one branch, {registering_call(block)}"
