@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import fx
 
+from .branch_subgraph import ResidualAdd
 from .found import FoundBranch
 
 
@@ -19,6 +21,7 @@ class Candidate:
 
     branch: FoundBranch | None
     outer: Candidate | None
+    add: ResidualAdd | None = None  # None if it was registered
     reason: str = ""
     inner: list[Candidate] = field(default_factory=list)
 
@@ -31,23 +34,37 @@ class Candidate:
         """Blocks at the level, inside this branch or of this one itself, that has the most."""
         return max(1, self.num_blocks_inside)
 
-    @property
+    @functools.cached_property  # to be read when all that lies inside has been recorded
     def num_blocks_inside(self) -> int:
-        """Adds of the same forward count one each, those of another block together."""
+        """Blocks that run one after another inside this branch: of parallel paths, along the one with the most."""
         if self.branch is None:
             return 0
-        several = [inner for inner in self.inner if inner.is_skip or (inner.branch and inner.block is self.block)]
-        others = {inner.block for inner in self.inner if inner.branch and inner not in several}
-        return sum(inner.num_blocks for inner in several) + len(others)
+        nested = {inner.add.node: inner for inner in self.inner if inner.add and self.add and inner.add.node in self}
+        others = [inner for inner in self.inner if inner.branch and inner not in nested.values()]
+        if self.add is None:
+            return _num_blocks(others)
+        apart = {node for inner in nested.values() if inner.add for node in inner.add.nodes}
+        most: dict[fx.Node, int] = {}
+        for node in self.add.nodes:
+            most[node] = max((most[source] for source in node.all_input_nodes if source in most), default=0)
+            if node in nested:
+                most[node] += nested[node].num_blocks
+            elif node.op == "call_module" and node not in apart:
+                path = f"{self.branch.block_path}.{node.target}.".lstrip(".")
+                most[node] += _num_blocks([each for each in others if f"{each.path}.".startswith(path)])
+        return max(most.values(), default=0)
+
+    def __contains__(self, node: fx.Node) -> bool:
+        return self.add is not None and node in self.add.nodes
+
+    @property
+    def path(self) -> str:
+        return self.branch.block_path if self.branch else ""
 
     @property
     def is_skip(self) -> bool:
         """Whether it is a skip around several blocks, which count in its place."""
         return self.num_blocks_inside > 1
-
-    @property
-    def block(self) -> nn.Module | None:
-        return self.branch.block if self.branch else None
 
     @property
     def counts(self) -> bool:
@@ -65,6 +82,12 @@ class Candidate:
         for inner in self.inner:
             yield inner
             yield from inner.inside()
+
+
+def _num_blocks(candidates: list[Candidate]) -> int:
+    """Blocks that the candidates inside one child stand for: those around which one is a skip, and other ones."""
+    others = {each.branch.block for each in candidates if each.branch and not each.is_skip}
+    return sum(each.num_blocks for each in candidates if each.is_skip) + len(others)
 
 
 def is_open(place: Candidate | None) -> bool:

@@ -15,6 +15,7 @@ from ..graph.shape_guards import has_conditions
 from ..graph.tracing import UntraceableError
 from . import known_blocks  # noqa: F401  (registers them)
 from .block_branches import BlockBranches, find_block_branches
+from .branch_subgraph import ResidualAdd
 from .found import Discovery, FoundBranch, NoResidualBranchError
 from .nesting import Candidate, is_open
 from .registry import how_to_register, registered_block
@@ -111,7 +112,8 @@ class _Walk:
                 if (owner := owner_of.get(name)) is None or adds.is_around(owner, branch.suffix):
                     self.visit(module.get_submodule(name), _join(path, name), places[owner] if owner else inside)
             holder = adds.holder(branch.suffix)
-            places[branch.suffix] = self.record(branch, places[holder] if holder else inside)
+            around = places[holder] if holder else inside
+            places[branch.suffix] = self.record(branch, around, adds.found[branch.suffix])
         self.note_adds(module, path, adds, places, inside)
         owners = {part: places[suffix] for part, suffix in owner_of.items()}
         self.visit_children(module, path, owners, adds, inside)
@@ -151,8 +153,8 @@ class _Walk:
         names = [_join(branch.block_path, suffix) for branch, suffix in zip(branches, suffixes, strict=True)]
         return [replace(b, name=name or type(b.block).__name__) for b, name in zip(branches, names, strict=True)]
 
-    def record(self, branch: FoundBranch, inside: Candidate | None) -> Candidate:
-        self.candidates.append(candidate := Candidate(branch, inside))
+    def record(self, branch: FoundBranch, inside: Candidate | None, add: ResidualAdd | None = None) -> Candidate:
+        self.candidates.append(candidate := Candidate(branch, inside, add))
         return candidate
 
     def note_use_of_children(self, module: nn.Module, adds: BlockBranches) -> None:
@@ -179,7 +181,7 @@ class _Walk:
             place = owners.get(name, inside)
             if name in never:
                 reason = f"it lies in {_join(path, name)}, which the forward of {type(module).__name__} does not call"
-                place = Candidate(None, place, reason)
+                place = Candidate(None, place, reason=reason)
             self.visit(module.get_submodule(name), _join(path, name), place)
 
     def never_called(self, module: nn.Module, adds: BlockBranches | None) -> set[str]:

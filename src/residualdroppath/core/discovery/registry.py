@@ -97,7 +97,9 @@ def registering_call(block: nn.Module | None) -> str:
 def how_to_register(block: nn.Module | None) -> str:
     """What to do about residual branches in a block that could not be followed, in words."""
     if block is None:
-        return f"If it has residual branches, register the class of their block, for instance {registering_call(None)}"
+        return (
+            f"If it has residual branches, register the class of their block, for instance `{registering_call(None)}`."
+        )
     name = type(block).__name__
     written_out = f"If {name} holds residual branches, register it: its forward with each residual add written out"
     if not _returns_one_value(block):
@@ -106,7 +108,7 @@ def how_to_register(block: nn.Module | None) -> str:
             "filled in here; `help(residualdroppath.register_block)` has an example)."
         )
     help = "`help(residualdroppath.register_block)` has an example"
-    return f"{written_out} ({help}) or, as one branch, {registering_call(block)}"
+    return f"{written_out} ({help}) or, as one branch, `{registering_call(block)}`."
 
 
 def _returns_one_value(block: nn.Module) -> bool:

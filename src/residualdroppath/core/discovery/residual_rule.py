@@ -112,7 +112,7 @@ class _DataFlow:
                 found = extract_branch(self.graph, self.module, node, branch, path)
                 return self.whole(found, node, operands[branch], starts)
         if any(chain.parametrised for chain in chains):
-            return NotResidual(node, "its two sides are of equal standing")
+            return NotResidual(node, self.is_other_kind_of_sum(node) or "its two sides are of equal standing")
         return None
 
     def guess(self, node: fx.Node, operands: list[fx.Node]) -> ResidualAdd | NotResidual | None:

@@ -9,7 +9,15 @@ from typing import Any
 
 from torch import fx, nn
 
-from ..graph.node_kinds import down_to_last, is_activation_layer, is_layer_of_torch, is_metadata, upstream, value_inputs
+from ..graph.node_kinds import (
+    down_to_last,
+    is_activation_layer,
+    is_layer_of_torch,
+    is_metadata,
+    is_part,
+    upstream,
+    value_inputs,
+)
 from ..graph.tracing import UntraceableError, trace_forward
 from ..torch_internals import AnyNorm, Convolution
 
@@ -89,10 +97,11 @@ def _size_taken_from(node: fx.Node, steps: dict[fx.Node, int]) -> int | None:
     """The steps of the value whose shape is that of the resized one (`F.interpolate(x, size=y.shape[2:])`)."""
     if _name(node) not in ENLARGING:
         return None
-    sizes = {member for source in node.all_input_nodes[1:] for member in upstream(source) if is_metadata(member)}
-    return next(
-        (steps[n.all_input_nodes[0]] for n in sizes if n.all_input_nodes and n.all_input_nodes[0] in steps), None
-    )
+    members = {member for source in node.all_input_nodes[1:] for member in upstream(source)} - steps.keys()
+    shapes = {member.all_input_nodes[0] for member in members if is_metadata(member)}
+    if not all(is_metadata(member) or is_part(member) for member in members):  # twice the shape, say
+        return None
+    return next((steps[value] for value in shapes if value in steps), None)
 
 
 def _steps_of_layer(layer: nn.Module) -> int:
