@@ -40,7 +40,7 @@ def test_it_is_named(depth: int, options: dict[str, Any], name: str) -> None:
 def test_a_branch_alone_that_can_learn() -> None:
     model = stack(2)
     with pytest.warns(UserWarning, match=f"The branch 1 {PATTERN}.*the other 1 have rate 0"):
-        for parameter in model[0].parameters():
+        for parameter in model.get_submodule("0").parameters():
             parameter.requires_grad = False
         ResidualDropPath(model, 0.5, rate_over_depth="uniform")
 

@@ -159,6 +159,15 @@ def test_an_attention_gate(up: str) -> None:
     assert found == {"enc", "mid", "dec"}
 
 
+@pytest.mark.parametrize("layers", [(), (nn.BatchNorm2d(C), nn.ReLU())], ids=["last", "normed"])
+def test_a_decoder_in_one_sequence_with_its_encoder(layers: Any) -> None:
+    @block(inner=lambda: nn.Sequential(conv(stride=2), residual(), nn.ConvTranspose2d(C, C, 2, 2), *layers))
+    def network(m: Any, x: Map) -> Map:
+        return x + m.inner(x)
+
+    assert_branches(network(), {"inner.1": ("inner.1.f",)})
+
+
 @block(small=lambda: nn.AvgPool2d(2), f=two_convs)
 def hourglass(m: Any, x: Map) -> Map:
     return F.interpolate(m.f(m.small(x)), size=x.shape[2:])
@@ -431,6 +440,23 @@ def test_a_child_that_adds_two_of_its_arguments_is_found_once(make: Any, deep: b
     assert len(set(names)) == len(names)
 
 
+@block(dense=linear, more=mlp)
+def output_with_an_option(m: Any, hidden: Tensor, given: Tensor, factor: Tensor | None = None) -> Tensor:
+    x = m.dense(hidden) + given
+    return x if factor is None else x + m.more(x * factor)
+
+
+@block(inner=linear, output=output_with_an_option)
+def block_with_an_option(m: Any, x: Tensor, factor: Tensor | None = None) -> Tensor:
+    return m.output(m.inner(x).relu(), x, factor)
+
+
+def test_what_an_option_adds_in_such_a_child_is_found_once() -> None:
+    network = nn.Sequential(block_with_an_option(), residual_mlp())
+    names = {"0.inner": ("0.inner", "0.output.dense"), "0.output.more": ("0.output.more",), "1": ("1.f",)}
+    assert_branches(network, names)
+
+
 # --- children that never run
 
 
@@ -449,13 +475,18 @@ def with_a_child_for_long_inputs(m: Any, x: Tensor) -> Tensor:
     return m.left(m.used(x)) if x.shape[0] > 5 else m.used(x)
 
 
+@block(used=residual_mlp, left=residual_mlp)
+def with_a_child_for_short_inputs(m: Any, x: Tensor) -> Tensor:
+    return m.used(x) if x.shape[0] > 5 else m.left(m.used(x))
+
+
 def test_a_child_that_is_never_called() -> None:
     assert_branches(with_a_left_child(), {"used": ("used.f",)})
     reason = "it lies in left, which the forward of with_a_left_child does not call"
     assert discover(with_a_left_child()).rejected_adds == {"left": reason}
 
 
-@pytest.mark.parametrize("make", [with_a_child_for_a_flag, with_a_child_for_long_inputs])
+@pytest.mark.parametrize("make", [with_a_child_for_a_flag, with_a_child_for_long_inputs, with_a_child_for_short_inputs])
 def test_a_child_that_another_call_may_run(make: Any) -> None:
     assert set(branches_of(make())) == {"used", "left"}
 

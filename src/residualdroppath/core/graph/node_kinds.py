@@ -137,7 +137,7 @@ def is_matrix(parameter: nn.Parameter) -> bool:
 
 
 def _layers_in(module: nn.Module) -> int:
-    if isinstance(module, (nn.Linear, Convolution)) and not is_depthwise(module):
+    if isinstance(module, (nn.Linear, Convolution)):
         # One channel in or out is a vector by its shape; under a parametrization the weight hangs deeper.
         return max(1, sum(map(is_matrix, module.parameters())))
     own = sum(map(is_matrix, module.parameters(recurse=False)))
