@@ -655,3 +655,17 @@ def test_one_call_that_feeds_several_sums(name: str) -> None:
     network = nn.Sequential(residual_mlp(), make())
     assert_branches(network, {"0": ("0.f",)})
     assert f"one call of {call} feeds several sums, so none of them can drop it" in reasons(network)
+
+
+@pytest.mark.parametrize("make", [joint_block, joint_block_with_projections], ids=lambda make: make.__name__)
+def test_the_last_of_them_is_no_branch_either(make: Any) -> None:
+    @block(first=residual_mlp, blocks=lambda: nn.ModuleList(make() for _ in range(3)), context=linear)
+    def network(m: Any, x: Tensor) -> Tensor:
+        c = m.context(m.first(x))
+        for each in m.blocks:
+            x, c = each(x, c)
+        return x  # nobody reads the last `c`
+
+    assert_branches(network(), {"first": ("first.f",)})
+    last = discover(network()).rejected_adds
+    assert any(name.startswith("blocks.2") and "attn" in reason for name, reason in last.items())

@@ -413,7 +413,7 @@ MUTATIONS = (
     _mutation(
         "sums that nest are all branches",
         "discovery/nesting.py",
-        "return self.branch is not None and not self.is_skip and is_open(self.outer)",
+        "return self.branch is not None and not self.reason and not self.is_skip and is_open(self.outer)",
         "return self.branch is not None",
         "test_discovery.py::test_a_branch_inside_a_branch_is_left_to_the_outer_one",
     ),

@@ -50,10 +50,11 @@ class ResidualAdd:
 
 @dataclass(frozen=True)
 class NotResidual:
-    """An add of two computed values that was left alone, with the reason."""
+    """An add of two computed values that was left alone, with the reason; `call`: one that feeds several adds."""
 
     node: fx.Node
     reason: str
+    call: str = ""
 
 
 def extract_branch(

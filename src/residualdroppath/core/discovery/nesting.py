@@ -16,7 +16,7 @@ from .found import FoundBranch
 class Candidate:
     """A branch that was found, and those found inside it; without a `branch`, a part that never runs.
 
-    `reason`: why nothing in a part that never runs counts.
+    `reason`: why nothing in a part that never runs counts, or, of a branch, why it does not.
     """
 
     branch: FoundBranch | None
@@ -32,7 +32,7 @@ class Candidate:
     @property
     def num_blocks(self) -> int:
         """Blocks at the level, inside this branch or of this one itself, that has the most."""
-        return max(1, self.num_blocks_inside)
+        return max(int(not self.reason), self.num_blocks_inside)
 
     @functools.cached_property  # to be read when all that lies inside has been recorded
     def num_blocks_inside(self) -> int:
@@ -68,12 +68,14 @@ class Candidate:
 
     @property
     def counts(self) -> bool:
-        return self.branch is not None and not self.is_skip and is_open(self.outer)
+        return self.branch is not None and not self.reason and not self.is_skip and is_open(self.outer)
 
     def why_not(self) -> str:
         """Why a candidate does not count."""
         if (around := _closed(self.outer)) is not None:
-            return around.reason or f"it lies inside the branch {around.branch and around.branch.name}"
+            return f"it lies inside the branch {around.branch.name}" if around.branch else around.reason
+        if self.reason:
+            return self.reason
         names = [inner.branch.name for inner in self.inside() if inner.branch and inner.counts]
         first = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         return f"it is a skip around {len(names)} branches: {first}"
@@ -86,8 +88,9 @@ class Candidate:
 
 def _num_blocks(candidates: list[Candidate]) -> int:
     """Blocks that the candidates inside one child stand for: those around which one is a skip, and other ones."""
-    others = {each.branch.block for each in candidates if each.branch and not each.is_skip}
-    return sum(each.num_blocks for each in candidates if each.is_skip) + len(others)
+    around = [each for each in candidates if each.is_skip or each.reason]
+    others = {each.branch.block for each in candidates if each.branch and each not in around}
+    return sum(each.num_blocks for each in around) + len(others)
 
 
 def is_open(place: Candidate | None) -> bool:
@@ -101,4 +104,4 @@ def _closed(place: Candidate | None) -> Candidate | None:
     while place is not None:
         around.append(place)
         place = place.outer
-    return next((each for each in reversed(around) if not each.is_skip), None)
+    return next((each for each in reversed(around) if not each.is_skip and not (each.branch and each.reason)), None)

@@ -40,10 +40,12 @@ class _Walk:
         self.inlined: set[nn.Module] = set()
         self.candidates: list[Candidate] = []
         self.notes: list[tuple[Candidate | None, Callable[[], None]]] = []
+        self.joint: set[tuple[type, type]] = set()  # classes of blocks, and of children whose call feeds several sums
         self.num_parents = Counter(child for module in model.modules() for child in module.children())
 
     def result(self) -> Discovery:
         self.visit(self.model, "", inside=None)
+        self.reject_joint()
         blocks: dict[nn.Module, int] = {}
         for candidate in self.candidates:
             if candidate.counts and (branch := candidate.branch):
@@ -57,6 +59,15 @@ class _Walk:
         if not self.found.branches:
             raise NoResidualBranchError(self.nothing_found())
         return self.found
+
+    def reject_joint(self) -> None:
+        """Where one call feeds several sums, the last of its kind is no branch either, though only one sum is read."""
+        for candidate in self.candidates:
+            for node in candidate.add.nodes if candidate.add else ():
+                if candidate.branch and node.op == "call_module":
+                    block, name = candidate.branch.block, str(node.target)
+                    if (type(block), type(block.get_submodule(name))) in self.joint:
+                        candidate.reason = f"one call of {name} feeds several sums elsewhere in the network"
 
     def visit(self, module: nn.Module, path: str, inside: Candidate | None) -> None:
         """Visit a module and its children; `inside` is the innermost branch it lies in, if any."""
@@ -123,6 +134,8 @@ class _Walk:
     ) -> None:
         """What else there is to know of a forward, for the places where it turns out to count."""
         for other in adds.others:
+            if other.call:
+                self.joint.add((type(module), type(module.get_submodule(other.call))))
             reason = partial(self.found.rejected_adds.__setitem__, _join(path, other.node.name), other.reason)
             holder = adds.holder_of(other.node)
             self.notes.append((places[holder] if holder else inside, reason))

@@ -149,9 +149,8 @@ class _DataFlow:
         for call in reversed(self.graph.nodes):  # the nearest is named
             if call in computing and call.op == "call_module" and self.weigh(call).parametrised:
                 if self.feeds_another_sum(call, node, computing):
-                    return NotResidual(
-                        node, f"one call of {call.target} feeds several sums, so none of them can drop it"
-                    )
+                    reason = f"one call of {call.target} feeds several sums, so none of them can drop it"
+                    return NotResidual(node, reason, str(call.target))
         if isinstance(found, NotResidual):
             return found
         lost = {n for n in computing - set(found.nodes) if self.weigh(n).parametrised}
