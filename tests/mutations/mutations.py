@@ -412,16 +412,16 @@ MUTATIONS = (
     ),
     _mutation(
         "sums that nest are all branches",
-        "discovery/residual_rule.py",
-        "[add for add in found if add.node not in inside]",
-        "found",
-        "test_own_networks.py::test_contracts[parallel_as_one]",
+        "discovery/nesting.py",
+        "return self.branch is not None and not self.reason and not self.is_skip and is_open(self.outer)",
+        "return self.branch is not None",
+        "test_discovery.py::test_a_branch_inside_a_branch_is_left_to_the_outer_one",
     ),
     _mutation(
         "blocks inside a branch are branches",
         "discovery/network_walk.py",
-        'inside or owner.get(name, "")',
-        "inside",
+        "place = owners.get(name, inside)",
+        "place = inside",
         "test_discovery.py::test_a_branch_inside_a_branch_is_left_to_the_outer_one",
     ),
     _mutation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,20 @@ class Branch:
         return sum(parameter.numel() for parameter in self.parameters())
 
 
+ALWAYS = 1.0 - 1e-9
+USERS_FRAME = 4  # from here to the line that constructs a ResidualDropPath
+
+
+def _dropped_always(name: str, rate: float, num_branches: int) -> str:
+    others = "there is no other" if num_branches == 1 else f"the other {num_branches - 1} have rate 0"
+    return (
+        f"The branch {name} is dropped in every drop_path iteration that a dropped_part iteration trains (effective "
+        f"rate 1, nominal rate {rate:g}), for one branch has to be dropped and {others}. Give further branches a rate "
+        "above 0 (`rate_over_depth='uniform'`, `drop_rates`; `print(rdp)` lists what was found), or use drop path "
+        "alone, `schedule=(1, 0)`."
+    )
+
+
 def nominal_rates(
     model: nn.Module, discovery: Discovery, options: Options, own: Sequence[OwnDropPath]
 ) -> tuple[float, ...]:
@@ -75,6 +90,9 @@ def make_branches(
     if options.trains_dropped:
         rates = [rate if has_something else 0.0 for rate, has_something in zip(rates, learns, strict=True)]
     effective = effective_rates(tuple(rates)) if options.trains_dropped else rates
+    for found, rate, effective_rate in zip(discovery.branches, rates, effective, strict=True):
+        if effective_rate > ALWAYS and rate <= ALWAYS:
+            warnings.warn(_dropped_always(found.name, rate, len(rates)), UserWarning, stacklevel=USERS_FRAME)
     return tuple(
         Branch(
             found.name,

@@ -9,7 +9,7 @@ from torch import nn
 from .branch import Branch
 from .discovery.found import Discovery
 from .discovery.own_drop_path import OwnDropPath
-from .discovery.registry import registering_call
+from .discovery.registry import how_to_register
 from .options import Options
 from .planning.plan import Plan
 
@@ -43,14 +43,14 @@ def describe(
         )
     for title, reasons in (
         ("not residual", discovery.rejected_adds),
+        ("cut off from branches, taken as trunk", discovery.cut_off),
         ("not traced, taken as trunk", discovery.untraceable),
     ):
         if reasons:
             lines.append(f"  {title}:")
             lines += [f"    {name}: {reason}" for name, reason in reasons.items()]
-    if discovery.untraceable:
-        call = registering_call(discovery.likely_block(model))
-        lines.append(f"  if one of these holds residual branches, register it: {call}")
+    if (block := discovery.likely_block(model)) is not None:
+        lines.append(f"  {how_to_register(block)}")
     if shared_parameters:
         lines.append(f"  used in several places, taken as trunk: {', '.join(shared_parameters)}")
     if own_drop_path:

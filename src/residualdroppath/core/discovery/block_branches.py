@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from torch import fx, nn
 
 from ..graph.call_form import CallForm, forward_signature, plainest_form
-from ..graph.node_kinds import is_inplace, is_matrix, node_parameters, upstream
+from ..graph.node_kinds import is_inplace, is_used, node_parameters, num_layers, upstream
 from ..graph.shape_guards import is_guard
 from ..graph.tracing import TracedCall, UntraceableError, trace_unknown
-from .branch_subgraph import NotResidual, ResidualAdd
+from . import inlining  # noqa: F401  (sets the rule of the tracer)
+from .branch_subgraph import NotResidual, ResidualAdd, levels_of, with_holders
 from .residual_rule import find_residual_adds
 
 
@@ -29,15 +30,15 @@ class BlockBranches:
         """Children and parameters that only the branch names."""
         mine = set(self.found[suffix].nodes)
         graph = self.found[suffix].node.graph
-        elsewhere = {node.target for node in graph.nodes if node.op in NAMING and node not in mine}
-        used = (str(node.target) for node in self.found[suffix].nodes if node.op in NAMING)
+        elsewhere = {node.target for node in graph.nodes if _names_a_part(node) and node not in mine}
+        used = (str(node.target) for node in self.found[suffix].nodes if _names_a_part(node))
         return tuple(dict.fromkeys(name for name in used if name not in elsewhere))
 
     def shares(self, suffix: str) -> tuple[str, ...]:
         """Children and parameters that the branch uses, and something else too."""
         nodes = (*self.found[suffix].nodes, *self.found[suffix].inputs)
         own = self.roots(suffix)
-        names = (str(node.target) for node in nodes if node.op == "get_attr")
+        names = (str(node.target) for node in nodes if node.op == "get_attr" and is_used(node))
         called = (str(node.target) for node in self.found[suffix].nodes if node.op == "call_module")
         return tuple(dict.fromkeys(name for name in (*called, *names) if name not in own))
 
@@ -52,14 +53,41 @@ class BlockBranches:
         before = order[: order.index(self.found[suffix].nodes[0])]
         return [str(node.target) for node in before if node.op == "call_module"]
 
-    def deep_uses(self) -> tuple[str, ...]:
-        """What the forward uses outside of branches though it hangs below a child (dotted names)."""
-        in_branches = {node for add in self.found.values() for node in add.nodes}
-        nodes = (node for node in self.graphs[0].nodes if node.op in NAMING and node not in in_branches)
+    def deep_uses(self, branches: Collection[str]) -> tuple[str, ...]:
+        """What the forward uses outside of `branches` though it hangs below a child (dotted names)."""
+        in_branches = {node for suffix in branches for node in self.found[suffix].nodes}
+        nodes = (node for node in self.graphs[0].nodes if _names_a_part(node) and node not in in_branches)
         return tuple(dict.fromkeys(name for node in nodes if "." in (name := str(node.target))))
 
     def names_used(self) -> set[str]:
-        return {str(node.target) for graph in self.graphs for node in graph.nodes if node.op in NAMING}
+        return {str(node.target) for graph in self.graphs for node in graph.nodes if _names_a_part(node)}
+
+    def inlined(self) -> set[nn.Module]:
+        """Modules whose forwards are part of these graphs."""
+        stacks = (node.meta.get("nn_module_stack", {}) for graph in self.graphs for node in graph.nodes)
+        called = {str(node.target) for graph in self.graphs for node in graph.nodes if node.op == "call_module"}
+        paths = {path for stack in stacks for path, _ in stack.values()} - called
+        return {self.module.get_submodule(path) for path in paths}
+
+    def holder(self, suffix: str) -> str | None:
+        """The branch of the same forward that this one lies in."""
+        inside = self.found[suffix].inside
+        return None if inside is None else _known_as(inside, self.found)
+
+    def is_around(self, suffix: str, other: str) -> bool:
+        """Whether a branch of the same forward lies in the one called `suffix`."""
+        holder = self.holder(other)
+        return holder is not None and (holder == suffix or self.is_around(suffix, holder))
+
+    def is_the_only_path(self) -> bool:
+        """Whether the forward has no options but those of which both forms were traced."""
+        given = plainest_form(forward_signature(self.module)).constants.values()
+        return all(value is None for value in given) and len(self.graphs) == 1 + (len(given) > 0)
+
+    def holder_of(self, node: fx.Node) -> str | None:
+        """The innermost branch that a node is part of."""
+        around = [suffix for suffix, add in self.found.items() if node in add.nodes]
+        return min(around, key=lambda suffix: len(self.found[suffix].nodes), default=None)
 
     def outputs_read(self) -> dict[str, frozenset[int]]:
         """Of children that return several values, which are read; the others are not named."""
@@ -80,7 +108,6 @@ RANDOM = (
     "check_guard",
     "assert",
 )  # to be left in, though nobody reads it
-NAMING = ("call_module", "get_attr")
 
 
 def find_block_branches(module: nn.Module, outputs_read: frozenset[int] | None = None) -> BlockBranches:
@@ -150,9 +177,10 @@ def branches_for_call(
     parameters = form.signature.parameters
     optional = {name for name in form.values if name in parameters and parameters[name].default is None}
     named = name_adds(find_residual_adds(graph, module, may_be_shortcut=optional)[0], module)
-    adds = {_known_as(suffix, known): add for suffix, add in named.items()}
+    near = {_known_as(suffix, known): add for suffix, add in reversed(named.items())}  # the outer of two counts
+    adds = {**near, **{suffix: add for suffix, add in named.items() if suffix in known}}
     for suffix in known:
-        if suffix not in adds and any(node.op in NAMING and node.target == suffix for node in graph.nodes):
+        if suffix not in adds and any(_names_a_part(node) and node.target == suffix for node in graph.nodes):
             raise OtherUse(f"called with {form.describe()}, it uses {suffix} otherwise than as a residual branch")
     return {suffix: add for suffix, add in adds.items() if suffix in known}
 
@@ -166,15 +194,27 @@ def _known_as(suffix: str, known: Collection[str]) -> str:
 
 
 def name_adds(adds: list[ResidualAdd], block: nn.Module) -> dict[str, ResidualAdd]:
-    """The adds by the first child in their branch with a weight matrix or kernel (`attn`, not the norm before it)."""
+    """The adds by the first child in their branch with a weight matrix or kernel (`attn`, not the norm before it).
+
+    Of nested ones that begin with the same child, the name goes to the level that has more branches.
+    """
+    levels = levels_of(adds)
+    if any(sum(add.node in outer.nodes for add in level) > 1 for level in levels[1:] for outer in levels[0]):
+        levels.reverse()
     named: dict[str, ResidualAdd] = {}
-    for add in adds:
-        used = [(str(node.target), node_parameters(block, node)) for node in add.nodes]
-        with_weights = [name for name, parameters in used if any(map(is_matrix, parameters))]
-        suffix = (with_weights or [name for name, parameters in used if parameters])[0]
+    for add in (add for level in levels for add in level):
+        used = [(str(node.target), num_layers(block, node), node_parameters(block, node)) for node in add.nodes]
+        with_weights = [name for name, layers, _ in used if layers]
+        suffix = (with_weights or [name for name, _, parameters in used if parameters])[0]
         count = sum(other.split("@")[0] == suffix for other in named)
         named[suffix if not count else f"{suffix}@{count + 1}"] = add
-    return named
+    in_order = dict(sorted(named.items(), key=lambda item: adds.index(item[1])))
+    return with_holders(in_order)
+
+
+def _names_a_part(node: fx.Node) -> bool:
+    """Whether the node uses a child or a parameter, more than its dtype, device or shape."""
+    return node.op == "call_module" or (node.op == "get_attr" and is_used(node))
 
 
 def _item(node: fx.Node) -> int | None:

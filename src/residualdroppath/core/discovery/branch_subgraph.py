@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from torch import fx, nn
 
-from ..graph.shape_guards import is_guard
 from ..graph.node_kinds import is_inplace, is_metadata, node_parameters, operand, upstream
+from ..graph.shape_guards import is_guard
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,9 @@ class ResidualAdd:
     """An add of a traced forward whose operand number `branch_operand` is a residual branch.
 
     `nodes` computes the branch, in order; `inputs` are the values from outside that it reads.
-    `shortcut_nodes` lie on the shortcut's side; `is_guess`: an argument was taken for the shortcut.
+    `shortcut_nodes` lie on the shortcut's side; `is_guess`: an argument was taken for the shortcut. `cut_off` names
+    children and parameters that compute a part of the branch, but are used elsewhere too. `inside` is the name of the
+    branch of the same forward that this add lies in, if any.
     """
 
     node: fx.Node
@@ -24,6 +27,8 @@ class ResidualAdd:
     inputs: tuple[fx.Node, ...]
     shortcut_nodes: tuple[fx.Node, ...] = ()
     is_guess: bool = False
+    cut_off: tuple[str, ...] = ()
+    inside: str | None = None
 
     @property
     def branch(self) -> fx.Node:
@@ -46,10 +51,11 @@ class ResidualAdd:
 
 @dataclass(frozen=True)
 class NotResidual:
-    """An add of two computed values that was left alone, with the reason."""
+    """An add of two computed values that was left alone, with the reason; `call`: one that feeds several adds."""
 
     node: fx.Node
     reason: str
+    call: str = ""
 
 
 def extract_branch(
@@ -114,6 +120,35 @@ def _members(before: list[fx.Node], node: fx.Node, branch: fx.Node, kept: set[fx
         if candidate in members & attached and members.isdisjoint(candidate.all_input_nodes):
             members.remove(candidate)
     return members
+
+
+def levels_of(adds: list[ResidualAdd]) -> list[list[ResidualAdd]]:
+    """The adds by level: those in no branch of another, those in a branch of these, and so on; in order."""
+    levels: list[list[ResidualAdd]] = []
+    rest = adds
+    while rest:
+        inside = {node for add in rest for node in add.nodes}
+        levels.append([add for add in rest if add.node not in inside])
+        rest = [add for add in rest if add.node in inside]
+    return levels
+
+
+def with_holders(named: Mapping[str, ResidualAdd]) -> dict[str, ResidualAdd]:
+    """The adds of one graph, each after the one whose branch it lies in, with the name of that."""
+    holders: dict[str, str | None] = {}
+    for name, add in named.items():
+        around = [other for other, its in named.items() if add.node in its.nodes]
+        holders[name] = min(around, key=lambda other: len(named[other].nodes), default=None)
+    ordered: dict[str, ResidualAdd] = {}
+
+    def take(holder: str | None) -> None:
+        for name, add in named.items():
+            if holders[name] == holder:
+                ordered[name] = replace(add, inside=holder)
+                take(name)
+
+    take(None)
+    return ordered
 
 
 def _title(node: fx.Node) -> str:

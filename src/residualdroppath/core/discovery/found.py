@@ -45,6 +45,8 @@ class Discovery:
 
     branches: list[FoundBranch] = field(default_factory=list)
     rejected_adds: dict[str, str] = field(default_factory=dict)
+    # By branch, what computes a part of it and is trunk, since something else uses it too.
+    cut_off: dict[str, str] = field(default_factory=dict)
     untraceable: dict[str, str] = field(default_factory=dict)
     # Whether something outside the blocks may overwrite the output of a block.
     outputs_may_be_overwritten: bool = False
@@ -62,10 +64,37 @@ class Discovery:
     several_forms: set[nn.Module] = field(default_factory=set)
 
     def likely_block(self, model: nn.Module) -> nn.Module | None:
-        """Of the modules that could not be traced, one of the class that is there most often."""
-        modules = [model.get_submodule(path) for path in self.untraceable if path in dict(model.named_modules())]
-        counts = Counter(map(type, modules))
-        return max(modules, key=lambda module: counts[type(module)], default=None)
+        """The module to register: not followed, nothing found in it, the outermost in a list; if several, one of the
+        class that is there most often.
+
+        A list element that holds a list of such itself is a stage: then one of these. The model is never one block.
+        """
+        paths = dict(model.named_modules())
+        found = [f"{branch.block_path}." for branch in self.branches]
+        missing = [
+            path for path in self.untraceable
+            if path and path in paths and not any(own.startswith(f"{path}.") for own in found)
+        ]  # fmt: skip
+        in_lists = [path for path in missing if isinstance(_parent(paths, path), (nn.ModuleList, nn.Sequential))]
+        in_lists = [path for path in in_lists if not _is_stage(path, in_lists)]
+        outermost = _outermost(in_lists) or _outermost(missing)
+        counts = Counter(type(paths[path]) for path in outermost)
+        return max((paths[path] for path in outermost), key=lambda module: counts[type(module)], default=None)
+
+
+def _parent(paths: dict[str, nn.Module], path: str) -> nn.Module | None:
+    parent = path.rpartition(".")[0]
+    return paths.get(parent)
+
+
+def _is_stage(path: str, in_lists: list[str]) -> bool:
+    """Whether a list below a module has several of the elements `in_lists`."""
+    lists = Counter(other.rpartition(".")[0] for other in in_lists if other.startswith(f"{path}."))
+    return any(count > 1 for count in lists.values())
+
+
+def _outermost(paths: list[str]) -> list[str]:
+    return [path for path in paths if not any(path.startswith(f"{other}.") for other in paths)]
 
 
 def _is_module(block: nn.Module, name: str) -> bool:

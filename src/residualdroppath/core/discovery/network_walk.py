@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from ..graph.node_kinds import is_inplace, is_layer_of_torch
+from ..graph.shape_guards import has_guards
 from ..graph.tracing import UntraceableError
 from . import known_blocks  # noqa: F401  (registers them)
 from .block_branches import BlockBranches, branches_of_calls, find_block_branches
+from .branch_subgraph import ResidualAdd
 from .found import Discovery, FoundBranch, NoResidualBranchError
+from .nesting import Candidate, is_open
 from .recorded_calls import RecordedCalls, record_calls
-from .registry import registered_block, registering_call
+from .registry import how_to_register, registered_block
 
 
 def discover(model: nn.Module, example: Any = None) -> Discovery:
@@ -68,24 +72,51 @@ def _may_hold_branches(module: nn.Module) -> bool:
 
 
 class _Walk:
-    """Visits each module once, in order of execution where forwards can be traced."""
+    """Visits each module once, in order of execution where forwards can be traced.
+
+    `candidates` are branches, nested ones too; which of them count is decided at the end. `notes` are entries of the
+    result, each with the candidate that it is about the inside of.
+    """
 
     def __init__(self, model: nn.Module, calls: RecordedCalls | None):
         self.model = model
         self.calls = calls
         self.found = Discovery()
         self.seen: set[nn.Module] = set()
-        self.num_blocks = 0
+        self.inlined: set[nn.Module] = set()
+        self.candidates: list[Candidate] = []
+        self.notes: list[tuple[Candidate | None, Callable[[], None]]] = []
+        self.joint: set[tuple[type, type]] = set()  # classes of blocks, and of children whose call feeds several sums
         self.num_parents = Counter(child for module in model.modules() for child in module.children())
 
     def result(self) -> Discovery:
-        self.visit(self.model, "", inside="")
+        self.visit(self.model, "", inside=None)
+        self.reject_joint()
+        blocks: dict[nn.Module, int] = {}
+        for candidate in self.candidates:
+            if candidate.counts and (branch := candidate.branch):
+                self.found.branches.append(replace(branch, block_index=blocks.setdefault(branch.block, len(blocks))))
+        for inside, note in self.notes:
+            if is_open(inside):
+                note()
+        for candidate in self.candidates:
+            if candidate.branch and not candidate.counts:
+                self.found.rejected_adds[candidate.branch.name] = candidate.why_not()
         if not self.found.branches:
             raise NoResidualBranchError(self.nothing_found())
         return self.found
 
-    def visit(self, module: nn.Module, path: str, inside: str) -> None:
-        """Visit a module and its children; `inside` names the branch it lies in, if any."""
+    def reject_joint(self) -> None:
+        """Where one call feeds several sums, the last of its kind is no branch either, though only one sum is read."""
+        for candidate in self.candidates:
+            for node in candidate.add.nodes if candidate.add else ():
+                if candidate.branch and node.op == "call_module":
+                    block, name = candidate.branch.block, str(node.target)
+                    if (type(block), type(block.get_submodule(name))) in self.joint:
+                        candidate.reason = f"one call of {name} feeds several sums elsewhere in the network"
+
+    def visit(self, module: nn.Module, path: str, inside: Candidate | None) -> None:
+        """Visit a module and its children; `inside` is the innermost branch it lies in, if any."""
         if module in self.seen or not any(True for _ in module.parameters()):
             return
         self.seen.add(module)
@@ -93,37 +124,35 @@ class _Walk:
         if self.calls is not None and module not in self.calls.order:  # its children may be called all the same
             self.visit_children(module, path, {}, None, inside)
         elif isinstance(module, torch.jit.ScriptModule):
-            self.found.untraceable[path or type(module).__name__] = f"{type(module).__name__}: compiled by torch.jit"
+            self.note_untraceable(module, path, inside, "compiled by torch.jit")
         elif registered is not None:
             roots = registered.branches_of(module)
-            self.record(self.named([FoundBranch("", name, module, path, 0, roots[name]) for name in roots]), inside)
-            self.visit_children(module, path, {} if inside else roots, None, inside)
+            named = self.named([FoundBranch("", name, module, path, 0, roots[name]) for name in roots])
+            places = {branch.suffix: self.record(branch, inside) for branch in named}
+            owners = {root: places[name] for name, its in roots.items() for root in its}
+            self.visit_children(module, path, owners, None, inside)
         elif _is_container(module):
             self.visit_children(module, path, {}, None, inside)
         elif not (_is_library_leaf(module) or (inside and not _has_parametrised_children(module))):
             self.trace(module, path, inside)  # of a layer inside a branch nothing can come of use; tracing takes time
 
-    def trace(self, module: nn.Module, path: str, inside: str) -> None:
+    def trace(self, module: nn.Module, path: str, inside: Candidate | None) -> None:
+        num_before = len(self.candidates)
         try:
             adds = self.branches_of(module)
         except UntraceableError as error:
-            num_blocks = self.num_blocks
             self.visit_children(module, path, {}, None, inside)
             self.found.needs_call |= self.calls is None
-            if not inside:
-                self.found.untraceable[path or type(module).__name__] = f"{type(module).__name__}: {error}"
-                holds_inplace = any(getattr(child, "inplace", False) is True for child in module.modules())
-                self.found.outputs_may_be_overwritten |= holds_inplace or self.num_blocks > num_blocks
+            self.note_untraceable(module, path, inside, str(error))
+            holds_inplace = any(getattr(child, "inplace", False) is True for child in module.modules())
+            if holds_inplace or len(self.candidates) > num_before:
+                self.notes.append((inside, self.note_overwriting))
             return
-        if not inside:
-            if names := adds.deep_uses():
-                self.found.deep_uses[module] = names
-            for other in adds.others:
-                self.found.rejected_adds[_join(path, other.node.name)] = other.reason
-            self.found.outputs_may_be_overwritten |= any(
-                _overwrites_outputs(graph, module, is_block=bool(adds.found)) for graph in adds.graphs
-            )
         self.note_use_of_children(module, adds)
+        if module in self.inlined:  # its adds are those of the module that calls it
+            self.visit_children(module, path, {}, adds, inside)
+            return
+        self.inlined.update(adds.inlined())
         self.in_order(module, path, adds, inside)
 
     def branches_of(self, module: nn.Module) -> BlockBranches:
@@ -138,40 +167,69 @@ class _Walk:
             return branches_of_calls(module, calls, outputs_read)
         raise UntraceableError(self.calls.failures.get(module, "its forward is not called"))
 
-    def in_order(self, module: nn.Module, path: str, adds: BlockBranches, inside: str) -> None:
+    def in_order(self, module: nn.Module, path: str, adds: BlockBranches, inside: Candidate | None) -> None:
         """Record the branches of a block, each after the nested blocks that run before it."""
-        roots = {suffix: adds.roots(suffix) for suffix in adds.found}
-        parts = {suffix: (*roots[suffix], *adds.shares(suffix)) for suffix in adds.found}
-        in_branches = {part for names in parts.values() for part in names}
+        parts = {suffix: (*adds.roots(suffix), *adds.shares(suffix)) for suffix in adds.found}
+        owner_of = {part: suffix for suffix, its in parts.items() for part in its}  # the inner of two, which comes last
         found = [
             FoundBranch(
-                "", suffix, module, path, 0, roots[suffix], add.describe_shortcut(), add.describe_users(),
+                "", suffix, module, path, 0, adds.roots(suffix), add.describe_shortcut(), add.describe_users(),
                 adds.shares(suffix),
             )
             for suffix, add in adds.found.items()
         ]  # fmt: skip
-        named = self.named(found)
-        block_index = None
-        for branch in named:
+        places: dict[str, Candidate] = {}
+        for branch in self.named(found, [suffix for suffix in adds.found if adds.holder(suffix)]):
             for name in adds.children_called_before(branch.suffix):
-                if name not in in_branches:
-                    self.visit(module.get_submodule(name), _join(path, name), inside)
-            block_index = self.record([branch], inside, block_index)
-        self.visit_children(module, path, parts, adds, inside)
+                if (owner := owner_of.get(name)) is None or adds.is_around(owner, branch.suffix):
+                    self.visit(module.get_submodule(name), _join(path, name), places[owner] if owner else inside)
+            holder = adds.holder(branch.suffix)
+            around = places[holder] if holder else inside
+            places[branch.suffix] = self.record(branch, around, adds.found[branch.suffix])
+        self.note_adds(module, path, adds, places, inside)
+        owners = {part: places[suffix] for part, suffix in owner_of.items()}
+        self.visit_children(module, path, owners, adds, inside)
 
-    def named(self, branches: list[FoundBranch]) -> list[FoundBranch]:
-        names = [_join(branch.block_path, branch.suffix if len(branches) > 1 else "") for branch in branches]
+    def note_adds(
+        self, module: nn.Module, path: str, adds: BlockBranches, places: dict[str, Candidate], inside: Candidate | None
+    ) -> None:
+        """What else there is to know of a forward, for the places where it turns out to count."""
+        for other in adds.others:
+            if other.call:
+                self.joint.add((type(module), type(module.get_submodule(other.call))))
+            reason = partial(self.found.rejected_adds.__setitem__, _join(path, other.node.name), other.reason)
+            holder = adds.holder_of(other.node)
+            self.notes.append((places[holder] if holder else inside, reason))
+
+        def note() -> None:
+            counting = [suffix for suffix, place in places.items() if place.counts]
+            for suffix in counting:
+                if (branch := places[suffix].branch) and (names := adds.found[suffix].cut_off):
+                    self.found.cut_off[branch.name] = f"{', '.join(names)}, used elsewhere too"
+            if names := adds.deep_uses(counting):
+                self.found.deep_uses[module] = names
+            if any(_overwrites_outputs(graph, module, is_block=bool(counting)) for graph in adds.graphs):
+                self.note_overwriting()
+
+        self.notes.append((inside, note))
+
+    def note_overwriting(self) -> None:
+        self.found.outputs_may_be_overwritten = True
+
+    def note_untraceable(self, module: nn.Module, path: str, inside: Candidate | None, reason: str) -> None:
+        name, text = path or type(module).__name__, f"{type(module).__name__}: {reason}"
+        self.notes.append((inside, lambda: self.found.untraceable.__setitem__(name, text)))
+
+    def named(self, branches: list[FoundBranch], nested: Collection[str] = ()) -> list[FoundBranch]:
+        """With full names: the path of the block alone, if it has one branch and those `nested` in it."""
+        is_alone = len(branches) - len(nested) == 1
+        suffixes = ["" if is_alone and branch.suffix not in nested else branch.suffix for branch in branches]
+        names = [_join(branch.block_path, suffix) for branch, suffix in zip(branches, suffixes, strict=True)]
         return [replace(b, name=name or type(b.block).__name__) for b, name in zip(branches, names, strict=True)]
 
-    def record(self, branches: list[FoundBranch], inside: str, block_index: int | None = None) -> int | None:
-        """Take branches of one block into the result; the block's number, new if None was given."""
-        if inside:
-            self.found.rejected_adds.update({branch.name: f"it lies inside the branch {inside}" for branch in branches})
-            return None
-        if block_index is None and branches:
-            block_index, self.num_blocks = self.num_blocks, self.num_blocks + 1
-        self.found.branches += [replace(branch, block_index=block_index) for branch in branches]
-        return block_index
+    def record(self, branch: FoundBranch, inside: Candidate | None, add: ResidualAdd | None = None) -> Candidate:
+        self.candidates.append(candidate := Candidate(branch, inside, add))
+        return candidate
 
     def note_use_of_children(self, module: nn.Module, adds: BlockBranches) -> None:
         used = adds.names_used()
@@ -188,17 +246,24 @@ class _Walk:
         self,
         module: nn.Module,
         path: str,
-        branches: dict[str, tuple[str, ...]],
+        owners: dict[str, Candidate],
         adds: BlockBranches | None,
-        inside: str,
+        inside: Candidate | None,
     ) -> None:
-        owner = {
-            root: _join(path, suffix if len(branches) > 1 else "") or type(module).__name__
-            for suffix, roots in branches.items()
-            for root in roots
-        }
+        never = self.never_called(module, adds)
         for name in self.in_order_of_calls(module, adds):
-            self.visit(module.get_submodule(name), _join(path, name), inside or owner.get(name, ""))
+            place = owners.get(name, inside)
+            if name in never:
+                reason = f"it lies in {_join(path, name)}, which the forward of {type(module).__name__} does not call"
+                place = Candidate(None, place, reason=reason)
+            self.visit(module.get_submodule(name), _join(path, name), place)
+
+    def never_called(self, module: nn.Module, adds: BlockBranches | None) -> set[str]:
+        """Children that no call of a forward can run, as far as its graphs tell: none depends on flags or shapes."""
+        if adds is None or not adds.is_the_only_path() or any(map(has_guards, adds.graphs)):
+            return set()
+        idle = {name for owner, name in self.found.idle if owner == id(module)}
+        return {name for name, child in module.named_children() if name in idle and self.num_parents[child] == 1}
 
     def in_order_of_calls(self, module: nn.Module, adds: BlockBranches | None) -> Iterator[str]:
         """Names of descendants to visit: those called, in order of the calls, then the other children."""
@@ -225,10 +290,7 @@ class _Walk:
             lines.append("Adds that are not residual: " + _first_few(self.found.rejected_adds) + ".")
         if self.found.untraceable:
             lines.append("Could not be traced: " + _first_few(self.found.untraceable) + ".")
-        lines.append(
-            "If the network has residual branches, register the class of their block, for instance "
-            f"`{registering_call(self.found.likely_block(self.model))}`, with its own forward and branches."
-        )
+        lines.append(how_to_register(self.found.likely_block(self.model)))
         return " ".join(lines)
 
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from ..graph.node_kinds import is_matrix, node_parameters
+from ..graph.node_kinds import is_depthwise, node_parameters, num_layers
 from ..graph.tracing import UntraceableError, trace_forward
-from ..torch_internals import Convolution
 
 SCALE_METHODS = ("view", "reshape", "mul", "unsqueeze")
 
@@ -55,21 +54,16 @@ def content_of(module: nn.Module, node: fx.Node) -> PathContent:
     parameters = node_parameters(module, node)
     if not parameters:
         return PathContent()
-    layers = sum(map(is_matrix, parameters))
+    layers = num_layers(module, node)
     if node.op != "call_module":
         return PathContent(1, int(layers == 0), int(layers > 0), layers)
     child = module.get_submodule(str(node.target))
-    return PathContent(1, int(_only_scales(child)), 1, layers, sum(map(_is_depthwise, child.modules())))
-
-
-def _is_depthwise(module: nn.Module) -> bool:
-    return isinstance(module, Convolution) and module.groups == module.in_channels == module.out_channels > 1
+    return PathContent(1, int(not layers and _only_scales(child)), 1, layers, sum(map(is_depthwise, child.modules())))
 
 
 def _only_scales(module: nn.Module) -> bool:
-    """Whether the module multiplies its input by a vector and does nothing else."""
-    parameters = list(module.parameters())
-    if len(parameters) != 1 or is_matrix(parameters[0]):
+    """Whether the module, no layer, multiplies its input by a vector and does nothing else."""
+    if len(list(module.parameters())) != 1:
         return False
     try:
         graph = trace_forward(module)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import functools
+import ast
+import inspect
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+
+from ..graph.call_form import forward_signature, plainest_form
+from ..graph.node_kinds import is_matrix
 
 
 @dataclass(frozen=True)
@@ -67,14 +72,77 @@ def registered_block(module: nn.Module) -> RegisteredBlock | None:
 
 
 def registering_call(block: nn.Module | None) -> str:
-    """The call that would register the class of `block`, filled in as if all its children were one branch."""
-    children = (
-        [name for name, child in block.named_children() if any(True for _ in child.parameters())] if block else []
+    """A call that registers the class of `block` and runs: what the block adds to its first argument is one branch.
+
+    With it a dropped block returns that argument. Each residual add written out is better, which takes a person.
+    """
+    if block is None:
+        return _call("MyBlock", "x", 'add("branch", x, lambda x: block.branch(x), x)', ["branch"])
+    children = [name for name, child in block.named_children() if any(True for _ in child.parameters())]
+    own = [name for name, _ in block.named_parameters(recurse=False)]
+    parts = children + own or ["branch"]
+    with_weights = [name for name in children if any(map(is_matrix, block.get_submodule(name).parameters()))]
+    name = [*with_weights, *parts][0]
+    signature = forward_signature(block)
+    arguments = [*plainest_form(signature).values] or ["x"]
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in signature.parameters.values()):
+        arguments = ["x"]
+    rest = ", *args, **kwargs" if len(signature.parameters) > len(arguments) else ""
+    given = ", ".join(arguments)
+    forward = f"type(block).forward(block, {given}{rest}) - {arguments[0]}"
+    added = f'add("{name}", {arguments[0]}, lambda {given}: {forward}, {given})'
+    return _call(type(block).__name__, given + rest, added, [name, *(part for part in parts if part != name)])
+
+
+def how_to_register(block: nn.Module | None) -> str:
+    """What to do about residual branches in a block that could not be followed, in words."""
+    if block is None:
+        return (
+            f"If it has residual branches, register the class of their block, for instance `{registering_call(None)}`."
+        )
+    name = type(block).__name__
+    written_out = f"If {name} holds residual branches, register it: its forward with each residual add written out"
+    if not _returns_one_value(block):
+        return (
+            f"{written_out} as `add(name, shortcut, branch, *inputs)` (it may return several values, so no call is "
+            "filled in here; `help(residualdroppath.register_block)` has an example)."
+        )
+    help = "`help(residualdroppath.register_block)` has an example"
+    return f"{written_out} ({help}) or, as one branch, `{registering_call(block)}`."
+
+
+def _returns_one_value(block: nn.Module) -> bool:
+    """Whether the source of a forward shows that it returns no tuple, list or dict."""
+    try:
+        source = textwrap.dedent(inspect.getsource(inspect.unwrap(type(block).forward)))
+        (function,) = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return False
+    several = {
+        target.id
+        for node in ast.walk(function)
+        if isinstance(node, ast.Assign) and _holds_several(node.value)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    returned = [node.value for node in ast.walk(function) if isinstance(node, ast.Return)]
+    return bool(returned) and not any(
+        value is None or _holds_several(value) or (isinstance(value, ast.Name) and value.id in several)
+        for value in returned
     )
-    children = children or ["branch"]
-    computed = functools.reduce(lambda inner, name: f"block.{name}({inner})", children, "x")
-    roots = ", ".join(f'"{name}"' for name in children)
+
+
+def _holds_several(value: ast.expr) -> bool:
+    if isinstance(value, ast.BinOp):
+        return _holds_several(value.left) or _holds_several(value.right)
+    if isinstance(value, ast.IfExp):
+        return _holds_several(value.body) or _holds_several(value.orelse)
+    return isinstance(value, (ast.Tuple, ast.List, ast.Dict, ast.Constant))
+
+
+def _call(block_class: str, arguments: str, added: str, parts: Sequence[str]) -> str:
+    roots = ", ".join(f'"{name}"' for name in parts)
     return (
-        f"residualdroppath.register_block({type(block).__name__ if block is not None else 'MyBlock'}, "
-        f'lambda block, add, x: add("{children[0]}", x, lambda x: {computed}, x), {{"{children[0]}": [{roots}]}})'
+        f"residualdroppath.register_block({block_class}, lambda block, add, {arguments}: {added}, "
+        f'{{"{parts[0]}": [{roots}]}})'
     )

@@ -6,6 +6,9 @@ layer, with norm or pooling), and the other operand has the longer chain of para
 operand is the branch. Two kinds of sum have that form and are not residual: re-parametrised layers
 (RepVGG), where parallel convolutions and an identity fold into one, and the cells of searched
 architectures (NASNet), which concatenate several sums.
+
+A branch is whole: what else uses a part of what computes it is cut off and named, and none of several values that
+one call returns is a branch by itself.
 """
 
 from __future__ import annotations
@@ -17,9 +20,7 @@ from dataclasses import replace
 from torch import fx, nn
 
 from ..graph.node_kinds import (
-    OF_ITS_FIRST,
-    UPSAMPLING,
-    down_to_last,
+    adds_or_subtracts,
     has_no_gradient,
     is_activation,
     is_add,
@@ -33,26 +34,27 @@ from ..graph.node_kinds import (
     is_product,
     operand,
     upstream,
+    value_inputs,
 )
 from .branch_subgraph import NotResidual, ResidualAdd, extract_branch
+from .loss_terms import loss_terms
 from .path_content import PathContent, content_of
+from .resizing import enlarges
 
 
 def find_residual_adds(
     graph: fx.Graph, module: nn.Module, may_be_shortcut: Collection[str] = ()
 ) -> tuple[list[ResidualAdd], list[NotResidual]]:
-    """All residual adds of `module`'s traced forward (the outermost where they nest), and the other adds.
+    """All residual adds of `module`'s traced forward, nested ones too, and the other adds; in order.
 
     Arguments named in `may_be_shortcut` count as a shortcut, though the branch does not stem from
     them: such adds are marked as guesses.
     """
     flow = _DataFlow(graph, module, may_be_shortcut)
     judged = [flow.judge(node) for node in graph.nodes if is_add(node)]
-    found = [add for add in judged if isinstance(add, ResidualAdd)]
-    inside = {node for add in found for node in add.nodes}
     return (
-        [add for add in found if add.node not in inside],
-        [add for add in judged if isinstance(add, NotResidual) and add.node not in inside],
+        [add for add in judged if isinstance(add, ResidualAdd)],
+        [add for add in judged if isinstance(add, NotResidual)],
     )
 
 
@@ -70,13 +72,16 @@ class _DataFlow:
                 if not has_no_gradient(node) or node in written:
                     self.data.add(node)
         self.shortcut_of: dict[fx.Node, fx.Node] = {}  # for the adds found so far
+        self.losses = loss_terms(graph, module)
         self.weigh = functools.cache(functools.partial(content_of, module))
+        self.enlarges = functools.cache(functools.partial(enlarges, module))
 
     def data_inputs(self, node: fx.Node) -> list[fx.Node]:
-        sources = node.all_input_nodes
-        if node.op == "call_method" and node.target in OF_ITS_FIRST:
-            sources = [node.args[0]] if isinstance(node.args[0], fx.Node) else []
-        return [source for source in sources if source in self.data]
+        return [source for source in value_inputs(node) if source in self.data]
+
+    def sources(self, node: fx.Node) -> list[fx.Node]:
+        """What the node is computed from, past the branches found so far."""
+        return [self.shortcut_of[node]] if node in self.shortcut_of else self.data_inputs(node)
 
     def judge(self, node: fx.Node) -> ResidualAdd | NotResidual | None:
         """The residual add that `node` is, why it is not one, or None where its operands are unrelated."""
@@ -85,8 +90,12 @@ class _DataFlow:
         shared = ancestors[0] & ancestors[1]
         if not shared:
             return self.guess(node, operands)
-        if _read_different_outputs(shared, ancestors):
-            return None
+        if sources := _read_different_outputs(shared, ancestors):
+            names = [str(source.target) for source in sources if self.weigh(source).parametrised]
+            reason = (
+                f"its two sides are different outputs of one call of {', '.join(names)}, which has to run for either"
+            )
+            return NotResidual(node, reason) if names else None
         chains = [self.chain(side, shared) for side in operands]
         for branch in (1, 0):
             if chains[1 - branch].is_shortcut_beside(chains[branch]):
@@ -97,11 +106,13 @@ class _DataFlow:
                     reason = self.is_no_projection(*sides, shared)
                 if reason:
                     return NotResidual(node, reason)
+                starts = self.starts_of(operands[1 - branch], shared)
                 self.shortcut_of[node] = operand(node, 1 - branch)
                 path = tuple(n for n in self.graph.nodes if n in self.between(operands[1 - branch], shared))
-                return extract_branch(self.graph, self.module, node, branch, path)
+                found = extract_branch(self.graph, self.module, node, branch, path)
+                return self.whole(found, node, operands[branch], starts)
         if any(chain.parametrised for chain in chains):
-            return NotResidual(node, "its two sides are of equal standing")
+            return NotResidual(node, self.is_other_kind_of_sum(node) or "its two sides are of equal standing")
         return None
 
     def guess(self, node: fx.Node, operands: list[fx.Node]) -> ResidualAdd | NotResidual | None:
@@ -119,17 +130,65 @@ class _DataFlow:
 
     def between(self, end: fx.Node, shared: set[fx.Node]) -> set[fx.Node]:
         """The nodes from the shared ancestors to `end`, past the branches found so far."""
-        sources = lambda node: [self.shortcut_of[node]] if node in self.shortcut_of else self.data_inputs(node)  # noqa: E731
-        return upstream(end, lambda node: [] if node in shared else sources(node)) - shared - set(self.shortcut_of)
+        return self.path(end, shared) - shared - set(self.shortcut_of)
+
+    def path(self, end: fx.Node, shared: set[fx.Node]) -> set[fx.Node]:
+        """The nodes from the shared ancestors to `end`, the last shared ones included, past the branches found."""
+        return upstream(end, lambda node: [] if node in shared else self.sources(node))
+
+    def starts_of(self, shortcut: fx.Node, shared: set[fx.Node]) -> set[fx.Node]:
+        """The values that the shortcut begins with."""
+        return self.path(shortcut, shared) & shared
+
+    def whole(
+        self, found: ResidualAdd | NotResidual, node: fx.Node, end: fx.Node, starts: set[fx.Node]
+    ) -> ResidualAdd | NotResidual:
+        """The residual add, if all that computes its branch can be left out with it."""
+        after = self.following(starts) - starts
+        computing = upstream(end, lambda n: [] if n in starts else self.data_inputs(n)) & after
+        for call in reversed(self.graph.nodes):  # the nearest is named
+            if call in computing and call.op == "call_module" and self.weigh(call).parametrised:
+                if self.feeds_another_sum(call, node, computing):
+                    reason = f"one call of {call.target} feeds several sums, so none of them can drop it"
+                    return NotResidual(node, reason, str(call.target))
+        if isinstance(found, NotResidual):
+            return found
+        lost = {n for n in computing - set(found.nodes) if self.weigh(n).parametrised}
+        for call in (n for n in self.graph.nodes if n in lost and n.op == "call_module"):
+            items = [user for user in call.users if is_item(user) and user in computing]
+            if any((computing | {node}).issuperset(item.users) for item in items):
+                return NotResidual(node, f"{call.target} computes its branch and returns more, which is used elsewhere")
+        names = (str(n.target) for n in self.graph.nodes if n in lost)
+        return replace(found, cut_off=tuple(dict.fromkeys(names)))
+
+    def following(self, starts: set[fx.Node]) -> set[fx.Node]:
+        """The nodes themselves and all that is computed from them."""
+        found = set(starts)
+        for node in self.graph.nodes:
+            if not found.isdisjoint(self.data_inputs(node)):
+                found.add(node)
+        return found
+
+    def feeds_another_sum(self, call: fx.Node, node: fx.Node, computing: set[fx.Node]) -> bool:
+        """Whether a call that returns several values adds others of them elsewhere, themselves or projected."""
+        found = {user for user in call.users if is_item(user) and user not in computing}
+        for other in self.graph.nodes if found else ():
+            inputs = self.data_inputs(other)
+            if found.isdisjoint(inputs) or other is node:
+                continue
+            if adds_or_subtracts(other) and len(inputs) == 2:
+                return True
+            if len(inputs) == 1 or is_product(other):
+                found.add(other)
+        return False
 
     def chain(self, end: fx.Node, shared: set[fx.Node]) -> PathContent:
         """The heaviest chain from the shared ancestors to `end`; of a residual add, its shortcut's."""
         heaviest = dict.fromkeys(shared, PathContent())
         for node in self.graph.nodes:
-            sources = [self.shortcut_of[node]] if node in self.shortcut_of else self.data_inputs(node)
-            inputs = [heaviest[source] for source in sources if source in heaviest]
+            inputs = [heaviest[source] for source in self.sources(node) if source in heaviest]
             if node not in shared and inputs:
-                constants = (source for source in node.all_input_nodes if source.op == "get_attr")
+                constants = (source for source in value_inputs(node) if source.op == "get_attr")
                 own = sum(map(self.weigh, constants), start=self.weigh(node))
                 joins = PathContent(joins=int(len(inputs) > 1 and not is_concatenation(node)))
                 heaviest[node] = functools.reduce(PathContent.maximum, inputs) + own + joins
@@ -137,6 +196,8 @@ class _DataFlow:
 
     def is_other_kind_of_sum(self, node: fx.Node) -> str:
         """Why a sum of residual form is not residual; empty if it is."""
+        if not self.losses.isdisjoint(node.all_input_nodes):
+            return "it sums losses or other single numbers, not features"
         for user in node.users:
             if is_concatenation(user) and sum(map(is_add, user.all_input_nodes)) > 2:
                 return "it is one of several sums that are concatenated, as in the cells of NASNet"
@@ -151,8 +212,7 @@ class _DataFlow:
 
     def has_other_sides(self, shortcut: fx.Node, branch: fx.Node, shared: set[fx.Node]) -> str:
         """Why the sides of a sum are not those of a residual one; empty if they are."""
-        sides = [self.line(side, shared) for side in (shortcut, branch)]
-        if any(map(self.upsamples, sides[1])) and not any(map(self.upsamples, sides[0])):
+        if self.is_enlarged(branch, shared) and not self.is_enlarged(shortcut, shared):
             return "its longer side is resized, as in a feature pyramid or a U-net"
         between = [self.between(side, shared) for side in (shortcut, branch)]
         if any(map(is_logarithm, between[0])):
@@ -190,20 +250,16 @@ class _DataFlow:
             return True
         return not shared.isdisjoint(upstream(factor, self.data_inputs)) and not self.chain(factor, shared).parametrised
 
-    def line(self, end: fx.Node, shared: set[fx.Node]) -> list[fx.Node]:
-        """The nodes that end in `end`, backwards, up to the first that joins several values."""
-        nodes: list[fx.Node] = []
-        while end not in shared:
-            nodes.append(end)
-            if len(sources := self.data_inputs(end)) != 1:
-                break
-            end = sources[0]
-        return nodes
-
-    def upsamples(self, node: fx.Node) -> bool:
-        if node.op == "call_module":
-            return isinstance(down_to_last(self.module.get_submodule(str(node.target)))[-1], UPSAMPLING)
-        return getattr(node.target, "__name__", node.target) in ("interpolate", "upsample", "pixel_shuffle")
+    def is_enlarged(self, end: fx.Node, shared: set[fx.Node]) -> bool:
+        """Whether all that leads from the shared ancestors to `end` passes one node that enlarges."""
+        path = self.path(end, shared) - shared
+        if not any(map(self.enlarges, path)):
+            return False
+        passed: dict[fx.Node, frozenset[fx.Node]] = dict.fromkeys(shared, frozenset())
+        for node in self.graph.nodes:
+            if node in path and (before := [passed[source] for source in self.sources(node) if source in passed]):
+                passed[node] = frozenset.intersection(*before) | {node}
+        return any(map(self.enlarges, passed.get(end, ())))
 
     def past_norms_and_scales(self, term: fx.Node) -> fx.Node:
         """The convolution whose output `term` norms or multiplies by a parameter; else `term` itself."""
@@ -224,9 +280,12 @@ def _terms(node: fx.Node) -> list[fx.Node]:
     return [term for side in node.all_input_nodes for term in _terms(side)]
 
 
-def _read_different_outputs(shared: set[fx.Node], ancestors: list[set[fx.Node]]) -> bool:
-    """Whether the two sides meet only in what returned or held several values, each side taking others."""
+def _read_different_outputs(shared: set[fx.Node], ancestors: list[set[fx.Node]]) -> list[fx.Node]:
+    """Where the two sides meet only in what returned or held several values, each side taking others: those."""
     sides = [{user for source in shared for user in source.users if user in side - shared} for side in ancestors]
     taken = [{(user.all_input_nodes[0], str(user.args[1:])) for user in side if is_item(user)} for side in sides]
     all_taken = all(len(side) == len(items) > 0 for side, items in zip(sides, taken, strict=True))
-    return all_taken and taken[0].isdisjoint(taken[1])
+    if not (all_taken and taken[0].isdisjoint(taken[1])):
+        return []
+    sources = [{source for source, _ in items} for items in taken]
+    return [source for source in shared if source in sources[0] & sources[1]] or [*sources[0] | sources[1]]

@@ -13,6 +13,17 @@ from ..torch_internals import AnyNorm, BatchNorm, Convolution
 
 ADD_FUNCTIONS = (operator.add, operator.iadd, torch.add)
 ADD_METHODS = ("add", "add_", "__add__", "__iadd__")
+SUBTRACTIONS = (
+    operator.sub,
+    operator.isub,
+    torch.sub,
+    torch.subtract,
+    "sub",
+    "sub_",
+    "subtract",
+    "__sub__",
+    "__isub__",
+)
 INPLACE_OPERATORS = (operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.setitem)
 # What these return depends on the shape of a tensor, not on its values.
 METADATA_METHODS = ("size", "dim", "ndimension", "numel", "nelement", "element_size", "stride", "get_device", "type")
@@ -63,6 +74,14 @@ def is_add(node: fx.Node) -> bool:
     return named and not node.kwargs and len(node.args) == 2 and all(isinstance(arg, fx.Node) for arg in node.args)
 
 
+def adds_or_subtracts(node: fx.Node) -> bool:
+    """Whether the node is a sum or a difference of two values of the graph, with a factor or not."""
+    if node.op not in ("call_function", "call_method"):
+        return False
+    named = node.target in (*ADD_FUNCTIONS, *ADD_METHODS, *SUBTRACTIONS)
+    return named and len(node.args) == 2 and all(isinstance(arg, fx.Node) for arg in node.args)
+
+
 def is_layer_of_torch(module: nn.Module) -> bool:
     """Whether its class, not one derived from it, is PyTorch's own."""
     return type(module).__module__.startswith("torch.nn.modules.")
@@ -105,9 +124,45 @@ def node_parameters(module: nn.Module, node: fx.Node) -> list[nn.Parameter]:
     return []
 
 
+def num_layers(module: nn.Module, node: fx.Node) -> int:
+    """Weight matrices and kernels that the node itself brings in."""
+    if node.op == "call_module":
+        return _layers_in(module.get_submodule(str(node.target)))
+    return sum(map(is_matrix, node_parameters(module, node)))
+
+
 def is_matrix(parameter: nn.Parameter) -> bool:
-    """Weight matrix or kernel, rather than one number per channel."""
+    """Weight matrix or kernel by its shape, rather than one number per channel."""
     return parameter.dim() >= 2 and parameter.numel() > max(parameter.shape)
+
+
+def _layers_in(module: nn.Module) -> int:
+    if isinstance(module, (nn.Linear, Convolution)):
+        # One channel in or out is a vector by its shape; under a parametrization the weight hangs deeper.
+        return max(1, sum(map(is_matrix, module.parameters())))
+    own = sum(map(is_matrix, module.parameters(recurse=False)))
+    return own + sum(map(_layers_in, module.children()))
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """Whether the module filters each channel by itself, as pooling does."""
+    return isinstance(module, Convolution) and module.groups == module.in_channels == module.out_channels > 1
+
+
+def is_used(node: fx.Node) -> bool:
+    """Whether the values of the node are read: not its dtype, device or shape alone."""
+    return not all(is_metadata(user) or (_of_its_first(user) and user.args[0] is not node) for user in node.users)
+
+
+def value_inputs(node: fx.Node) -> list[fx.Node]:
+    """What the node computes its values from; `x.to(y)` reads no value of `y`."""
+    if not _of_its_first(node):
+        return node.all_input_nodes
+    return [node.args[0]] if isinstance(node.args[0], fx.Node) else []
+
+
+def _of_its_first(node: fx.Node) -> bool:
+    return node.op == "call_method" and node.target in OF_ITS_FIRST
 
 
 def is_metadata(node: fx.Node) -> bool:
@@ -125,7 +180,6 @@ def has_no_gradient(node: fx.Node) -> bool:
     return is_metadata(node) or getattr(node.target, "__name__", node.target) in NO_GRADIENT
 
 
-UPSAMPLING = (nn.Upsample, nn.PixelShuffle, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 ACTIVATIONS = (
     "relu",
     "relu_",
@@ -148,7 +202,7 @@ def is_activation(node: fx.Node, module: nn.Module) -> bool:
         layers = [
             layer for layer in module.get_submodule(str(node.target)).modules() if not isinstance(layer, nn.Identity)
         ]
-        return isinstance(layers[-1], nn.Embedding) or _is_activation_layer(layers[-1]) if layers else False
+        return isinstance(layers[-1], nn.Embedding) or is_activation_layer(layers[-1]) if layers else False
     return node.op != "get_attr" and getattr(node.target, "__name__", node.target) in ACTIVATIONS
 
 
@@ -161,7 +215,8 @@ def is_logarithm(node: fx.Node) -> bool:
     return node.op != "get_attr" and getattr(node.target, "__name__", node.target) in ("log", "logit", "special_logit")
 
 
-def _is_activation_layer(layer: nn.Module) -> bool:
+def is_activation_layer(layer: nn.Module) -> bool:
+    """Whether the layer is an activation by where its class is defined."""
     # Of PyTorch, timm (`timm.layers.activations`) and transformers (`transformers.activations`).
     defined_in = type(layer).__module__.rpartition(".")[2]
     return defined_in in ("activation", "activations") and not isinstance(layer, nn.MultiheadAttention)

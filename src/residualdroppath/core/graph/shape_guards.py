@@ -38,6 +38,10 @@ def is_guard(node: fx.Node) -> bool:
     return node.target is check_guard
 
 
+def has_guards(graph: fx.Graph) -> bool:
+    return any(map(is_guard, graph.nodes))
+
+
 def depends_on_metadata_only(node: fx.Node) -> bool:
     """Whether the shapes and dtypes of tensors determine the value of a node."""
     if is_metadata(node):

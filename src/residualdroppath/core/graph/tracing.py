@@ -23,7 +23,7 @@ from ..forward_override import forward_beneath
 from ..torch_internals import ReentrantCheckpoint
 from .call_form import CallForm, form_of, forward_signature, plainest_form
 from .module_copies import ModuleCopies
-from .node_kinds import is_add, is_item, is_metadata
+from .node_kinds import is_item, is_metadata
 from .plain_copies import PlainCopies
 from .shape_guards import MOST_OUTCOMES, GuardOutcomes, check_guard, depends_on_metadata_only, guard_early
 from .traced_value import UNKNOWN, CannotFollow, Starred, TracedValue, joined
@@ -466,10 +466,7 @@ def inlined_children(module: nn.Module) -> list[nn.Module]:
 
 
 def adds_its_inputs(module: nn.Module) -> bool:
-    """Whether a forward adds two values that it is given, as `BertOutput(hidden_states, input_tensor)` does.
-
-    Then the residual add is its caller's, whose graph takes this forward in.
-    """
+    """Whether a forward is a part of its caller's graph: the rule given to `inline_where` says so."""
     if isinstance(module, torch.jit.ScriptModule) or forward_beneath(module) is not None:
         return False
     forward = type(module).forward
@@ -485,15 +482,15 @@ def _looks_as_if_it_added_inputs(module: nn.Module) -> bool:
     if len(plainest_form(forward_signature(module)).values) < 2:
         return False
     try:
-        graph = trace_forward(module)
+        return _is_inlined(trace_forward(module), module)
     except UntraceableError:
         return False
-    given = {node: {node} if node.op == "placeholder" else set() for node in graph.nodes}
-    for node in graph.nodes:
-        for source in node.all_input_nodes:
-            given[node] |= given[source]
-        if is_add(node):
-            first, second = (given[operand] for operand in node.all_input_nodes)
-            if first and second and first.isdisjoint(second):
-                return True
-    return False
+
+
+_is_inlined: Callable[[fx.Graph, nn.Module], bool] = lambda graph, module: False  # noqa: E731
+
+
+def inline_where(is_inlined: Callable[[fx.Graph, nn.Module], bool]) -> None:
+    """From now on take the forwards of which `is_inlined(graph, module)` holds into the graphs of their callers."""
+    global _is_inlined
+    _is_inlined = is_inlined

@@ -67,7 +67,11 @@ class BlockForward(ForwardOverride):
     def _needs_graph(self) -> bool:
         """Whether some parameter that the call uses learns, no branch may have been left out, and no block is inside."""
         all_run = all(state.action in (None, run_without_graph) for state in self.states.values())
-        if self.several_forms or not all_run or not any(parameter.requires_grad for parameter in self.module.parameters()):
+        if (
+            self.several_forms
+            or not all_run
+            or not any(parameter.requires_grad for parameter in self.module.parameters())
+        ):
             return False
         others = (own_override(module, BlockForward) for module in self.module.modules())
         return not any(other is not None and other is not self for other in others)
