@@ -18,11 +18,11 @@ from residualdroppath.core.graph.tracing import TracedCall, trace_call
 
 
 @contextmanager
-def discovered_once(network: nn.Module) -> Iterator[None]:
+def discovered_once(network: nn.Module, example: Any = None) -> Iterator[None]:
     """Inside, discovery in `network` or a copy of it costs nothing, and the twin traces each block once."""
-    found = residual_drop_path.discover(network)
+    found = residual_drop_path.discover(network, example)
 
-    def of_copy(other: nn.Module) -> Discovery:
+    def of_copy(other: nn.Module, example: Any = None) -> Discovery:
         return carried_over(found, network, other)
 
     with (
@@ -61,6 +61,7 @@ def carried_over(found: Discovery, network: nn.Module, other: nn.Module) -> Disc
         found,
         branches=[replace(branch, block=twins[id(branch.block)]) for branch in found.branches],
         outputs_read={twins[id(module)]: read for module, read in found.outputs_read.items()},
+        several_forms={twins[id(module)] for module in found.several_forms},
         deep_uses={twins[id(module)]: names for module, names in found.deep_uses.items()},
         idle={(id(twins[module]), name) for module, name in found.idle},
     )

@@ -41,7 +41,7 @@ MOST_ITERATIONS = 10
 
 def check_contracts(subject: Subject, rows: Sequence[Row]) -> None:
     """All contracts under each row of options. Raises `AssertionError` where one is broken."""
-    with discovered_once(subject.plain):
+    with discovered_once(subject.plain, subject.inputs(0)):
         walk = Walk(subject, copy.deepcopy(subject.plain))
         for number, row in enumerate(rows):
             if row.options["granularity"] == "sample" and not subject.rows_are_independent:

@@ -28,7 +28,9 @@ def tiny_models_discovered_once() -> Iterator[None]:
         yield
 
 
-def _discover(model: nn.Module) -> Discovery:
+def _discover(model: nn.Module, example: Any = None) -> Discovery:
+    if example is not None:
+        return discover(model, example)
     if model not in BUILT or any("forward" in vars(module) for module in model.modules()):
         return discover(model)
     key = BUILT[model], _form(model)

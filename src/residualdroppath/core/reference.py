@@ -33,13 +33,15 @@ from .random_states import random_states_restored
 
 
 @contextmanager
-def reference_iteration(model: nn.Module, plan: Plan, options: Options, rows: int) -> Iterator[set[int]]:
+def reference_iteration(
+    model: nn.Module, plan: Plan, options: Options, rows: int, example: Any = None
+) -> Iterator[set[int]]:
     """Run forward and backward of `model` (a plain one) as `plan` says, for a batch of `rows` rows in all blocks.
 
     Yields the owners that learn: indices of branches, and -1 for the trunk. The gradients of all
-    others are to be ignored: the twin computes them too.
+    others are to be ignored: the twin computes them too. `example` as for `ResidualDropPath`.
     """
-    discovery = discover(model)
+    discovery = discover(model, example)
     found = discovery.branches
     ownership = assign_owners(model, discovery)
     masks = _masks(plan, options, found, rows)

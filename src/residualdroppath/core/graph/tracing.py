@@ -232,13 +232,17 @@ def _length(node: fx.Node, rank: int) -> int | None:
 
 
 def _number_of_dimensions(node: fx.Node, rank: int) -> int | None:
-    if (node.op == "call_method" and node.target in ("dim", "ndimension")) or node.args[1:] == ("ndim",):
+    if (node.op == "call_method" and node.target in ("dim", "ndimension")) or (
+        node.target is getattr and node.args[1] == "ndim"
+    ):
         return rank
     if node.target is len:
         return _length(node.all_input_nodes[0], rank)
     if node.target in (operator.add, operator.sub) and len(node.all_input_nodes) == 1 and isinstance(node.args[1], int):
         inner = _number_of_dimensions(node.all_input_nodes[0], rank)
-        return None if inner is None else node.target(inner, node.args[1])
+        return (
+            None if inner is None else (inner + node.args[1] if node.target is operator.add else inner - node.args[1])
+        )
     return None
 
 
