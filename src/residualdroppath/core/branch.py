@@ -46,7 +46,7 @@ class Branch:
 
 
 ALWAYS = 1.0 - 1e-9
-USERS_FRAME = 4  # from here to the line that constructs a ResidualDropPath
+USERS_FRAME = 5  # from here to the line that constructs a ResidualDropPath
 
 
 def _dropped_always(name: str, rate: float, num_branches: int) -> str:

@@ -24,13 +24,15 @@ from .running.add_point import BranchState
 from .running.block_forward import BlockForward
 from .running.row_masks import RowMasks
 
+FirstCall = Callable[[tuple[Any, ...], dict[str, Any]], None]
+
 
 class Enforcement:
     """What acts in a network, while training forwards run and when an optimizer steps.
 
     `iteration` is in force, unless `instead` is given. `before_forward` is called before each training forward
     begins, and may change the iteration; so may `look_again`, when modules were replaced or added. `first_call` is
-    called with the arguments of the first training forward of the model, instead of which it runs anew.
+    called with the arguments of the first training forward of the model, which then runs by the model's forward.
     """
 
     def __init__(
@@ -40,14 +42,14 @@ class Enforcement:
         options: Options,
         own_drop_path: Sequence[OwnDropPath],
         before_forward: Callable[[], None],
-        first_call: Callable[[tuple[Any, ...], dict[str, Any]], None] | None = None,
+        first_call: FirstCall | None = None,
     ):
         refuse_compiled_norms(model, options.frozen_norm)
         self.model = model
         self.discovery = discovery
         self.own_drop_path = own_drop_path
         self.before_forward = before_forward
-        self.first_call = first_call
+        self._first_call = first_call
         self.num_branches = len(discovery.branches)
         self.plain = self.iteration = self.in_force = plain_iteration(self.num_branches)
         self.instead: Iteration | None = None
@@ -63,6 +65,11 @@ class Enforcement:
         self.guard = OptimizerGuard(self.parameters, self.frozen_parameters, check_values=options.check_frozen)
         self.look_again()
         self.guard.install()
+
+    def shown_by_call(self, discovery: Discovery) -> None:
+        """A call has shown the branches that were found without one; where they are used may differ."""
+        self.discovery, self._first_call = discovery, None
+        self.look_again()
 
     def look_again(self) -> None:
         """Who owns which module and parameter, as the network is now."""
@@ -144,6 +151,10 @@ class Enforcement:
         self.flags.restore(self._flags_off)
         restore(self.own_drop_path[: len(self._own_rates)], self._own_rates)  # none, where beginning failed
         self._flags_off, self._own_rates = [], []
+
+    @property
+    def first_call(self) -> FirstCall | None:
+        return self._first_call if self.instead is None else None
 
     def note_evaluation(self) -> None:
         self.guard.after_evaluation()

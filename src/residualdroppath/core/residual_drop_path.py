@@ -12,7 +12,7 @@ from torch import nn
 
 from .branch import make_branches, nominal_rates
 from .describe import describe
-from .discovery.network_walk import Call, discover
+from .discovery.network_walk import discover, discover_in_call
 from .discovery.own_drop_path import find_own_drop_path, switched_off
 from .enforcement import Enforcement
 from .forward_override import own_override
@@ -96,13 +96,13 @@ class ResidualDropPath:
         self._compile_options: dict[str, Any] | None = None
         self._active = True
         self._state_to_load: dict[str, Any] | None = None
-        self._discover(example)
+        with switched_off(self._own_drop_path):  # as the model will run, and the same whatever its rates are
+            self.discovery = discover(model) if example is None else discover(model, example)
+        self._follow_discovery()
         self._go_to(0)
 
-    def _discover(self, example: Any) -> None:
-        """Find the branches, and make the model follow iterations."""
-        with switched_off(self._own_drop_path):  # as the model will run, and the same whatever its rates are
-            self.discovery = discover(self.model, example)
+    def _follow_discovery(self) -> None:
+        """Make the model follow iterations over the branches found."""
         self._rates = nominal_rates(self.model, self.discovery, self.options, self._own_drop_path)
         acting = any(self._rates)  # rates of 0 are plain training, the model's own drop path included
         own = self._own_drop_path if acting else ()
@@ -118,12 +118,21 @@ class ResidualDropPath:
 
     def _follow_first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The first training forward: what its call shows takes the place of what was found without one."""
-        self._enforcement.remove()
-        iteration, kept = self.iteration, self._compile_options
-        self._discover(Call(args, kwargs))
-        if kept is not None:
-            self.compile(**kept)
-        self._go_to(iteration)
+        with switched_off(self._own_drop_path):
+            found = discover_in_call(self.model, args, kwargs)
+        if found is None:
+            self._enforcement.shown_by_call(self.discovery)
+            return
+        before, self.discovery = self.discovery, found
+        if found.holds_same_branches(before):
+            self._enforcement.shown_by_call(found)
+        else:
+            self._enforcement.remove()
+            iteration = self.iteration
+            self._follow_discovery()
+            if self._compile_options is not None:
+                self.compile(**self._compile_options)
+            self._go_to(iteration)
         if self._state_to_load is not None:
             state, self._state_to_load = self._state_to_load, None
             self.load_state_dict(state)

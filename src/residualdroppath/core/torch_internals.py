@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch.fx import _symbolic_trace
 from torch.nn.modules import module as _module
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
+from torch.utils._python_dispatch import _pop_mode_temporarily
 from torch.utils.checkpoint import CheckpointFunction  # public, but undocumented: the reentrant kind
 
 BatchNorm, AnyNorm, Convolution = _BatchNorm, _NormBase, _ConvNd
@@ -33,6 +34,15 @@ HOOKS_FOR_ALL += ("_global_backward_hooks",)
 # Where a module keeps what is its own.
 HOOKS_OF_MODULE = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 PARAMETERS, BUFFERS, CHILDREN = "_parameters", "_buffers", "_modules"
+
+
+@contextmanager
+def unseen_by_modes() -> Iterator[None]:
+    """Inside, modes that count or change operations by dispatch see none; nothing public hides from them."""
+    with ExitStack() as popped:
+        while torch._C._len_torch_dispatch_stack():
+            popped.enter_context(_pop_mode_temporarily())
+        yield
 
 
 def call_instead(module: nn.Module, function: Callable[..., Any] | None) -> None:

@@ -63,6 +63,14 @@ class Discovery:
     # Blocks that are called in several forms, which use other parts of them.
     several_forms: set[nn.Module] = field(default_factory=set)
 
+    def holds_same_branches(self, other: Discovery) -> bool:
+        """Whether branches of the same names use the same parts of the same blocks."""
+        mine, its = (
+            [(b.name, b.suffix, b.block, b.block_index, b.roots, b.shares) for b in found.branches]
+            for found in (self, other)
+        )
+        return mine == its
+
     def likely_block(self, model: nn.Module) -> nn.Module | None:
         """The module to register: not followed, nothing found in it, the outermost in a list; if several, one of the
         class that is there most often.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from ..graph.node_kinds import is_inplace, is_layer_of_torch
 from ..graph.shape_guards import has_guards
-from ..graph.tracing import UntraceableError
+from ..graph.tracing import REENTRANT, UntraceableError
 from . import known_blocks  # noqa: F401  (registers them)
 from .block_branches import BlockBranches, branches_of_calls, find_block_branches
 from .branch_subgraph import ResidualAdd
@@ -32,17 +32,18 @@ def discover(model: nn.Module, example: Any = None) -> Discovery:
     return _Walk(model, None if example is None else _calls_on(model, example)).result()
 
 
-@dataclass(frozen=True)
-class Call:
-    """The arguments of a call of the model that goes on: what it raises is the user's to see."""
+def discover_in_call(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Discovery | None:
+    """As `discover`, of a call that the user makes: the model's errors are the user's to see.
 
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    None where a part runs under activation checkpointing of the reentrant kind, which its block refuses.
+    """
+    calls = record_calls(model, args, kwargs, _may_hold_branches)
+    if any(reason.startswith(REENTRANT) for reason in calls.failures.values()):
+        return None
+    return _Walk(model, calls).result()
 
 
 def _calls_on(model: nn.Module, example: Any) -> RecordedCalls:
-    if isinstance(example, Call):
-        return record_calls(model, example.args, example.kwargs, _may_hold_branches)
     args, kwargs = ((), example) if isinstance(example, dict) else (example, {})
     args = args if isinstance(args, (tuple, list)) else (args,)
     try:
@@ -165,7 +166,7 @@ class _Walk:
             if len(calls) > 1:
                 self.found.several_forms.add(module)
             return branches_of_calls(module, calls, outputs_read)
-        raise UntraceableError(self.calls.failures.get(module, "its forward is not called"))
+        raise UntraceableError(self.calls.failures[module])
 
     def in_order(self, module: nn.Module, path: str, adds: BlockBranches, inside: Candidate | None) -> None:
         """Record the branches of a block, each after the nested blocks that run before it."""

@@ -14,6 +14,7 @@ from ..graph.call_form import form_of, forward_signature
 from ..graph.plain_copies import PlainCopies
 from ..graph.tracing import TracedCall, UntraceableError, trace_call
 from ..random_states import random_states_restored
+from ..torch_internals import unseen_by_modes
 
 MOST_CALLS = 16  # of one module that differ in what is traced
 
@@ -38,7 +39,7 @@ def record_calls(
     copies = PlainCopies(recorder.forward_of, in_training=not model.training)
     recorder.copies = copies
     args, kwargs = _copied(tuple(args)), _copied(dict(kwargs))
-    with random_states_restored(model), torch.no_grad():
+    with random_states_restored(model), unseen_by_modes(), torch.no_grad():
         copies.of(model)(*args, **kwargs)
     return recorder.calls
 

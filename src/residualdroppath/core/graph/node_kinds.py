@@ -24,7 +24,7 @@ SUBTRACTIONS = (
     "__sub__",
     "__isub__",
 )
-INPLACE_OPERATORS = (operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.setitem)
+INPLACE_OPERATORS = (operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.setitem, setattr)
 # What these return depends on the shape of a tensor, not on its values.
 METADATA_METHODS = ("size", "dim", "ndimension", "numel", "nelement", "element_size", "stride", "get_device", "type")
 METADATA_METHODS += (

@@ -46,6 +46,10 @@ class TracedValue(fx.Proxy):
     graph checks it whenever the graph runs.
     """
 
+    tracer: Any
+    value: Any
+    __getitem__: Any  # fx sets it, as the operators
+
     def __init__(self, node: fx.Node, tracer: Any, value: Any = UNKNOWN):
         self.__dict__.update(node=node, tracer=tracer, value=value)
 
@@ -67,9 +71,7 @@ class TracedValue(fx.Proxy):
         return self.tracer.create_proxy("call_function", getattr, (self, k), {})
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in ("node", "tracer", "value", "_node"):
-            raise CannotFollow(f"it sets {name} of a value")
-        self.__dict__[name] = value
+        self.tracer.create_proxy("call_function", setattr, (self, name, value), {})
 
     # fx falls back from `x += y` to `x = x + y`, which promotes dtypes where the former does not.
     __iadd__ = _inplace(operator.iadd)

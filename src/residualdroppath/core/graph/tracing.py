@@ -6,6 +6,7 @@ the call too. Where there is no call, only what Python needs no value for can be
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import linecache
 import operator
@@ -38,6 +39,9 @@ from .tracing_sandbox import (
 IsInlined = Callable[[nn.Module], bool]
 RunChild = Callable[..., Any]
 CONSTANTS = (torch.dtype, torch.device, torch.layout, torch.memory_format)  # C code takes no stand-in for these
+
+
+REENTRANT = "it is checkpointed by the reentrant kind; use `checkpoint(..., use_reentrant=False)`"
 
 
 class UntraceableError(Exception):
@@ -73,7 +77,9 @@ class _Tracer(fx.Tracer):
             self._tensors[path] = TracedValue(self.create_node("get_attr", path, (), {}), self, value)
         return self._tensors[path]
 
-    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, *_: Any) -> Any:
+    def create_proxy(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, *_: Any
+    ) -> Any:
         node = self.create_node(kind, target, self.create_arg(args), self.create_arg(kwargs), name)
         if target is operator.getitem and self.run_child is None and node.all_input_nodes[0].meta.get("returned"):
             node.meta["returned"] = self.guesses = True
@@ -181,7 +187,9 @@ class _Tracer(fx.Tracer):
 
     # Nodes
 
-    def create_node(self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, *_: Any) -> fx.Node:
+    def create_node(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, *_: Any
+    ) -> fx.Node:
         if grad_and_autocast() != self.modes:
             raise CannotFollow("it switches gradients or autocast for a part of itself, which a graph would not do")
         if kwargs and (target is torch.add or (kind == "call_method" and target in ("add", "add_"))):
@@ -218,12 +226,13 @@ RANKS = (3, 4, 2, 5)
 
 
 def _length(node: fx.Node, rank: int) -> int | None:
+    """The length of the shape of a tensor of this rank, of a slice of it, or of chunks; None for other nodes."""
     if node.target is operator.getitem and isinstance(node.args[1], slice):
         inner = _length(node.all_input_nodes[0], rank)
         return None if inner is None or len(node.all_input_nodes) > 1 else len(range(inner)[node.args[1]])
     if (node.op, node.target) == ("call_method", "size") and len(node.args) == 1 and not node.kwargs:
         return rank
-    if node.target is getattr and node.args[1] == "shape":
+    if node.target is getattr and node.args[1:] == ("shape",):
         return rank
     if node.target in ("chunk", torch.chunk):
         number = node.kwargs.get("chunks", node.args[1] if len(node.args) > 1 else None)
@@ -232,6 +241,7 @@ def _length(node: fx.Node, rank: int) -> int | None:
 
 
 def _number_of_dimensions(node: fx.Node, rank: int) -> int | None:
+    """What `x.dim()` and its like are, plus or minus numbers of the forward; None for other nodes."""
     if (node.op == "call_method" and node.target in ("dim", "ndimension")) or (
         node.target is getattr and node.args[1] == "ndim"
     ):
@@ -330,7 +340,8 @@ def trace_call(
     """The graph of `module`'s own forward as this call runs it, with guards on what it decided by.
 
     Children run, each by `run_child(child, *args, **kwargs)`, by default plain copies of them, so that nothing in the
-    module shows it; random states are the caller's to restore. Raises `UntraceableError` where a graph cannot do what the forward does.
+    module shows it; random states are the caller's to restore. Raises `UntraceableError` where a graph cannot do what
+    the forward does.
     """
     form, values = form_of(forward_signature(module), args, kwargs)
     with _errors_of_the_forward(), _call_followed(module):
@@ -391,8 +402,13 @@ def _map(value: Any, function: Callable[[Any], Any]) -> Any:
         return slice(*(_map(item, function) for item in (value.start, value.stop, value.step)))
     if isinstance(value, tuple) and hasattr(kind, "_fields"):
         return kind(*(_map(item, function) for item in value))
-    if dataclasses.is_dataclass(kind) and issubclass(kind, dict):
-        return kind(**{field.name: _map(getattr(value, field.name), function) for field in dataclasses.fields(kind)})
+    if dataclasses.is_dataclass(kind):
+        mapped = {field.name: _map(getattr(value, field.name), function) for field in dataclasses.fields(kind)}
+        if issubclass(kind, dict):  # Hugging Face's outputs
+            return kind(**mapped)
+        same = copy.copy(value)
+        vars(same).update(mapped)
+        return same
     return function(value)
 
 
@@ -405,7 +421,7 @@ def _errors_of_the_forward() -> Iterator[None]:
         if isinstance(error, UntraceableError):
             raise
         if _came_through_reentrant_checkpoint(error):
-            reason = "it is checkpointed by the reentrant kind; use `checkpoint(..., use_reentrant=False)`"
+            reason = REENTRANT
         elif _is_our_own(error):
             raise
         elif isinstance(error, CannotFollow):

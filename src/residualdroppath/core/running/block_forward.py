@@ -65,7 +65,7 @@ class BlockForward(ForwardOverride):
         return run_unless_reentrant(self.module, self._act, args, kwargs, self._needs_graph)
 
     def _needs_graph(self) -> bool:
-        """Whether some parameter that the call uses learns, no branch may have been left out, and no block is inside."""
+        """Whether some parameter that each call uses learns, no branch is left out, and no block is inside."""
         all_run = all(state.action in (None, run_without_graph) for state in self.states.values())
         if (
             self.several_forms

@@ -14,6 +14,7 @@ from torch import nn
 from ..graph.call_form import CallForm
 from ..graph.shape_guards import GuardFailed
 from ..random_states import random_states_restored
+from ..torch_internals import unseen_by_modes
 
 MOST_KEPT = 32
 MANY = 10
@@ -60,7 +61,7 @@ class TracedCalls:
                 known.remove(rewritten)
                 known.insert(0, rewritten)
             return result
-        with random_states_restored(self.module):
+        with random_states_restored(self.module), unseen_by_modes():
             rewritten = trace(bool(known))
         self._note_trace()
         if rewritten is None:
@@ -90,7 +91,7 @@ class TracedCalls:
         self._num_traced += 1
         if self._num_traced == MANY:
             warnings.warn(
-                f"{type(self.module).__name__} was traced for {MANY} kinds of calls, since its forward decides by values "
+                f"{type(self.module).__name__} was traced for {MANY} kinds of calls: its forward decides by values "
                 "that differ from call to call (sizes, or numbers read from tensors); each costs time. Pad inputs to "
                 f"few sizes, or register the block: `register_block`.",
                 stacklevel=2,
