@@ -69,6 +69,12 @@ class Enforcement:
     def shown_by_call(self, discovery: Discovery) -> None:
         """A call has shown the branches that were found without one; where they are used may differ."""
         self.discovery, self._first_call = discovery, None
+        for block in self.blocks:
+            block.shown_by_call(
+                output_may_be_overwritten=discovery.outputs_may_be_overwritten,
+                outputs_read=discovery.outputs_read.get(block.module),
+                several_forms=block.module in discovery.several_forms,
+            )
         self.look_again()
 
     def look_again(self) -> None:

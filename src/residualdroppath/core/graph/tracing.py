@@ -143,15 +143,19 @@ class _Tracer(fx.Tracer):
         self.taken.append(outcome)
         return outcome
 
-    def is_tensor(self, obj: TracedValue) -> bool:
-        """Whether an unknown value is taken for a tensor."""
+    def value_like(self, obj: TracedValue) -> Any:
+        """A value of the type that an unknown one has, or is taken to have."""
         if depends_on_metadata_only(obj.node):
-            return False
+            if _length(obj.node, self.rank) is not None:
+                return torch.Size(())
+            if _number_of_dimensions(obj.node, self.rank) is not None or _is_size(obj.node):
+                return 0
+            raise CannotFollow("it looks at the type of a value, which only a call shows; pass `example=`")
         if obj.node.op == "call_module" or is_item(obj.node):
             if not self.may_guess:
                 raise CannotFollow("it looks at the type of what a child returned, which only a call shows")
             self.guesses = True
-        return True
+        return A_TENSOR
 
     def guess_length(self, obj: TracedValue) -> int | None:
         """The length of a shape, of a part of it, or of chunks, that no call has shown; None where nothing tells."""
@@ -223,6 +227,17 @@ class _Tracer(fx.Tracer):
 
 
 RANKS = (3, 4, 2, 5)
+A_TENSOR = torch.empty(0)
+
+
+def _is_size(node: fx.Node) -> bool:
+    """Whether the node is a number of a shape, or computed from such and from numbers of the forward."""
+    if (node.op, node.target) in (("call_method", "size"), ("call_method", "numel")):
+        return len(node.args) == 2 or node.target == "numel"
+    if node.target is operator.getitem:
+        return isinstance(node.args[1], int) and _length(node.all_input_nodes[0], RANKS[0]) is not None
+    arithmetic = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod)
+    return node.target in arithmetic and all(map(_is_size, node.all_input_nodes))
 
 
 def _length(node: fx.Node, rank: int) -> int | None:

@@ -125,12 +125,8 @@ def isinstance_(value: Any, kinds: Any) -> bool:
     if is_stand_in(value):
         if value.value is not UNKNOWN:
             return isinstance(value.value, kinds)
-        if value.tracer.is_tensor(value):
-            return isinstance(_A_TENSOR, kinds)
+        return isinstance(value.tracer.value_like(value), kinds)
     return isinstance(value, kinds)
-
-
-_A_TENSOR = torch.empty(0)
 
 
 def _namespaces_of(module: nn.Module) -> list[dict[str, Any]]:

@@ -76,6 +76,14 @@ class BlockForward(ForwardOverride):
         others = (own_override(module, BlockForward) for module in self.module.modules())
         return not any(other is not None and other is not self for other in others)
 
+    def shown_by_call(
+        self, *, output_may_be_overwritten: bool, outputs_read: frozenset[int] | None, several_forms: bool
+    ) -> None:
+        """What a call has shown about the block, in the place of what was known without one."""
+        self.output_may_be_overwritten |= output_may_be_overwritten
+        self.outputs_read, self.several_forms = outputs_read, several_forms
+        self._calls.clear()
+
     def compile(self, options: dict[str, Any]) -> None:
         """From now on compile branches, and have the states run them in every training iteration."""
         self.compile_options = options
