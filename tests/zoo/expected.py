@@ -40,6 +40,7 @@ from torch import nn
 
 EXPECTED = Path(__file__).parent / "expected"
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"
+OPEN = Path(__file__).parent / "open.yaml"
 WITH_THE_PROJECT = ("timm", "torchvision", "transformers")  # the others are optional
 KEYS = {"name", "make", "options", "input", "inputs", "dtype", "branches", "none", "note"}  # of a model
 BRACES = re.compile(r"\{([^{}]+)\}")
@@ -114,6 +115,11 @@ def version_of(library: str) -> str:
         return metadata.version(library)
     except metadata.PackageNotFoundError:
         return ""
+
+
+def open_files() -> dict[str, str]:
+    """Files, by `library/file`, that are not found as expected yet, and why."""
+    return {file: reason for reason, files in yaml.safe_load(OPEN.read_text()).items() for file in files}
 
 
 def load_expected(library: str) -> list[ExpectedFile]:
