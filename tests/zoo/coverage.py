@@ -218,7 +218,7 @@ def main() -> None:
             rows[i] = replace(rows[i], contracts=not broken, reason=reason, seconds=seconds)
             progress.update(bar, advance=1)
     rows += kept
-    known = open_files()
+    known = open_files("branches") | open_files("contracts")
     for row in rows:
         if not held(row):
             why = known.get(name := f"{row.library}/{row.file}")

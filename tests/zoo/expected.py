@@ -103,10 +103,10 @@ def why_absent(library: str) -> str:
     """The reason to skip a library, empty where the pinned version is installed."""
     if library in WITH_THE_PROJECT:
         return ""
-    pinned = dict(word.split("==") for word in REQUIREMENTS.read_text().split() if "==" in word)
+    pinned = dict(word.split("==") for word in REQUIREMENTS.read_text().split() if "==" in word)[library]
     if not (version := version_of(library)):
         return f"{library} is not installed; `make coverage-libraries` installs it"
-    return "" if version == pinned[library] else f"{library} is {version}, expectations are for {pinned[library]}"
+    return "" if version == pinned else f"{library} is {version}, expectations are for {pinned}"
 
 
 def version_of(library: str) -> str:
@@ -117,9 +117,9 @@ def version_of(library: str) -> str:
         return ""
 
 
-def open_files() -> dict[str, str]:
-    """Files, by `library/file`, that are not found as expected yet, and why."""
-    return {file: reason for reason, files in yaml.safe_load(OPEN.read_text()).items() for file in files}
+def open_files(what: str = "branches") -> dict[str, str]:
+    """Files, by `library/file`, whose branches or contracts are not as they should be yet, and why."""
+    return {file: reason for reason, files in yaml.safe_load(OPEN.read_text())[what].items() for file in files}
 
 
 def load_expected(library: str) -> list[ExpectedFile]:
