@@ -66,6 +66,8 @@ def models(default: set[str], files: list[ExpectedFile]) -> pytest.MarkDecorator
 def marks(file: ExpectedFile, default: set[str], number: int) -> list[pytest.MarkDecorator]:
     """Of a model by its number in the file: the full tier, a library that is absent, a case that is still open."""
     found = [] if named(file) in default and number == 0 else [pytest.mark.full]
+    if file.library not in WITH_THE_PROJECT:
+        found.append(pytest.mark.filterwarnings("ignore"))  # those of the libraries themselves
     if absent := why_absent(file.library):
         found.append(pytest.mark.skip(reason=absent))
     elif reason := OPEN.get(named(file)):
