@@ -8,7 +8,7 @@ INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 # On all cores, where pip would take one; a few files are for other Pythons.
 COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
-.PHONY: demo test test-full mutations coverage lint setup
+.PHONY: demo test test-full mutations coverage coverage-libraries lint setup
 
 demo: $(VENV)/.train
 	$(BIN)/rdp compare --config recipes/digits.yaml --out runs/digits-$$(date +%Y%m%d-%H%M%S)
@@ -21,6 +21,10 @@ test-full: setup lint
 
 mutations: setup
 	$(BIN)/python -m tests.mutations.run -j $$(nproc)
+
+# The libraries whose models `make coverage` skips where they are absent.
+coverage-libraries: setup
+	$(INSTALL) --requirement tests/zoo/requirements.txt
 
 coverage: setup
 	PYTHONPATH=tests $(BIN)/python -m zoo.coverage

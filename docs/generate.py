@@ -48,13 +48,18 @@ def comparison_table(summary: dict[str, Any]) -> str:
 
 
 def coverage_table(result: dict[str, Any]) -> str:
+    own = [name for name in result["library_versions"] if name in result["environment"]["versions"]]
+    others = [name for name in result["library_versions"] if name not in own]
+    groups = {f"{name} {result['library_versions'][name]}": [name] for name in own}
+    if others:
+        groups[f"{len(others)} further libraries"] = others
     rows = []
-    for library in dict.fromkeys(row["library"] for row in result["rows"]):
-        files = [row for row in result["rows"] if row["library"] == library]
+    for title, libraries in groups.items():
+        files = [row for row in result["rows"] if row["library"] in libraries]
         run = [row["contracts"] for row in files if row["contracts"] is not None]
         rows.append(
             [
-                f"{library} {result['environment']['versions'][library]}",
+                title,
                 str(len(files)),
                 str(sum(row["passes"] for row in files)),
                 f"{sum(run)} of {len(run)} run",

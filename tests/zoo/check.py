@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn
 
 from residualdroppath import NoResidualBranchError
@@ -25,8 +28,8 @@ def differences(model: ExpectedModel, network: nn.Module, found: list[Branch]) -
     return missing + unexpected
 
 
-def found_branches(network: nn.Module) -> list[Branch]:
-    """Block and parameters of each branch found."""
+def found_branches(network: nn.Module, example: Mapping[str, Any] | None = None) -> list[Branch]:
+    """Block and parameters of each branch found. `example`, arguments of one forward, is there for discovery to use."""
     try:
         discovery = discover(network)
     except NoResidualBranchError:

@@ -8,6 +8,22 @@ models:
       - block: layer{1..4}.{0..1}  # module paths; {a..b} and {a,b} expand
         branch: [conv1, bn1, conv2, bn2]
 none: why the file has no residual add   # instead of models
+
+Libraries beyond timm, torchvision and transformers have folders by the names of their packages, and models with
+
+  - make: x_transformers.Encoder   # a class or function, called with the options
+    options: {dim: 16, net: {make: torch.nn.Linear, options: {...}}}   # values may be made likewise
+    inputs:                        # keyword arguments of the forward
+      x: [10, 16]                  # noise of this shape, for each row of the batch
+      ids: {shape: [10], below: 40, from: 1}                 # integers in [from, below); from is 0 by default
+      edge_index: {shape: [2, 8], below: 4, whole: true}     # not for each row, but one for the batch
+      padded: {value: [[true, false], [true, true]]}         # a tensor of these values
+      batch: {of: {past: [10, 1], scale: [2]}}               # a dictionary or a list of inputs
+      flag: true                   # anything else is passed on as it is
+    dtype: float32                 # where the model cannot be of the default, float64
+    none: why there is no residual add     # instead of branches
+
+`inputs`, `dtype` and `none` may stand in a model of transformers too.
 """
 
 from __future__ import annotations
@@ -15,6 +31,7 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +39,10 @@ import yaml
 from torch import nn
 
 EXPECTED = Path(__file__).parent / "expected"
+REQUIREMENTS = Path(__file__).parent / "requirements.txt"
+OPEN = Path(__file__).parent / "open.yaml"
+WITH_THE_PROJECT = ("timm", "torchvision", "transformers")  # the others are optional
+KEYS = {"name", "make", "options", "input", "inputs", "dtype", "branches", "none", "note"}  # of a model
 BRACES = re.compile(r"\{([^{}]+)\}")
 
 
@@ -52,6 +73,10 @@ class ExpectedModel:
     branches: tuple[ExpectedBranch, ...]
     options: dict[str, Any] = field(default_factory=dict)
     input: tuple[int, ...] = (3, 64, 64)
+    make: str = ""
+    inputs: dict[str, Any] = field(default_factory=dict)
+    dtype: str = "float64"
+    none: str = ""
     note: str = ""
 
     @property
@@ -69,6 +94,34 @@ class ExpectedFile:
     none: str = ""
 
 
+def libraries() -> list[str]:
+    """All libraries that expectations are written for: those the project comes with, then the optional ones."""
+    return [*WITH_THE_PROJECT, *sorted({folder.name for folder in EXPECTED.iterdir()} - set(WITH_THE_PROJECT))]
+
+
+def why_absent(library: str) -> str:
+    """The reason to skip a library, empty where the pinned version is installed."""
+    if library in WITH_THE_PROJECT:
+        return ""
+    pinned = dict(word.split("==") for word in REQUIREMENTS.read_text().split() if "==" in word)[library]
+    if not (version := version_of(library)):
+        return f"{library} is not installed; `make coverage-libraries` installs it"
+    return "" if version == pinned else f"{library} is {version}, expectations are for {pinned}"
+
+
+def version_of(library: str) -> str:
+    """Empty where it is not installed."""
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def open_files(what: str = "branches") -> dict[str, str]:
+    """Files, by `library/file`, whose branches or contracts are not as they should be yet, and why."""
+    return {file: reason for reason, files in yaml.safe_load(OPEN.read_text())[what].items() for file in files}
+
+
 def load_expected(library: str) -> list[ExpectedFile]:
     """All files written for `library`, by name."""
     return [load_file(path) for path in sorted((EXPECTED / library).glob("*.yaml"))]
@@ -84,20 +137,26 @@ def load_file(path: Path) -> ExpectedFile:
 
 
 def _model(library: str, file: str, entry: dict[str, Any]) -> ExpectedModel:
-    if unknown := entry.keys() - {"name", "options", "input", "branches", "note"}:
+    if unknown := entry.keys() - KEYS:
         raise ValueError(f"{file}: unknown keys {sorted(unknown)} of a model")
+    if ("branches" in entry) == ("none" in entry):
+        raise ValueError(f"{file}: a model has either `branches` or `none`, got the keys {sorted(entry)}")
     branches = []
-    for branch in entry["branches"]:
+    for branch in entry.get("branches", ()):
         if branch.keys() != {"block", "branch"}:
             raise ValueError(f"{file}: a branch has the keys `block` and `branch`, got {sorted(branch)}")
         branches += [ExpectedBranch(block, tuple(branch["branch"])) for block in expand(branch["block"])]
     return ExpectedModel(
         library=library,
         file=file,
-        name=entry["name"],
+        name=entry.get("name") or entry["make"].rpartition(".")[2],
         branches=tuple(branches),
         options=entry.get("options", {}),
         input=tuple(entry.get("input", (3, 64, 64))),
+        make=entry.get("make", ""),
+        inputs=entry.get("inputs", {}),
+        dtype=entry.get("dtype", "float64"),
+        none=entry.get("none", ""),
         note=entry.get("note", ""),
     )
 

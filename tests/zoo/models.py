@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import pkgutil
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from contracts.subject import Subject
 from residualdroppath.models.torchvision_ops import ensure_torchvision_ops
@@ -18,10 +19,12 @@ from .expected import ExpectedFile, ExpectedModel
 
 
 def build(model: ExpectedModel, seed: int = 0) -> nn.Module:
-    """The network in float64 and training mode, every parameter away from zero, the same at every call."""
+    """The network in its precision and training mode, every parameter away from zero, the same at every call."""
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(seed)
-        network = _MAKERS[model.library](model).double()
+        network = _MAKERS.get(model.library, _by_path)(model)
+        if model.dtype == "float64":
+            network.double()
         # Libraries set the last norm or layer scale of a branch to zero: then nothing would be tested.
         for parameter in network.parameters():
             if parameter.is_floating_point():
@@ -29,15 +32,37 @@ def build(model: ExpectedModel, seed: int = 0) -> nn.Module:
     return network.train()
 
 
-def inputs(model: ExpectedModel, rows: int = 2, seed: int = 0) -> dict[str, Tensor]:
-    """Keyword arguments for one forward."""
+def inputs(model: ExpectedModel, rows: int = 2, seed: int = 0) -> dict[str, Any]:
+    """Keyword arguments for one forward, an example batch."""
     generator = torch.Generator().manual_seed(seed)
+    if model.inputs:
+        dtype = getattr(torch, model.dtype)
+        return {name: _input(spec, rows, generator, dtype) for name, spec in model.inputs.items()}
     if model.library == "transformers":
         from .transformers_models import transformers_inputs
 
         return transformers_inputs(model, rows, generator)
     images = torch.randn(rows, *model.input, dtype=torch.float64, generator=generator)
     return {"x": images}
+
+
+def _input(spec: Any, rows: int, generator: torch.Generator, dtype: torch.dtype) -> Any:
+    """One argument of a forward, as `expected.py` describes it."""
+    match spec:
+        case list():
+            return torch.randn(rows, *spec, dtype=dtype, generator=generator)
+        case {"shape": shape, **rest}:
+            shape = tuple(shape) if rest.get("whole") else (rows, *shape)
+            if "below" in rest:
+                return torch.randint(rest.get("from", 0), rest["below"], shape, generator=generator)
+            return torch.randn(*shape, dtype=dtype, generator=generator)
+        case {"value": value}:
+            return torch.tensor(value)
+        case {"of": dict(parts)}:
+            return {name: _input(part, rows, generator, dtype) for name, part in parts.items()}
+        case {"of": parts}:
+            return [_input(part, rows, generator, dtype) for part in parts]
+    return spec
 
 
 def subject(model: ExpectedModel) -> Subject:
@@ -80,6 +105,24 @@ def _classes(value: Any, module: ModuleType) -> Any:
             return getattr(module, key)(*value[key])
         return {key: _classes(item, module) for key, item in value.items()}
     return value
+
+
+def _by_path(model: ExpectedModel) -> nn.Module:
+    ensure_torchvision_ops()  # many libraries import torchvision
+    with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):
+        return _made({"make": model.make, "options": model.options})
+
+
+def _made(value: Any) -> Any:
+    """`value` where each `{make: path, args: [...], options: {...}}` became what the call returns."""
+    if isinstance(value, list):
+        return [_made(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "make" not in value:
+        return {key: _made(item) for key, item in value.items()}
+    args, options = _made(value.get("args", [])), _made(value.get("options", {}))
+    return pkgutil.resolve_name(value["make"])(*args, **options)
 
 
 def _transformers(model: ExpectedModel) -> nn.Module:

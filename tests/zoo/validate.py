@@ -6,6 +6,8 @@ Finds nothing by itself: it knows no more about residual branches than the files
 from __future__ import annotations
 
 import sys
+import time
+import warnings
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ from .models import build, inputs
 
 
 def validate(model: ExpectedModel) -> str:
+    started = time.perf_counter()
     network = build(model)
     owned: set[str] = set()
     for branch in model.branches:
@@ -25,18 +28,20 @@ def validate(model: ExpectedModel) -> str:
         owned |= parameters
     with torch.no_grad():
         network(**inputs(model))
+    seconds = time.perf_counter() - started
     total = sum(p.numel() for p in network.parameters())
-    return f"{len(model.branches)} branches, {total / 1e6:.1f} M parameters, input {model.input}"
+    return f"{len(model.branches)} branches, {total / 1e6:.1f} M parameters, {seconds:.1f} s"
 
 
 def main() -> None:
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
     for name in sys.argv[1:]:
         for model in load_file(Path(name)).models:
             try:
                 print(model.id, validate(model), flush=True)
             except Exception as error:
-                print(model.id, "WRONG:", f"{type(error).__name__}: {error}"[:300], flush=True)
+                print(model.id, "WRONG:", f"{type(error).__name__}: {error}"[:600], flush=True)
 
 
 if __name__ == "__main__":
