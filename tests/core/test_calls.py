@@ -153,6 +153,32 @@ def test_the_first_training_forward_is_the_call(prepare: Callable[[Tensor], Tens
     assert resumed.state_dict() == state
 
 
+@functools.lru_cache
+def cached_mask(width: int) -> Tensor:
+    return torch.ones(width, dtype=torch.float64)
+
+
+class CachedMask(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.f = mlp()
+
+    @staticmethod
+    @functools.lru_cache
+    def mask(width: int) -> Tensor:
+        return torch.eye(width, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.f(x) @ self.mask(WIDTH) * cached_mask(WIDTH)
+
+
+def test_nothing_of_a_trace_is_kept_in_a_cache() -> None:
+    model = nn.Sequential(Block(torch.tanh), CachedMask()).double()
+    ResidualDropPath(model, 0.5, example=batch())
+    assert type(cached_mask(WIDTH)) is type(CachedMask.mask(WIDTH)) is Tensor
+    model(batch()).sum().backward()
+
+
 def test_it_leaves_nothing_behind() -> None:
     model = nn.Sequential(nn.BatchNorm1d(5), nn.Dropout(0.5), Block(row_by_row).float(), Block(torch.tanh).float())
     seen: list[nn.Module] = []

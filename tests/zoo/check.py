@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from residualdroppath import NoResidualBranchError
@@ -29,9 +30,9 @@ def differences(model: ExpectedModel, network: nn.Module, found: list[Branch]) -
 
 
 def found_branches(network: nn.Module, example: Mapping[str, Any] | None = None) -> list[Branch]:
-    """Block and parameters of each branch found. `example`, arguments of one forward, is there for discovery to use."""
+    """Block and parameters of each branch found, in a forward with the arguments of `example` where they are given."""
     try:
-        discovery = discover(network)
+        discovery = discover(network) if example is None else discover(network, _in_dtype_of(network, example))
     except NoResidualBranchError:
         return []
     ownership = assign_owners(network, discovery)
@@ -39,6 +40,14 @@ def found_branches(network: nn.Module, example: Mapping[str, Any] | None = None)
         (branch.block, frozenset(p for slot in ownership.slots[index] if (p := slot.parameter) is not None))
         for index, branch in enumerate(discovery.branches)
     ]
+
+
+def _in_dtype_of(network: nn.Module, example: Mapping[str, Any]) -> dict[str, Any]:
+    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    return {
+        name: value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+        for name, value in example.items()
+    }
 
 
 def _show(network: nn.Module, block: nn.Module, parameters: frozenset[nn.Parameter]) -> str:

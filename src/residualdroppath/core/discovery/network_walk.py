@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from ..graph.call_form import defaults, forward_signature
 from ..graph.node_kinds import is_inplace, is_layer_of_torch
 from ..graph.shape_guards import has_guards
-from ..graph.tracing import REENTRANT, UntraceableError
+from ..graph.tracing import REENTRANT, TracedCall, UntraceableError
 from . import known_blocks  # noqa: F401  (registers them)
 from .block_branches import BlockBranches, branches_of_calls, find_block_branches
 from .branch_subgraph import ResidualAdd
@@ -165,8 +166,22 @@ class _Walk:
         if calls := self.calls.traced.get(module):
             if len(calls) > 1:
                 self.found.several_forms.add(module)
-            return branches_of_calls(module, calls, outputs_read)
+            adds = branches_of_calls(module, calls, outputs_read)
+            return adds if adds.found else self.of_optional_shortcut(module, calls, outputs_read) or adds
         raise UntraceableError(self.calls.failures[module])
+
+    def of_optional_shortcut(
+        self, module: nn.Module, calls: Sequence[TracedCall], outputs_read: frozenset[int] | None
+    ) -> BlockBranches | None:
+        """The branches of a block that is given its shortcut, where it has them without: timm's DlaBasic."""
+        optional = defaults(forward_signature(module))
+        if not any(name in optional for call in calls for name in call.form.values):
+            return None
+        try:
+            adds = find_block_branches(module, outputs_read)
+        except UntraceableError:
+            return None
+        return adds if adds.found else None
 
     def in_order(self, module: nn.Module, path: str, adds: BlockBranches, inside: Candidate | None) -> None:
         """Record the branches of a block, each after the nested blocks that run before it."""

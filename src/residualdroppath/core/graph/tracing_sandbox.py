@@ -57,11 +57,28 @@ class RecordMakers(TorchFunctionMode):
         self.tracer = tracer
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in MAKERS and not self.tracer.is_running:
+        if func in MAKERS and not self.tracer.is_running and not _is_cached(sys._getframe(1)):
             return self.tracer.create_proxy("call_function", func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
 
 
+def _is_cached(frame: types.FrameType | None) -> bool:
+    """Whether a frame runs in a function whose result `functools` keeps: no stand-in may be kept there."""
+    while frame is not None and frame.f_globals.get("__name__") != __name__:
+        caller = frame.f_back
+        name, code = frame.f_code.co_name, frame.f_code
+        owners = [at.f_locals.get(own) for at in (frame, caller) if at is not None for own in ("self", "cls")]
+        around = [*caller.f_locals.values(), caller.f_globals.get(name)] if caller is not None else []
+        for function in (frame.f_globals.get(name), *around, *(getattr(type(own), name, None) for own in owners)):
+            if isinstance(function, CACHED) and getattr(function.__wrapped__, "__code__", None) is code:
+                return True
+        if name == "_trace":
+            return False
+        frame = caller
+    return False
+
+
+CACHED = type(functools.lru_cache(len))
 MAKERS = (torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.zeros, torch.tensor)
 MAKERS += (torch.rand, torch.randint, torch.randn, torch.randperm, torch.normal, torch.logspace, torch.as_tensor)
 MAKERS += (torch.tril_indices, torch.triu_indices, torch.hann_window, torch.hamming_window)
