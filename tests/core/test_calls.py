@@ -279,6 +279,22 @@ def test_a_number_that_chooses_a_layer() -> None:
         rdp.step()
 
 
+def test_a_flag_that_decides() -> None:
+    class Negates(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.f = mlp()
+
+        def forward(self, x: Tensor, negate: bool = False) -> Tensor:
+            return (-x if negate else x) + self.f(x)
+
+    warnings.simplefilter("ignore")
+    model, x = Negates(), torch.randn(2, WIDTH)
+    ResidualDropPath(model, 0.5, rate_over_depth="uniform", example=x)
+    for negate in (False, True, True, False):
+        torch.testing.assert_close(model(x, negate), -x if negate else x)
+
+
 def test_numbers_that_nothing_reads_need_no_graph_of_their_own() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:

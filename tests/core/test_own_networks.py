@@ -1385,7 +1385,7 @@ class NormBeforeACondition(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(x)
-        if x.shape[0] % 2:
+        if y.shape[0] % 2:  # of what was computed: known when the norm has run
             y = y * 2
         return y + self.f(y)
 

@@ -468,11 +468,11 @@ MUTATIONS = (
         "test_own_networks.py::test_an_attempt_under_other_conditions_leaves_statistics_alone",
     ),
     _mutation(
-        "numbers given to a forward are those of the first call",
+        "flags given to a forward are those of the first call",
         "graph/call_form.py",
         "return self.values, tuple((name, repr(value)) for name, value in self.constants.items())",
         "return self.values, ()",
-        "test_robustness.py::test_optional_arguments",
+        "test_calls.py::test_a_flag_that_decides",
     ),
     _mutation(
         "`+=` does not overwrite",
