@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from contracts.comparing import Inputs
 from contracts.subject import Subject
@@ -33,6 +33,22 @@ def block(**parts: Part) -> Callable[[Callable[..., Any]], type[nn.Module]]:
         return Block
 
     return decorate
+
+
+WIDTH = 4  # of the parts below
+
+
+def linear() -> nn.Module:
+    return nn.Linear(WIDTH, WIDTH)
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(linear(), nn.ReLU(), linear())
+
+
+@block(f=mlp)
+def residual(m: Any, x: Tensor) -> Tensor:
+    return x + m.f(x)
 
 
 def branches_of(model: nn.Module) -> Branches:

@@ -12,22 +12,7 @@ from torch import Tensor, nn
 from residualdroppath import ResidualDropPath
 from residualdroppath.core.discovery.network_walk import discover
 
-from .finding import assert_branches, block
-
-WIDTH = 4
-
-
-def linear() -> nn.Module:
-    return nn.Linear(WIDTH, WIDTH)
-
-
-def mlp() -> nn.Module:
-    return nn.Sequential(linear(), nn.ReLU(), linear())
-
-
-@block(f=mlp)
-def residual(m: Any, x: Tensor) -> Tensor:
-    return x + m.f(x)
+from .finding import WIDTH, assert_branches, block, linear, mlp, residual
 
 
 @block(attn=mlp, mlp=mlp)

@@ -14,22 +14,7 @@ import residualdroppath
 from residualdroppath import NoResidualBranchError, ResidualDropPath
 from residualdroppath.core.discovery import registry
 
-from .finding import block
-
-WIDTH = 4
-
-
-def linear() -> nn.Module:
-    return nn.Linear(WIDTH, WIDTH)
-
-
-def mlp() -> nn.Module:
-    return nn.Sequential(linear(), nn.ReLU(), linear())
-
-
-@block(f=mlp)
-def residual(m: Any, x: Tensor) -> Tensor:
-    return x + m.f(x)
+from .finding import WIDTH, block, linear, mlp, residual
 
 
 def unclear(x: Tensor) -> bool:

@@ -70,11 +70,7 @@ class Enforcement:
         """A call has shown the branches that were found without one; where they are used may differ."""
         self.discovery, self._first_call = discovery, None
         for block in self.blocks:
-            block.shown_by_call(
-                output_may_be_overwritten=discovery.outputs_may_be_overwritten,
-                outputs_read=discovery.outputs_read.get(block.module),
-                several_forms=block.module in discovery.several_forms,
-            )
+            block.follow_discovery(discovery)
         self.look_again()
 
     def look_again(self) -> None:
@@ -208,16 +204,7 @@ def _install_blocks(discovery: Discovery, states: list[BranchState]) -> list[Blo
     by_block: dict[nn.Module, dict[str, BranchState]] = {}
     for branch, state in zip(discovery.branches, states, strict=True):
         by_block.setdefault(branch.block, {})[branch.suffix] = state
-    forwards = [
-        BlockForward(
-            block,
-            own_states,
-            output_may_be_overwritten=discovery.outputs_may_be_overwritten,
-            outputs_read=discovery.outputs_read.get(block),
-            several_forms=block in discovery.several_forms,
-        )
-        for block, own_states in by_block.items()
-    ]
+    forwards = [BlockForward(block, own_states, discovery) for block, own_states in by_block.items()]
     for forward in forwards:
         forward.install()
     return forwards

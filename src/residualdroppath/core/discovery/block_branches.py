@@ -10,7 +10,8 @@ from torch import fx, nn
 from ..graph.call_form import CallForm, forward_signature, plainest_form
 from ..graph.node_kinds import is_inplace, is_used, node_parameters, num_layers, upstream
 from ..graph.shape_guards import is_guard
-from ..graph.tracing import TracedCall, UntraceableError, trace_unknown
+from ..graph.trace_errors import UntraceableError
+from ..graph.tracing import TracedCall, trace_unknown
 from . import inlining  # noqa: F401  (sets the rule of the tracer)
 from .branch_subgraph import NotResidual, ResidualAdd, levels_of, with_holders
 from .residual_rule import find_residual_adds

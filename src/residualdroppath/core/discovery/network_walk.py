@@ -14,7 +14,8 @@ from torch import fx, nn
 from ..graph.call_form import defaults, forward_signature
 from ..graph.node_kinds import is_inplace, is_layer_of_torch
 from ..graph.shape_guards import has_guards
-from ..graph.tracing import REENTRANT, TracedCall, UntraceableError
+from ..graph.trace_errors import REENTRANT, UntraceableError
+from ..graph.tracing import TracedCall
 from . import known_blocks  # noqa: F401  (registers them)
 from .block_branches import BlockBranches, branches_of_calls, find_block_branches
 from .branch_subgraph import ResidualAdd

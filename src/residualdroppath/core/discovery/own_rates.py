@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from torch import fx, nn
 
 from ..graph.node_kinds import OF_ITS_FIRST, has_no_gradient, is_product
-from ..graph.tracing import UntraceableError, trace_forward
+from ..graph.trace_errors import UntraceableError
+from ..graph.tracing import trace_forward
 from .block_branches import find_block_branches
 from .branch_subgraph import ResidualAdd
 from .found import Discovery, FoundBranch

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import fx, nn
 
 from ..graph.node_kinds import is_depthwise, node_parameters, num_layers
-from ..graph.tracing import UntraceableError, trace_forward
+from ..graph.trace_errors import UntraceableError
+from ..graph.tracing import trace_forward
 
 SCALE_METHODS = ("view", "reshape", "mul", "unsqueeze")
 

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..forward_override import forward_beneath
 from ..graph.call_form import form_of, forward_signature
+from ..graph.nested_values import detached
 from ..graph.plain_copies import PlainCopies
-from ..graph.tracing import TracedCall, UntraceableError, trace_call
+from ..graph.trace_errors import UntraceableError, refuse_foreign_forward
+from ..graph.tracing import TracedCall, trace_call
 from ..random_states import random_states_restored
 from ..torch_internals import unseen_by_modes
 
@@ -38,7 +39,7 @@ def record_calls(
     recorder = _Recorder(is_traced)
     copies = PlainCopies(recorder.forward_of, in_training=not model.training)
     recorder.copies = copies
-    args, kwargs = _copied(tuple(args)), _copied(dict(kwargs))
+    args, kwargs = detached(tuple(args)), detached(dict(kwargs))  # the forward may write to them
     with random_states_restored(model), unseen_by_modes(), torch.no_grad():
         copies.of(model)(*args, **kwargs)
     return recorder.calls
@@ -66,20 +67,16 @@ class _Recorder:
         calls = self.calls
         calls.order.setdefault(module, len(calls.order))
         if self.is_traced(module):
-            foreign = forward_beneath(module)
-            if foreign is not None:
-                title = getattr(foreign, "__qualname__", type(foreign).__name__)
-                calls.failures[module] = f"somebody has set a forward on it ({title}), which a graph would leave out"
-            elif (key := _key(module, args, kwargs)) not in (seen := self._seen.setdefault(module, set())):
-                if len(seen) < MOST_CALLS:
+            try:
+                refuse_foreign_forward(module)
+                key = _key(module, args, kwargs)
+                if key not in (seen := self._seen.setdefault(module, set())) and len(seen) < MOST_CALLS:
                     seen.add(key)
-                    try:
-                        call = trace_call(module, args, kwargs, run_child=self.copies.run, in_training=copy.training)
-                    except UntraceableError as error:
-                        calls.failures[module] = str(error)
-                    else:
-                        calls.traced.setdefault(module, []).append(call)
-                        return call.returned
+                    call = trace_call(module, args, kwargs, run_child=self.copies.run, in_training=copy.training)
+                    calls.traced.setdefault(module, []).append(call)
+                    return call.returned
+            except UntraceableError as error:
+                calls.failures[module] = str(error)
         return own(*args, **kwargs) if own is not None else type(module).forward(copy, *args, **kwargs)
 
 
@@ -97,12 +94,3 @@ def _kind(value: Any) -> Hashable:
     if isinstance(value, dict):
         return type(value), tuple((key, _kind(item)) for key, item in value.items())
     return type(value), repr(value) if isinstance(value, (int, float, str)) else ""
-
-
-def _copied(value: Any) -> Any:
-    """The forward may write to what it is given."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if type(value) in (tuple, list):
-        return type(value)(map(_copied, value))
-    return {key: _copied(item) for key, item in value.items()} if type(value) is dict else value

@@ -18,7 +18,8 @@ from ..graph.node_kinds import (
     upstream,
     value_inputs,
 )
-from ..graph.tracing import UntraceableError, trace_forward
+from ..graph.trace_errors import UntraceableError
+from ..graph.tracing import trace_forward
 from ..torch_internals import AnyNorm, Convolution
 
 ENLARGING = ("interpolate", "upsample", "pixel_shuffle", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")

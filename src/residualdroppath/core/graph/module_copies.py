@@ -42,18 +42,16 @@ class ModuleCopies:
             copied = nn.Module()
             own = dict(vars(copied))
         else:
-            copied, own = object.__new__(type(module)), dict(vars(module))
+            copied, own = object.__new__(type(module)), attributes_of(module)
         for name, value in own.items():
             if isinstance(value, torch.Tensor):
                 own[name] = self.tensor_at(_join(path, name), value)
-            elif type(value) in COPIED and name not in OF_TORCH:
-                own[name] = value.copy()
         own |= {name: OrderedDict() for name in HOOKS_OF_MODULE if name in own}
         for name in (PARAMETERS, BUFFERS):
             if name in own:
-                own[name] = _Tensors(own[name], path, self)
+                own[name] = _Lazy(own[name], path, self.tensor_at)
         if CHILDREN in own:
-            own[CHILDREN] = _Children(own[CHILDREN], path, self)
+            own[CHILDREN] = _Lazy(own[CHILDREN], path, lambda at, child: self.of(child, at))
         own.pop("forward", None)
         if self.in_training:
             own["training"] = True
@@ -84,14 +82,11 @@ class ModuleCopies:
 class _Lazy(dict):
     """A namespace of a module, whose values are made when they are read."""
 
-    def __init__(self, raw: dict[str, Any], path: str, copies: ModuleCopies):
+    def __init__(self, raw: dict[str, Any], path: str, made: Callable[[str, Any], Any]):
         super().__init__(raw)
         self.path = path
-        self.copies = copies
+        self.made = made
         self.written = False
-
-    def made(self, name: str, raw: Any) -> Any:
-        raise NotImplementedError
 
     def __getitem__(self, name: str) -> Any:
         raw = super().__getitem__(name)
@@ -115,14 +110,10 @@ class _Lazy(dict):
         super().__delitem__(name)
 
 
-class _Tensors(_Lazy):
-    def made(self, name: str, raw: Any) -> Any:
-        return self.copies.tensor_at(name, raw) if isinstance(raw, torch.Tensor) and not self.written else raw
-
-
-class _Children(_Lazy):
-    def made(self, name: str, raw: Any) -> Any:
-        return self.copies.of(raw, name) if isinstance(raw, nn.Module) else raw
+def attributes_of(module: nn.Module) -> dict[str, Any]:
+    """The attributes, with copies of lists, dicts and sets of the module's own: writing to one leaves it as it is."""
+    own = dict(vars(module))
+    return {k: v.copy() if type(v) in COPIED and k not in OF_TORCH else v for k, v in own.items()}
 
 
 def _same_items(first: Any, second: Any) -> bool:

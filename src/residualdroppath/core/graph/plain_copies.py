@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..forward_override import forward_beneath
-from ..torch_internals import BUFFERS, CHILDREN, HOOKS_OF_MODULE, call_instead
-
-COPIED = (list, dict, set, OrderedDict)
+from ..torch_internals import BUFFERS, CHILDREN, HOOKS_OF_MODULE, PARAMETERS, call_instead
+from .module_copies import attributes_of
 
 
 class PlainCopies:
@@ -44,13 +43,10 @@ class PlainCopies:
             return self._copies[id(module)][1]
         copy = object.__new__(type(module))
         self._copies[id(module)] = module, copy
-        own = dict(vars(module))
-        for name, value in own.items():
-            if type(value) in COPIED:
-                own[name] = value.copy()
+        own = attributes_of(module)
         for name in HOOKS_OF_MODULE:
-            if own.get(name):
-                own[name] = OrderedDict((k, hook) for k, hook in own[name].items() if _is_of_torch(hook))
+            own[name] = OrderedDict((k, hook) for k, hook in own[name].items() if _is_of_torch(hook))
+        own[PARAMETERS] = own[PARAMETERS].copy()
         own[BUFFERS] = type(own[BUFFERS])((name, self.buffer(value)) for name, value in own[BUFFERS].items())
         own[CHILDREN] = type(own[CHILDREN])(
             (name, child if child is None else self.of(child)) for name, child in own[CHILDREN].items()
@@ -63,7 +59,7 @@ class PlainCopies:
         vars(copy).update(own)
         if (forward := self.forward_of(module, copy)) is not None:
             vars(copy)["forward"] = forward
-        hooks = any(own.get(name) for name in HOOKS_OF_MODULE)
+        hooks = any(own[name] for name in HOOKS_OF_MODULE)
         call_instead(copy, None if hooks else lambda *args, **kwargs: copy.forward(*args, **kwargs))
         return copy
 

@@ -6,11 +6,8 @@ the call too. Where there is no call, only what Python needs no value for can be
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import linecache
 import operator
-import traceback
 import weakref
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -21,13 +18,14 @@ import torch
 from torch import fx, nn
 
 from ..forward_override import forward_beneath
-from ..torch_internals import ReentrantCheckpoint
 from .call_form import CallForm, form_of, forward_signature, plainest_form
 from .module_copies import ModuleCopies
+from .nested_values import detached, map_values
 from .node_kinds import is_item, is_metadata
 from .plain_copies import PlainCopies
-from .shape_guards import MOST_OUTCOMES, GuardOutcomes, check_guard, depends_on_metadata_only, guard_early
-from .traced_value import UNKNOWN, CannotFollow, Starred, TracedValue, joined
+from .shape_guards import MOST_OUTCOMES, READINGS, GuardOutcomes, check_guard, depends_on_metadata_only, guard_early
+from .trace_errors import UntraceableError, errors_of_the_forward, is_our_own, refuse_foreign_forward
+from .traced_value import UNKNOWN, CannotFollow, Starred, TracedValue, is_stand_in, joined
 from .tracing_sandbox import (
     RecordMakers,
     grad_and_autocast,
@@ -35,27 +33,20 @@ from .tracing_sandbox import (
     random_states_kept,
     stand_ins_pass_for_values,
 )
+from .unknown_sizes import RANKS, is_size, length_of, number_of_dimensions
 
-IsInlined = Callable[[nn.Module], bool]
 RunChild = Callable[..., Any]
 CONSTANTS = (torch.dtype, torch.device, torch.layout, torch.memory_format)  # C code takes no stand-in for these
-
-
-REENTRANT = "it is checkpointed by the reentrant kind; use `checkpoint(..., use_reentrant=False)`"
-
-
-class UntraceableError(Exception):
-    """The forward of a module cannot be written as a graph; the message says why."""
+A_TENSOR = torch.empty(0)
 
 
 class _Tracer(fx.Tracer):
-    def __init__(self, module: nn.Module, outcomes: GuardOutcomes, inlines: IsInlined, *, in_training: bool):
+    def __init__(self, module: nn.Module, outcomes: GuardOutcomes, *, in_training: bool):
         super().__init__()
         self.root = module
         self.graph = fx.Graph()
         self.tensor_attrs = {}
         self.outcomes = outcomes
-        self.inlines = inlines
         self.taken: list[bool] = []
         self.modes = grad_and_autocast()
         self.copies = ModuleCopies(module, self.tensor_at, self.call_child, in_training=in_training)
@@ -93,15 +84,13 @@ class _Tracer(fx.Tracer):
         return TracedValue(node, self, value)
 
     def _run(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
-        given: list[Any] = []
-        values = _map((args, kwargs), lambda v: _value_of(v, given))
+        (values, named), given = _values_of((args, kwargs))
         if any(value is UNKNOWN for value in given) or (self.run_child is None and not given):
             return UNKNOWN
         with self._running():
             if kind == "call_method":
-                (first, *others), named = values
-                return getattr(first, target)(*others, **named)
-            return target(*values[0], **values[1])
+                return getattr(values[0], target)(*values[1:], **named)
+            return target(*values, **named)
 
     @contextmanager
     def _running(self) -> Iterator[None]:
@@ -112,7 +101,7 @@ class _Tracer(fx.Tracer):
             self.is_running = before
 
     def call_child(self, child: nn.Module, copy: nn.Module, path: str, args: Any, kwargs: Any) -> Any:
-        if self.inlines(child):
+        if adds_its_inputs(child):
             self._inside[path] = path, type(child)
             try:
                 return type(child).forward(copy, *args, **kwargs)
@@ -122,12 +111,11 @@ class _Tracer(fx.Tracer):
         if self.run_child is None:
             node.meta["returned"] = True
             return TracedValue(node, self)
-        given: list[Any] = []
-        values = _map((args, kwargs), lambda v: _value_of(v, given))
+        (values, named), given = _values_of((args, kwargs))
         if any(value is UNKNOWN for value in given):
             return TracedValue(node, self)
         with self._running():
-            return self.standing_for(node, self.run_child(child, *values[0], **values[1]))
+            return self.standing_for(node, self.run_child(child, *values, **named))
 
     # What Python reads
 
@@ -146,9 +134,9 @@ class _Tracer(fx.Tracer):
     def value_like(self, obj: TracedValue) -> Any:
         """A value of the type that an unknown one has, or is taken to have."""
         if depends_on_metadata_only(obj.node):
-            if _length(obj.node, self.rank) is not None:
+            if length_of(obj.node, self.rank) is not None:
                 return torch.Size(())
-            if _number_of_dimensions(obj.node, self.rank) is not None or _is_size(obj.node):
+            if number_of_dimensions(obj.node, self.rank) is not None or is_size(obj.node):
                 return 0
             raise CannotFollow("it looks at the type of a value, which only a call shows; pass `example=`")
         if obj.node.op == "call_module" or is_item(obj.node):
@@ -161,13 +149,13 @@ class _Tracer(fx.Tracer):
         """The length of a shape, of a part of it, or of chunks, that no call has shown; None where nothing tells."""
         if not self.may_guess:
             return None
-        if (length := _length(obj.node, self.rank)) is not None:
+        if (length := length_of(obj.node, self.rank)) is not None:
             self._guess_rank(obj.node, "len", length)
         return length
 
     def guess_rank(self, obj: TracedValue) -> int | None:
         """The number of dimensions, if `obj` is that and no call has shown it; plus or minus numbers of the forward."""
-        if not self.may_guess or (number := _number_of_dimensions(obj.node, self.rank)) is None:
+        if not self.may_guess or (number := number_of_dimensions(obj.node, self.rank)) is None:
             return None
         self._guess_rank(obj.node, "index", number)
         return number
@@ -177,7 +165,7 @@ class _Tracer(fx.Tracer):
         self._check(node, reading, number)
 
     def guard(self, obj: Any, reading: str) -> Any:
-        read = READ_BY_PYTHON[reading](obj.value)
+        read = READINGS[reading](obj.value)
         self._check(obj.node, reading, read)
         return read
 
@@ -208,7 +196,7 @@ class _Tracer(fx.Tracer):
         return node
 
     def create_arg(self, a: Any) -> Any:
-        if issubclass(type(a), fx.Proxy):
+        if is_stand_in(a):
             return a.node
         if isinstance(a, tuple) and any(type(item) is Starred for item in a):
             return self.create_arg(joined(a))
@@ -224,57 +212,6 @@ class _Tracer(fx.Tracer):
             return super().create_arg(a)
         except NotImplementedError as error:
             raise CannotFollow(f"it works with a {type(a).__name__}, which a graph cannot hold") from error
-
-
-RANKS = (3, 4, 2, 5)
-A_TENSOR = torch.empty(0)
-
-
-def _is_size(node: fx.Node) -> bool:
-    """Whether the node is a number of a shape, or computed from such and from numbers of the forward."""
-    if (node.op, node.target) in (("call_method", "size"), ("call_method", "numel")):
-        return len(node.args) == 2 or node.target == "numel"
-    if node.target is operator.getitem:
-        return isinstance(node.args[1], int) and _length(node.all_input_nodes[0], RANKS[0]) is not None
-    arithmetic = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod)
-    return node.target in arithmetic and all(map(_is_size, node.all_input_nodes))
-
-
-def _length(node: fx.Node, rank: int) -> int | None:
-    """The length of the shape of a tensor of this rank, of a slice of it, or of chunks; None for other nodes."""
-    if node.target is operator.getitem and isinstance(node.args[1], slice):
-        inner = _length(node.all_input_nodes[0], rank)
-        return None if inner is None or len(node.all_input_nodes) > 1 else len(range(inner)[node.args[1]])
-    if (node.op, node.target) == ("call_method", "size") and len(node.args) == 1 and not node.kwargs:
-        return rank
-    if node.target is getattr and node.args[1:] == ("shape",):
-        return rank
-    if node.target in ("chunk", torch.chunk):
-        number = node.kwargs.get("chunks", node.args[1] if len(node.args) > 1 else None)
-        return number if isinstance(number, int) else None
-    return None
-
-
-def _number_of_dimensions(node: fx.Node, rank: int) -> int | None:
-    """What `x.dim()` and its like are, plus or minus numbers of the forward; None for other nodes."""
-    if (node.op == "call_method" and node.target in ("dim", "ndimension")) or (
-        node.target is getattr and node.args[1] == "ndim"
-    ):
-        return rank
-    if node.target is len:
-        return _length(node.all_input_nodes[0], rank)
-    if node.target in (operator.add, operator.sub) and len(node.all_input_nodes) == 1 and isinstance(node.args[1], int):
-        inner = _number_of_dimensions(node.all_input_nodes[0], rank)
-        return (
-            None if inner is None else (inner + node.args[1] if node.target is operator.add else inner - node.args[1])
-        )
-    return None
-
-
-READ_BY_PYTHON: dict[str, Callable[[Any], Any]] = {
-    "bool": bool, "int": int, "index": operator.index, "float": float, "len": len, "keys": tuple,
-    "value": lambda value: value,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -295,10 +232,9 @@ def trace_forward(
     form: CallForm | None = None,
     *,
     in_training: bool = True,
-    inlines: IsInlined | None = None,
 ) -> fx.Graph:
     """The graph of `trace_unknown`."""
-    return trace_unknown(module, form, in_training=in_training, inlines=inlines).graph
+    return trace_unknown(module, form, in_training=in_training).graph
 
 
 def trace_unknown(
@@ -308,7 +244,6 @@ def trace_unknown(
     *,
     may_guess: bool = True,
     in_training: bool = True,
-    inlines: IsInlined | None = None,
 ) -> TracedCall:
     """The graph of `module`'s own forward where no call is known: in training mode, or in the mode it is in.
 
@@ -319,17 +254,16 @@ def trace_unknown(
     form = form or plainest_form(forward_signature(module))
     values = {**dict.fromkeys(form.values, UNKNOWN), **(numbers or {})}
     outcomes: GuardOutcomes = ()
-    if (foreign := forward_beneath(module)) is not None:
-        raise UntraceableError(f"somebody has set a forward on it ({_title(foreign)}), which a graph would leave out")
-    with _errors_of_the_forward(), random_states_kept(), stand_ins_pass_for_values(module):
+    refuse_foreign_forward(module)
+    with errors_of_the_forward(), random_states_kept(), stand_ins_pass_for_values(module):
         ranks = list(RANKS)
         for _ in range(MOST_OUTCOMES):
-            tracer = _Tracer(module, outcomes, inlines or adds_its_inputs, in_training=in_training)
+            tracer = _Tracer(module, outcomes, in_training=in_training)
             tracer.may_guess, tracer.rank = may_guess, ranks[0]
             try:
                 return TracedCall(_trace(tracer, form, values)[0], form, guesses=tracer.guesses)
             except Exception as error:  # such as `if x.shape[0] % 2: raise ...`: turn at the last condition
-                if _is_our_own(error):
+                if is_our_own(error):
                     raise
                 taken = tracer.taken
                 if tracer.uses_rank and not taken and len(ranks) > 1:
@@ -350,7 +284,6 @@ def trace_call(
     *,
     run_child: RunChild | None = None,
     in_training: bool = True,
-    inlines: IsInlined | None = None,
 ) -> TracedCall:
     """The graph of `module`'s own forward as this call runs it, with guards on what it decided by.
 
@@ -359,8 +292,8 @@ def trace_call(
     the forward does.
     """
     form, values = form_of(forward_signature(module), args, kwargs)
-    with _errors_of_the_forward(), _call_followed(module):
-        tracer = _Tracer(module, (), inlines or adds_its_inputs, in_training=in_training)
+    with errors_of_the_forward(), _call_followed(module):
+        tracer = _Tracer(module, (), in_training=in_training)
         tracer.run_child = run_child or PlainCopies().run
         graph, returned = _trace(tracer, form, {name: detached(value) for name, value in values.items()})
     return TracedCall(graph, form, returned)
@@ -370,11 +303,6 @@ def trace_call(
 def _call_followed(module: nn.Module) -> Iterator[None]:
     with torch.enable_grad(), numbers_of_python_kept(), stand_ins_pass_for_values(module):
         yield
-
-
-def detached(value: Any) -> Any:
-    """Copies of tensors, in lists, tuples and dicts too, without their graph: the forward may write to them."""
-    return _map(value, lambda v: v.detach().clone() if isinstance(v, torch.Tensor) else v)
 
 
 def _trace(tracer: _Tracer, form: CallForm, values: Mapping[str, Any]) -> tuple[fx.Graph, Any]:
@@ -394,90 +322,22 @@ def _trace(tracer: _Tracer, form: CallForm, values: Mapping[str, Any]) -> tuple[
     _erase_unused(graph)
     guard_early(graph)
     graph.lint()
-    return graph, _map(returned, lambda value: _value_of(value, []))
+    return graph, _values_of(returned)[0]
 
 
-def _value_of(value: Any, given: list[Any]) -> Any:
-    if not issubclass(type(value), fx.Proxy):
-        if type(value) is Starred:
+def _values_of(nested: Any) -> tuple[Any, list[Any]]:
+    """The same with values in the place of stand-ins, and a list of these values."""
+    given: list[Any] = []
+
+    def value_of(item: Any) -> Any:
+        if is_stand_in(item):
+            given.append(item.value)
+            return item.value
+        if type(item) is Starred:
             given.append(UNKNOWN)
-        return value
-    given.append(value.value)
-    return value.value
+        return item
 
-
-def _map(value: Any, function: Callable[[Any], Any]) -> Any:
-    """The function of all that lists, tuples, dicts and slices hold; other values as one."""
-    kind = type(value)
-    if kind is tuple or kind is list:
-        return kind(_map(item, function) for item in value)
-    if kind is dict:
-        return {key: _map(item, function) for key, item in value.items()}
-    if kind is slice:
-        return slice(*(_map(item, function) for item in (value.start, value.stop, value.step)))
-    if isinstance(value, tuple) and hasattr(kind, "_fields"):
-        return kind(*(_map(item, function) for item in value))
-    if dataclasses.is_dataclass(kind):
-        mapped = {field.name: _map(getattr(value, field.name), function) for field in dataclasses.fields(kind)}
-        if issubclass(kind, dict):  # Hugging Face's outputs
-            return kind(**mapped)
-        same = copy.copy(value)
-        vars(same).update(mapped)
-        return same
-    return function(value)
-
-
-@contextmanager
-def _errors_of_the_forward() -> Iterator[None]:
-    """Whatever a forward raises on stand-ins is an `UntraceableError`, with our reason and the line."""
-    try:
-        yield
-    except Exception as error:  # tracing runs foreign code on stand-ins, and so raises anything
-        if isinstance(error, UntraceableError):
-            raise
-        if _came_through_reentrant_checkpoint(error):
-            reason = REENTRANT
-        elif _is_our_own(error):
-            raise
-        elif isinstance(error, CannotFollow):
-            reason = str(error)
-        else:
-            first = str(error).splitlines()[0] if str(error) else ""
-            reason = f"it raises {type(error).__name__} while it is traced{': ' if first else ''}{first}"
-        raise UntraceableError(f"{reason}{_line_of(error)}") from error
-
-
-def _title(function: Any) -> str:
-    return getattr(function, "__qualname__", type(function).__name__)
-
-
-def _line_of(error: BaseException) -> str:
-    """Where in foreign code an error came from: the file, the line, its text."""
-    place = ""
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        name = frame.f_globals.get("__name__", "")
-        if name.split(".")[0] not in ("torch", "residualdroppath", "contextlib"):
-            file = frame.f_code.co_filename
-            text = linecache.getline(file, line).strip()
-            place = f" ({file.replace(chr(92), '/').rpartition('/')[2]}, line {line}{f': `{text}`' if text else ''})"
-    return place
-
-
-def _came_through_reentrant_checkpoint(error: Exception) -> bool:
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_code is ReentrantCheckpoint.forward.__code__ for frame, _ in frames)
-
-
-FOR_THE_FORWARD = ("_run", "call_child", "__getattr__", "__hash__", "__torch_function__", "guard", "_trace", "forward")
-
-
-def _is_our_own(error: Exception) -> bool:
-    """Whether the error is a fault of this package, and none of the forward that is traced."""
-    if isinstance(error, CannotFollow):
-        return False
-    *_, (last, _) = traceback.walk_tb(error.__traceback__)
-    here = last.f_globals.get("__name__", "").startswith("residualdroppath.core.")
-    return here and last.f_code.co_name not in FOR_THE_FORWARD
+    return map_values(nested, value_of), given
 
 
 def _erase_unused(graph: fx.Graph) -> None:

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..discovery.block_branches import OtherUse, branches_for_call, leave_out_unread
+from ..discovery.found import Discovery
 from ..discovery.registry import registered_block
 from ..forward_override import ForwardOverride, own_override
 from ..graph.call_form import form_of, forward_signature, is_number, is_plain
 from ..graph.shape_guards import late_guards
+from ..graph.trace_errors import UntraceableError
 from ..graph.traced_value import UNKNOWN
-from ..graph.tracing import TracedCall, UntraceableError, inlined_children, trace_call, trace_unknown
+from ..graph.tracing import TracedCall, inlined_children, trace_call, trace_unknown
 from ..torch_internals import is_exporting, noticing_checkpoints, outside_of_graphs, own_children
 from .actions import run_without_graph
 from .add_point import AddPoint, BranchState
@@ -30,20 +32,10 @@ from .traced_calls import NOT_FOLLOWED, Rewritten, TracedCalls
 class BlockForward(ForwardOverride):
     """Whenever no state acts, and in evaluation mode unless told otherwise, the block's original forward runs."""
 
-    def __init__(
-        self,
-        block: nn.Module,
-        states: Mapping[str, BranchState],
-        *,
-        output_may_be_overwritten: bool,
-        outputs_read: frozenset[int] | None = None,
-        several_forms: bool = False,
-    ):
+    def __init__(self, block: nn.Module, states: Mapping[str, BranchState], discovery: Discovery):
         super().__init__(block)
         self.states = dict(states)
-        self.output_may_be_overwritten = output_may_be_overwritten
-        self.outputs_read = outputs_read
-        self.several_forms = several_forms
+        self.output_may_be_overwritten = False
         self.registered = registered_block(block)  # as when its branches were found, whatever is registered later
         self._signature = forward_signature(block)
         self._calls = TracedCalls(block)
@@ -52,6 +44,7 @@ class BlockForward(ForwardOverride):
         self.compile_options: dict[str, Any] | None = None
         self.paused = False
         self.acts_in_evaluation = False
+        self.follow_discovery(discovery)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not (self.module.training or self.acts_in_evaluation):
@@ -76,12 +69,11 @@ class BlockForward(ForwardOverride):
         others = (own_override(module, BlockForward) for module in self.module.modules())
         return not any(other is not None and other is not self for other in others)
 
-    def shown_by_call(
-        self, *, output_may_be_overwritten: bool, outputs_read: frozenset[int] | None, several_forms: bool
-    ) -> None:
-        """What a call has shown about the block, in the place of what was known without one."""
-        self.output_may_be_overwritten |= output_may_be_overwritten
-        self.outputs_read, self.several_forms = outputs_read, several_forms
+    def follow_discovery(self, discovery: Discovery) -> None:
+        """What is known of the block's use; later, what a call has shown, in the place of what was known before."""
+        self.output_may_be_overwritten |= discovery.outputs_may_be_overwritten
+        self.outputs_read = discovery.outputs_read.get(self.module)
+        self.several_forms = self.module in discovery.several_forms
         self._calls.clear()
 
     def compile(self, options: dict[str, Any]) -> None:
