@@ -17,12 +17,14 @@ from .freezing.ownership import Ownership, assign_owners
 from .freezing.parameter_flags import ParameterFlags, SwitchedOff
 from .freezing.training_forwards import TrainingForwards, WatchedForward, watch
 from .freezing.tree_watch import TreeWatch
+from .graph.module_kinds import ModuleKinds
 from .iteration import Iteration, plain_iteration
 from .options import Options
 from .planning.plan import Plan
 from .running.add_point import BranchState
 from .running.block_forward import BlockForward
 from .running.row_masks import RowMasks
+from .running.shared_rewrites import SharedRewrites
 
 FirstCall = Callable[[tuple[Any, ...], dict[str, Any]], None]
 
@@ -56,14 +58,15 @@ class Enforcement:
         self.masks = RowMasks()
         self.norms = FrozenNorms(options.frozen_norm, self.masks)
         self.states = [BranchState(found.name, i, self.masks) for i, found in enumerate(discovery.branches)]
-        self.blocks = _install_blocks(discovery, self.states)
+        self.shared = SharedRewrites(discovery.kinds or ModuleKinds(model))
+        self.blocks = _install_blocks(discovery, self.states, self.shared)
         self.tree = TreeWatch(model)
         self.forwards = TrainingForwards(self)
         self.watched: list[WatchedForward] = []
         self._flags_off: list[SwitchedOff] = []
         self._own_rates: list[Any] = []
         self.guard = OptimizerGuard(self.parameters, self.frozen_parameters, check_values=options.check_frozen)
-        self.look_again()
+        self._look()
         self.guard.install()
 
     def shown_by_call(self, discovery: Discovery) -> None:
@@ -74,7 +77,11 @@ class Enforcement:
         self.look_again()
 
     def look_again(self) -> None:
-        """Who owns which module and parameter, as the network is now."""
+        """The network may have changed: who owns which module and parameter, as it is now."""
+        self.shared.network_changed(self.model)
+        self._look()
+
+    def _look(self) -> None:
         self.ownership: Ownership = assign_owners(self.model, self.discovery)
         self.flags = ParameterFlags(self.model, self.ownership)
         self.norms.install(self.ownership)
@@ -200,11 +207,11 @@ class Enforcement:
         self.norms.frozen, self.norms.frozen_by_rows = self.in_force.frozen, self.in_force.frozen_by_rows
 
 
-def _install_blocks(discovery: Discovery, states: list[BranchState]) -> list[BlockForward]:
+def _install_blocks(discovery: Discovery, states: list[BranchState], shared: SharedRewrites) -> list[BlockForward]:
     by_block: dict[nn.Module, dict[str, BranchState]] = {}
     for branch, state in zip(discovery.branches, states, strict=True):
         by_block.setdefault(branch.block, {})[branch.suffix] = state
-    forwards = [BlockForward(block, own_states, discovery) for block, own_states in by_block.items()]
+    forwards = [BlockForward(block, own_states, discovery, shared) for block, own_states in by_block.items()]
     for forward in forwards:
         forward.install()
     return forwards

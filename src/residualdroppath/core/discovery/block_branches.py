@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import inspect
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import fx, nn
 
-from ..graph.call_form import CallForm, forward_signature, plainest_form
+from ..graph.call_form import CallForm, form_of, forward_signature, is_number, plainest_form
+from ..graph.module_kinds import ModuleKinds
 from ..graph.node_kinds import is_inplace, is_used, node_parameters, num_layers, upstream
 from ..graph.shape_guards import is_guard
 from ..graph.trace_errors import UntraceableError
-from ..graph.tracing import TracedCall, trace_unknown
+from ..graph.tracing import TracedCall, inlined_paths, trace_unknown
 from . import inlining  # noqa: F401  (sets the rule of the tracer)
 from .branch_subgraph import NotResidual, ResidualAdd, levels_of, with_holders
 from .residual_rule import find_residual_adds
+
+
+class _Value:
+    def __repr__(self) -> str:
+        return "VALUE"
+
+
+def _value_of(node: fx.Node) -> Any:
+    return VALUE
+
+
+VALUE = _Value()  # in the place of what the graph of a caller computes
+GivenCall = tuple[tuple[Any, ...], Mapping[str, Any]]  # the arguments of a call, with `VALUE` for those
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,12 @@ class BlockBranches:
         called = [str(node.target) for graph in self.graphs for node in graph.nodes if node.op == "call_module"]
         return list(dict.fromkeys(called))
 
+    def calls_of_children(self) -> list[tuple[str, GivenCall]]:
+        """By dotted name the arguments of each call."""
+        calls = [node for graph in self.graphs for node in graph.nodes if node.op == "call_module"]
+        given: Any = fx.map_arg([(node.args, node.kwargs) for node in calls], _value_of)
+        return list(zip([str(node.target) for node in calls], given, strict=True))
+
     def children_called_before(self, suffix: str) -> list[str]:
         """Those whose calls come before the first of the branch."""
         order = list(self.found[suffix].node.graph.nodes)
@@ -65,10 +87,7 @@ class BlockBranches:
 
     def inlined(self) -> set[nn.Module]:
         """Modules whose forwards are part of these graphs."""
-        stacks = (node.meta.get("nn_module_stack", {}) for graph in self.graphs for node in graph.nodes)
-        called = {str(node.target) for graph in self.graphs for node in graph.nodes if node.op == "call_module"}
-        paths = {path for stack in stacks for path, _ in stack.values()} - called
-        return {self.module.get_submodule(path) for path in paths}
+        return {self.module.get_submodule(path) for graph in self.graphs for path in inlined_paths(graph)}
 
     def holder(self, suffix: str) -> str | None:
         """The branch of the same forward that this one lies in."""
@@ -79,6 +98,14 @@ class BlockBranches:
         """Whether a branch of the same forward lies in the one called `suffix`."""
         holder = self.holder(other)
         return holder is not None and (holder == suffix or self.is_around(suffix, holder))
+
+    def takes_optional_shortcut(self, forms: Sequence[CallForm]) -> bool:
+        """Whether an add would be residual if an optional argument were its shortcut."""
+        optional = [_optional_values(form) for form in forms]
+        return any(
+            names and find_residual_adds(graph, self.module, names)[0]
+            for graph, names in zip(self.graphs, optional, strict=True)
+        )
 
     def is_the_only_path(self) -> bool:
         """Whether the forward has no options but those of which both forms were traced."""
@@ -111,26 +138,50 @@ RANDOM = (
 )  # to be left in, though nobody reads it
 
 
-def find_block_branches(module: nn.Module, outputs_read: frozenset[int] | None = None) -> BlockBranches:
+def find_block_branches(
+    module: nn.Module,
+    outputs_read: frozenset[int] | None = None,
+    given: Sequence[GivenCall] | None = None,
+    kinds: ModuleKinds | None = None,
+) -> BlockBranches:
     """What is added when the forward gets its required arguments alone, and when it gets the optional ones as well.
 
-    `outputs_read` names the returned values that the caller reads, None for all. Raises `UntraceableError`.
+    `outputs_read` names the returned values that the caller reads, None for all; `given` is how its callers call it,
+    None where that is not known. Raises `UntraceableError`.
     """
     signature = forward_signature(module)
     plainest = plainest_form(signature)
     optional = tuple(name for name, default in plainest.constants.items() if default is None)
     others = {name: default for name, default in plainest.constants.items() if default is not None}
+    forms: list[tuple[CallForm, dict[str, Any]]] = [(plainest, {})]
+    if optional:
+        forms.append((CallForm(signature, (*plainest.values, *optional), others), {}))
+    if others:
+        forms += _other_forms(signature, given or (), others)
     calls: list[TracedCall] = []
     failures: list[UntraceableError] = []
-    for form in [plainest, CallForm(signature, (*plainest.values, *optional), others)][: 2 if optional else 1]:
+    for form, numbers in forms:
         try:
-            calls.append(trace_unknown(module, form))
+            calls.append(trace_unknown(module, form, numbers, kinds=kinds))
         except UntraceableError as error:
             failures.append(error)
     if not calls:
         raise failures[0]
     found = branches_of_calls(module, calls, outputs_read)
-    return replace(found, guesses=found.guesses or bool(found.found and others))  # callers may pass other numbers
+    return replace(found, guesses=found.guesses or bool(found.found and others and given is None))
+
+
+def _other_forms(
+    signature: inspect.Signature, given: Sequence[GivenCall], others: Mapping[str, Any]
+) -> list[tuple[CallForm, dict[str, Any]]]:
+    """Forms of the calls that give arguments of `others` another value than their default, with their numbers."""
+    forms: dict[Hashable, tuple[CallForm, dict[str, Any]]] = {}
+    for args, kwargs in given:
+        form, values = form_of(signature, args, kwargs)
+        numbers = {name: value for name, value in values.items() if is_number(value)}
+        if any({**form.constants, **values}.get(name, default) != default for name, default in others.items()):
+            forms[form.key, tuple(numbers.items())] = form, numbers
+    return list(forms.values())
 
 
 def branches_of_calls(
@@ -148,19 +199,25 @@ def branches_of_calls(
 
 
 def leave_out_unread(graph: fx.Graph, module: nn.Module, outputs_read: frozenset[int] | None) -> fx.Graph:
-    """The graph, which from now on returns None in the place of values that nobody reads."""
-    if outputs_read is not None:
-        (output,) = (node for node in graph.nodes if node.op == "output")
-        returned = output.args[0]
-        if isinstance(returned, (tuple, list)):
-            output.args = (type(returned)(v if i in outputs_read else None for i, v in enumerate(returned)),)
-            unread = [v for i, v in enumerate(returned) if i not in outputs_read and isinstance(v, fx.Node)]
-            served = {node for value in unread for node in upstream(value)}
-            for node in reversed(graph.nodes):
-                if node in served and not node.users and node.op in ("call_function", "call_method"):
-                    if not is_inplace(node, module) and not any(word in str(node.target) for word in RANDOM):
-                        graph.erase_node(node)
-    return graph
+    """The graph, or where it returns values that nobody reads, one that returns None in their place."""
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    returned = output.args[0]
+    if outputs_read is None or not isinstance(returned, (tuple, list)):
+        return graph
+    unread = [v for i, v in enumerate(returned) if i not in outputs_read and isinstance(v, fx.Node)]
+    if not unread:
+        return graph
+    left = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    left.graph_copy(graph, copies)
+    kept = (v if i in outputs_read else None for i, v in enumerate(returned))
+    left.output(type(returned)(copies[v] if isinstance(v, fx.Node) else v for v in kept))
+    served = {copies[node] for value in unread for node in upstream(value)}
+    for node in reversed(left.nodes):
+        if node in served and not node.users and node.op in ("call_function", "call_method"):
+            if not is_inplace(node, module) and not any(word in str(node.target) for word in RANDOM):
+                left.erase_node(node)
+    return left
 
 
 class OtherUse(Exception):
@@ -175,15 +232,19 @@ def branches_for_call(
     An optional argument may carry the shortcut (timm's DlaBasic). Raises `OtherUse` where a known
     branch takes part in a form that cannot be dropped.
     """
-    parameters = form.signature.parameters
-    optional = {name for name in form.values if name in parameters and parameters[name].default is None}
-    named = name_adds(find_residual_adds(graph, module, may_be_shortcut=optional)[0], module)
+    named = name_adds(find_residual_adds(graph, module, may_be_shortcut=_optional_values(form))[0], module)
     near = {_known_as(suffix, known): add for suffix, add in reversed(named.items())}  # the outer of two counts
     adds = {**near, **{suffix: add for suffix, add in named.items() if suffix in known}}
     for suffix in known:
         if suffix not in adds and any(_names_a_part(node) and node.target == suffix for node in graph.nodes):
             raise OtherUse(f"called with {form.describe()}, it uses {suffix} otherwise than as a residual branch")
     return {suffix: add for suffix, add in adds.items() if suffix in known}
+
+
+def _optional_values(form: CallForm) -> set[str]:
+    """Values of a call that may be None."""
+    parameters = form.signature.parameters
+    return {name for name in form.values if name in parameters and parameters[name].default is None}
 
 
 def _known_as(suffix: str, known: Collection[str]) -> str:

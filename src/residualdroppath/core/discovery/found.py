@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from ..graph.module_kinds import ModuleKinds
 from ..torch_internals import own_children
 
 
@@ -62,6 +63,9 @@ class Discovery:
 
     # Blocks that are called in several forms, which use other parts of them.
     several_forms: set[nn.Module] = field(default_factory=set)
+
+    # Which modules are alike: their forwards are traced once.
+    kinds: ModuleKinds | None = None
 
     def holds_same_branches(self, other: Discovery) -> bool:
         """Whether branches of the same names use the same parts of the same blocks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,18 +12,19 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from ..graph.call_form import defaults, forward_signature
+from ..graph.module_kinds import ModuleKinds
 from ..graph.node_kinds import is_inplace, is_layer_of_torch
 from ..graph.shape_guards import has_guards
 from ..graph.trace_errors import REENTRANT, UntraceableError
 from ..graph.tracing import TracedCall
 from . import known_blocks  # noqa: F401  (registers them)
-from .block_branches import BlockBranches, branches_of_calls, find_block_branches
+from .block_branches import BlockBranches, GivenCall, branches_of_calls, find_block_branches
 from .branch_subgraph import ResidualAdd
 from .found import Discovery, FoundBranch, NoResidualBranchError
 from .nesting import Candidate, is_open
 from .recorded_calls import RecordedCalls, record_calls
 from .registry import how_to_register, registered_block
+from .shared_branches import SharedBranches
 
 
 def discover(model: nn.Module, example: Any = None) -> Discovery:
@@ -31,7 +33,8 @@ def discover(model: nn.Module, example: Any = None) -> Discovery:
     The example is what the model is called with: a tensor, a tuple of arguments or a dict of keyword arguments.
     Raises `NoResidualBranchError` if there is none, `ValueError` where the model cannot run on the example.
     """
-    return _Walk(model, None if example is None else _calls_on(model, example)).result()
+    kinds = ModuleKinds(model)
+    return _Walk(model, None if example is None else _calls_on(model, example, kinds), kinds).result()
 
 
 def discover_in_call(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Discovery | None:
@@ -39,17 +42,18 @@ def discover_in_call(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
 
     None where a part runs under activation checkpointing of the reentrant kind, which its block refuses.
     """
-    calls = record_calls(model, args, kwargs, _may_hold_branches)
+    kinds = ModuleKinds(model)
+    calls = record_calls(model, args, kwargs, _may_hold_branches, kinds)
     if any(reason.startswith(REENTRANT) for reason in calls.failures.values()):
         return None
-    return _Walk(model, calls).result()
+    return _Walk(model, calls, kinds).result()
 
 
-def _calls_on(model: nn.Module, example: Any) -> RecordedCalls:
+def _calls_on(model: nn.Module, example: Any, kinds: ModuleKinds) -> RecordedCalls:
     args, kwargs = ((), example) if isinstance(example, dict) else (example, {})
     args = args if isinstance(args, (tuple, list)) else (args,)
     try:
-        return record_calls(model, args, kwargs, _may_hold_branches)
+        return record_calls(model, args, kwargs, _may_hold_branches, kinds)
     except Exception as error:
         raise ValueError(
             f"`example` must be a batch that the model can be called with (a tensor, a tuple of arguments, or a dict "
@@ -81,10 +85,13 @@ class _Walk:
     result, each with the candidate that it is about the inside of.
     """
 
-    def __init__(self, model: nn.Module, calls: RecordedCalls | None):
+    def __init__(self, model: nn.Module, calls: RecordedCalls | None, kinds: ModuleKinds):
         self.model = model
         self.calls = calls
-        self.found = Discovery()
+        self.kinds = kinds
+        self.shared = SharedBranches(kinds)
+        self.given: dict[nn.Module, list[GivenCall]] = {}  # by module, how forwards that were traced call it
+        self.found = Discovery(kinds=kinds)
         self.seen: set[nn.Module] = set()
         self.inlined: set[nn.Module] = set()
         self.candidates: list[Candidate] = []
@@ -159,30 +166,30 @@ class _Walk:
         self.in_order(module, path, adds, inside)
 
     def branches_of(self, module: nn.Module) -> BlockBranches:
-        outputs_read = self.found.outputs_read.get(module)
+        read = self.found.outputs_read.get(module)
         if self.calls is None:
-            adds = find_block_branches(module, outputs_read)
+            adds = self.without_call(module, read)
             self.found.needs_call |= adds.guesses
             return adds
         if calls := self.calls.traced.get(module):
             if len(calls) > 1:
                 self.found.several_forms.add(module)
-            adds = branches_of_calls(module, calls, outputs_read)
-            return adds if adds.found else self.of_optional_shortcut(module, calls, outputs_read) or adds
+            use = read, tuple(map(id, calls))  # modules that are alike share the traces of their calls
+            return self.shared.of(module, use, lambda: self.in_calls(module, calls, read))
         raise UntraceableError(self.calls.failures[module])
 
-    def of_optional_shortcut(
-        self, module: nn.Module, calls: Sequence[TracedCall], outputs_read: frozenset[int] | None
-    ) -> BlockBranches | None:
-        """The branches of a block that is given its shortcut, where it has them without: timm's DlaBasic."""
-        optional = defaults(forward_signature(module))
-        if not any(name in optional for call in calls for name in call.form.values):
-            return None
-        try:
-            adds = find_block_branches(module, outputs_read)
-        except UntraceableError:
-            return None
-        return adds if adds.found else None
+    def without_call(self, module: nn.Module, read: frozenset[int] | None) -> BlockBranches:
+        given = self.given.get(module) if self.num_parents[module] == 1 else None
+        use = read, given and repr(given)
+        return self.shared.of(module, use, lambda: find_block_branches(module, read, given, self.kinds))
+
+    def in_calls(self, module: nn.Module, calls: Sequence[TracedCall], read: frozenset[int] | None) -> BlockBranches:
+        adds = branches_of_calls(module, calls, read)
+        if not adds.found and adds.takes_optional_shortcut([call.form for call in calls]):  # timm's DlaBasic
+            with suppress(UntraceableError):
+                without = find_block_branches(module, read, kinds=self.kinds)
+                return without if without.found else adds
+        return adds
 
     def in_order(self, module: nn.Module, path: str, adds: BlockBranches, inside: Candidate | None) -> None:
         """Record the branches of a block, each after the nested blocks that run before it."""
@@ -258,6 +265,9 @@ class _Walk:
         for name, read in adds.outputs_read().items():
             if self.num_parents[child := module.get_submodule(name)] == 1:
                 self.found.outputs_read[child] = read
+        for name, call in adds.calls_of_children():
+            if call not in (given := self.given.setdefault(module.get_submodule(name), [])):
+                given.append(call)
 
     def visit_children(
         self,

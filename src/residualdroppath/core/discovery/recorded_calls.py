@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..graph.call_form import form_of, forward_signature
+from ..graph.graph_code import function_of
+from ..graph.module_kinds import ModuleKinds
 from ..graph.nested_values import detached
 from ..graph.plain_copies import PlainCopies
 from ..graph.trace_errors import UntraceableError, refuse_foreign_forward
@@ -30,13 +34,17 @@ class RecordedCalls:
 
 
 def record_calls(
-    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], is_traced: Callable[[nn.Module], bool]
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    is_traced: Callable[[nn.Module], bool],
+    kinds: ModuleKinds,
 ) -> RecordedCalls:
     """Run the plain model in training mode, without gradients, on copies that leave nothing behind.
 
     Raises what the model itself raises.
     """
-    recorder = _Recorder(is_traced)
+    recorder = _Recorder(is_traced, kinds)
     copies = PlainCopies(recorder.forward_of, in_training=not model.training)
     recorder.copies = copies
     args, kwargs = detached(tuple(args)), detached(dict(kwargs))  # the forward may write to them
@@ -45,13 +53,27 @@ def record_calls(
     return recorder.calls
 
 
+@dataclass
+class _SharedTrace:
+    """The trace of one call, which serves the calls of modules that are alike as long as its guards hold."""
+
+    call: TracedCall
+
+    @functools.cached_property
+    def run(self) -> Callable[..., Any]:
+        return function_of(self.call.graph, f"residual_droppath_recorded_{id(self.call.graph)}")
+
+
 class _Recorder:
     copies: PlainCopies
 
-    def __init__(self, is_traced: Callable[[nn.Module], bool]):
+    def __init__(self, is_traced: Callable[[nn.Module], bool], kinds: ModuleKinds):
         self.is_traced = is_traced
+        self.kinds = kinds
         self.calls = RecordedCalls()
         self._seen: dict[nn.Module, set[Hashable]] = {}
+        self._shared: dict[Hashable, list[_SharedTrace]] = {}
+        self._failures: dict[Hashable, str] = {}
 
     def forward_of(self, module: nn.Module, copy: nn.Module) -> Callable[..., Any] | None:
         if type(module).forward is nn.Module.forward:
@@ -72,12 +94,36 @@ class _Recorder:
                 key = _key(module, args, kwargs)
                 if key not in (seen := self._seen.setdefault(module, set())) and len(seen) < MOST_CALLS:
                     seen.add(key)
-                    call = trace_call(module, args, kwargs, run_child=self.copies.run, in_training=copy.training)
+                    call, returned = self.traced(module, copy, key, args, kwargs)
                     calls.traced.setdefault(module, []).append(call)
-                    return call.returned
+                    return returned
             except UntraceableError as error:
                 calls.failures[module] = str(error)
         return own(*args, **kwargs) if own is not None else type(module).forward(copy, *args, **kwargs)
+
+    def traced(
+        self, module: nn.Module, copy: nn.Module, key: Hashable, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[TracedCall, Any]:
+        """The trace of a call, and what the call returns; of a module like one before, by the trace of that."""
+        key = self.kinds.of(module), copy.training, key
+        if key in self._failures:
+            raise UntraceableError(self._failures[key])
+        shared = self._shared.setdefault(key, [])
+        for trace in shared:
+            _, values = form_of(trace.call.form.signature, detached(args), detached(kwargs))
+            with contextlib.suppress(Exception):  # a guard, or what the forward raises: then its own trace shows it
+                return trace.call, trace.run(copy, **values)
+        run_child, in_training = self.copies.run, copy.training
+        with self.kinds.reading() as has_read_place:
+            try:
+                call = trace_call(module, args, kwargs, run_child=run_child, in_training=in_training, kinds=self.kinds)
+            except UntraceableError as error:
+                if not has_read_place():
+                    self._failures[key] = str(error)
+                raise
+            if not has_read_place():
+                shared.append(_SharedTrace(call))
+        return call, call.returned
 
 
 def _key(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:

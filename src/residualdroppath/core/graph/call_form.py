@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,9 +62,61 @@ class CallForm:
         return ", ".join([*self.values, *constants]) or "no arguments"
 
 
+class KnownForms:
+    """The forms of calls by the types of their arguments, each found out once."""
+
+    def __init__(self, signature: inspect.Signature):
+        self.signature = signature
+        self._known: dict[tuple, tuple[CallForm, list[tuple[str, Any]]]] = {}
+
+    def form_of(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[CallForm, dict[str, Any]]:
+        """As the function of this name."""
+        given = {**dict(enumerate(args)), **kwargs}
+        try:
+            key = tuple([(name, _simple_kind(value)) for name, value in given.items()])
+            if key not in self._known:
+                self._known[key] = self._arranged(args, kwargs)
+        except _NotSimple:
+            return form_of(self.signature, args, kwargs)
+        form, places = self._known[key]
+        return form, {name: given[place] for name, place in places}
+
+    def _arranged(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[CallForm, list[tuple[str, Any]]]:
+        """The form of calls like this one, and the place of each of its values: a number, or the name it is given."""
+        marks = {place: [place] for place, value in {**dict(enumerate(args)), **kwargs}.items() if not _is_fixed(value)}
+        marked_args = tuple(marks.get(place, value) for place, value in enumerate(args))
+        form, values = form_of(self.signature, marked_args, {name: marks.get(name, v) for name, v in kwargs.items()})
+        return form, [(name, mark[0]) for name, mark in values.items()]
+
+
+class _NotSimple(Exception):
+    """A value whose type does not decide whether it is one of the graph."""
+
+
+def _simple_kind(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return torch.Tensor
+    if value is None or isinstance(value, bool):
+        return value
+    if is_number(value):
+        return int  # as any number
+    if isinstance(value, str):
+        return value
+    raise _NotSimple
+
+
+def _is_fixed(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, str))
+
+
 def forward_signature(module: nn.Module) -> inspect.Signature:
     """The signature of the forward that the class defines, without `self`."""
-    signature = inspect.signature(type(module).forward)
+    return _signature_of(type(module).forward)
+
+
+@functools.lru_cache(maxsize=4096)
+def _signature_of(forward: Callable[..., Any]) -> inspect.Signature:
+    signature = inspect.signature(forward)
     parameters = list(signature.parameters.values())
     takes_self = parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL  # a decorator's `wrapper(*args, **kwargs)`
     return signature.replace(parameters=parameters[int(takes_self) :])

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..torch_internals import BUFFERS, CHILDREN, HOOKS_OF_MODULE, PARAMETERS, call_instead
+from .module_kinds import ModuleKinds
 
 COPIED = (list, dict, set, OrderedDict)
 OF_TORCH = (PARAMETERS, BUFFERS, CHILDREN, *HOOKS_OF_MODULE)  # hooks run around the forward that is traced
@@ -23,14 +24,26 @@ class ModuleCopies:
     """The copies made for one trace.
 
     `tensor_at(path, tensor)` is what stands for a parameter, buffer or other tensor attribute;
-    `call(module, copy, path, args, kwargs)` is called in the place of a child.
+    `call(module, copy, path, args, kwargs)` is called in the place of a child. `number_at(path, number)` is what stands
+    for an attribute that numbers a module, of those in `kinds`.
     """
 
-    def __init__(self, root: nn.Module, tensor_at: Callable[..., Any], call: Callable[..., Any], *, in_training: bool):
+    def __init__(
+        self,
+        root: nn.Module,
+        tensor_at: Callable[..., Any],
+        call: Callable[..., Any],
+        number_at: Callable[..., Any],
+        *,
+        in_training: bool,
+        kinds: ModuleKinds | None = None,
+    ):
         self._paths = {id(module): name for name, module in root.named_modules()}  # of what hangs twice, the first
         self.tensor_at = tensor_at
         self.call = call
+        self.number_at = number_at
         self.in_training = in_training
+        self.kinds = kinds
         self._made: dict[int, tuple[nn.Module, nn.Module, dict[str, Any]]] = {}
 
     def of(self, module: nn.Module, path: str = "") -> nn.Module:
@@ -52,6 +65,8 @@ class ModuleCopies:
                 own[name] = _Lazy(own[name], path, self.tensor_at)
         if CHILDREN in own:
             own[CHILDREN] = _Lazy(own[CHILDREN], path, lambda at, child: self.of(child, at))
+        for name, number in self.kinds.places(module).items() if self.kinds else ():
+            own[name] = self.number_at(_join(path, name), number)
         own.pop("forward", None)
         if self.in_training:
             own["training"] = True

@@ -150,7 +150,9 @@ def is_depthwise(module: nn.Module) -> bool:
 
 
 def is_used(node: fx.Node) -> bool:
-    """Whether the values of the node are read: not its dtype, device or shape alone."""
+    """Whether the values of the node are read, not its dtype, device or shape alone; a number is no part."""
+    if node.meta.get("is_place"):
+        return False
     return not all(is_metadata(user) or (_of_its_first(user) and user.args[0] is not node) for user in node.users)
 
 

@@ -20,8 +20,9 @@ from torch import fx, nn
 from ..forward_override import forward_beneath
 from .call_form import CallForm, form_of, forward_signature, plainest_form
 from .module_copies import ModuleCopies
+from .module_kinds import ModuleKinds
 from .nested_values import detached, map_values
-from .node_kinds import is_item, is_metadata
+from .node_kinds import is_item, is_metadata, upstream
 from .plain_copies import PlainCopies
 from .shape_guards import MOST_OUTCOMES, READINGS, GuardOutcomes, check_guard, depends_on_metadata_only, guard_early
 from .trace_errors import UntraceableError, errors_of_the_forward, is_our_own, refuse_foreign_forward
@@ -41,7 +42,9 @@ A_TENSOR = torch.empty(0)
 
 
 class _Tracer(fx.Tracer):
-    def __init__(self, module: nn.Module, outcomes: GuardOutcomes, *, in_training: bool):
+    def __init__(
+        self, module: nn.Module, outcomes: GuardOutcomes, *, in_training: bool, kinds: ModuleKinds | None = None
+    ):
         super().__init__()
         self.root = module
         self.graph = fx.Graph()
@@ -49,7 +52,10 @@ class _Tracer(fx.Tracer):
         self.outcomes = outcomes
         self.taken: list[bool] = []
         self.modes = grad_and_autocast()
-        self.copies = ModuleCopies(module, self.tensor_at, self.call_child, in_training=in_training)
+        self.kinds = kinds
+        self.copies = ModuleCopies(
+            module, self.tensor_at, self.call_child, self.number_at, in_training=in_training, kinds=kinds
+        )
         self.run_child: RunChild | None = None  # in a call that is followed
         self.may_guess = True  # where none is: what children return
         self.guesses = False
@@ -58,6 +64,7 @@ class _Tracer(fx.Tracer):
         self.is_running = False
         self._inside: dict[str, tuple[str, type]] = {}  # paths of children that are inlined
         self._tensors: dict[str, TracedValue] = {}
+        self._numbers: dict[str, TracedValue] = {}
         self._guarded: set[tuple[fx.Node, str]] = set()
 
     # Values
@@ -68,12 +75,20 @@ class _Tracer(fx.Tracer):
             self._tensors[path] = TracedValue(self.create_node("get_attr", path, (), {}), self, value)
         return self._tensors[path]
 
+    def number_at(self, path: str, number: int) -> TracedValue:
+        if path not in self._numbers:
+            node = self.create_node("get_attr", path, (), {})
+            node.meta["is_place"] = True
+            self._numbers[path] = TracedValue(node, self, number)
+        return self._numbers[path]
+
     def create_proxy(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, *_: Any
     ) -> Any:
         node = self.create_node(kind, target, self.create_arg(args), self.create_arg(kwargs), name)
         if target is operator.getitem and self.run_child is None and node.all_input_nodes[0].meta.get("returned"):
-            node.meta["returned"] = self.guesses = True
+            if not isinstance(args[1], tuple):  # which indexes dimensions: then a child has returned a tensor
+                node.meta["returned"] = self.guesses = True
         return self.standing_for(node, self._run(kind, target, args, kwargs))
 
     def standing_for(self, node: fx.Node, value: Any) -> Any:
@@ -170,7 +185,13 @@ class _Tracer(fx.Tracer):
         return read
 
     def _check(self, node: fx.Node, reading: str, expected: Any) -> None:
-        if node.op == "get_attr" or (node, reading) in self._guarded:
+        if self.kinds is not None and self._numbers and all(
+            source.all_input_nodes or source.meta.get("is_place") for source in upstream(node)
+        ):
+            self.kinds.place_was_read = True
+        elif node.op == "get_attr":
+            return
+        if (node, reading) in self._guarded:
             return
         if is_metadata(node) and node.all_input_nodes[0].op == "get_attr":
             return  # of a parameter of the module: the graph is made anew where that changes
@@ -244,6 +265,7 @@ def trace_unknown(
     *,
     may_guess: bool = True,
     in_training: bool = True,
+    kinds: ModuleKinds | None = None,
 ) -> TracedCall:
     """The graph of `module`'s own forward where no call is known: in training mode, or in the mode it is in.
 
@@ -253,12 +275,42 @@ def trace_unknown(
     """
     form = form or plainest_form(forward_signature(module))
     values = {**dict.fromkeys(form.values, UNKNOWN), **(numbers or {})}
-    outcomes: GuardOutcomes = ()
     refuse_foreign_forward(module)
+    return _of_its_kind(
+        lambda kinds: _trace_unknown(module, form, values, may_guess=may_guess, in_training=in_training, kinds=kinds),
+        module,
+        kinds,
+    )
+
+
+def _of_its_kind(
+    trace: Callable[[ModuleKinds | None], TracedCall], module: nn.Module, kinds: ModuleKinds | None
+) -> TracedCall:
+    """The trace with places in lists as values; where that does not work, with the numbers that they are."""
+    try:
+        return trace(kinds)
+    except UntraceableError:
+        if kinds is None or not any(map(kinds.places, module.modules())):
+            raise
+        call = trace(None)
+        kinds.place_was_read = True
+        return call
+
+
+def _trace_unknown(
+    module: nn.Module,
+    form: CallForm,
+    values: Mapping[str, Any],
+    *,
+    may_guess: bool,
+    in_training: bool,
+    kinds: ModuleKinds | None,
+) -> TracedCall:
+    outcomes: GuardOutcomes = ()
     with errors_of_the_forward(), random_states_kept(), stand_ins_pass_for_values(module):
         ranks = list(RANKS)
         for _ in range(MOST_OUTCOMES):
-            tracer = _Tracer(module, outcomes, in_training=in_training)
+            tracer = _Tracer(module, outcomes, in_training=in_training, kinds=kinds)
             tracer.may_guess, tracer.rank = may_guess, ranks[0]
             try:
                 return TracedCall(_trace(tracer, form, values)[0], form, guesses=tracer.guesses)
@@ -284,6 +336,7 @@ def trace_call(
     *,
     run_child: RunChild | None = None,
     in_training: bool = True,
+    kinds: ModuleKinds | None = None,
 ) -> TracedCall:
     """The graph of `module`'s own forward as this call runs it, with guards on what it decided by.
 
@@ -292,11 +345,16 @@ def trace_call(
     the forward does.
     """
     form, values = form_of(forward_signature(module), args, kwargs)
-    with errors_of_the_forward(), _call_followed(module):
-        tracer = _Tracer(module, (), in_training=in_training)
-        tracer.run_child = run_child or PlainCopies().run
-        graph, returned = _trace(tracer, form, {name: detached(value) for name, value in values.items()})
-    return TracedCall(graph, form, returned)
+    run_child = run_child or PlainCopies().run
+
+    def trace(kinds: ModuleKinds | None) -> TracedCall:
+        with errors_of_the_forward(), _call_followed(module):
+            tracer = _Tracer(module, (), in_training=in_training, kinds=kinds)
+            tracer.run_child = run_child
+            graph, returned = _trace(tracer, form, {name: detached(value) for name, value in values.items()})
+        return TracedCall(graph, form, returned)
+
+    return _of_its_kind(trace, module, kinds)
 
 
 @contextmanager
@@ -354,10 +412,11 @@ def _erase_unused(graph: fx.Graph) -> None:
                 graph.erase_node(node)
 
 
-def inlined_children(module: nn.Module) -> list[nn.Module]:
-    """Descendants whose forwards are part of `module`'s graph."""
-    inlined = [child for child in module.children() if adds_its_inputs(child)]
-    return [*inlined, *(further for child in inlined for further in inlined_children(child))]
+def inlined_paths(graph: fx.Graph) -> set[str]:
+    """Paths of descendants whose forwards are part of a graph."""
+    stacks = (node.meta.get("nn_module_stack", {}) for node in graph.nodes)
+    called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
+    return {path for stack in stacks for path, _ in stack.values()} - called
 
 
 def adds_its_inputs(module: nn.Module) -> bool:

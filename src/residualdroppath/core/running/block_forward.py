@@ -6,6 +6,7 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,31 +17,36 @@ from ..discovery.block_branches import OtherUse, branches_for_call, leave_out_un
 from ..discovery.found import Discovery
 from ..discovery.registry import registered_block
 from ..forward_override import ForwardOverride, own_override
-from ..graph.call_form import form_of, forward_signature, is_number, is_plain
+from ..graph.call_form import CallForm, KnownForms, form_of, forward_signature, is_number
 from ..graph.shape_guards import late_guards
 from ..graph.trace_errors import UntraceableError
 from ..graph.traced_value import UNKNOWN
-from ..graph.tracing import TracedCall, inlined_children, trace_call, trace_unknown
-from ..torch_internals import is_exporting, noticing_checkpoints, outside_of_graphs, own_children
+from ..graph.tracing import TracedCall, inlined_paths, trace_call, trace_unknown
+from ..torch_internals import is_exporting, noticing_checkpoints, outside_of_graphs
 from .actions import run_without_graph
 from .add_point import AddPoint, BranchState
+from .attribute_watch import AttributeWatch
 from .reentrant_checkpoints import run_unless_reentrant
 from .rewrite import rewrite
+from .shared_rewrites import SharedRewrites, Template
 from .traced_calls import NOT_FOLLOWED, Rewritten, TracedCalls
 
 
 class BlockForward(ForwardOverride):
     """Whenever no state acts, and in evaluation mode unless told otherwise, the block's original forward runs."""
 
-    def __init__(self, block: nn.Module, states: Mapping[str, BranchState], discovery: Discovery):
+    def __init__(
+        self, block: nn.Module, states: Mapping[str, BranchState], discovery: Discovery, shared: SharedRewrites
+    ):
         super().__init__(block)
+        self.shared = shared
         self.states = dict(states)
         self.output_may_be_overwritten = False
         self.registered = registered_block(block)  # as when its branches were found, whatever is registered later
-        self._signature = forward_signature(block)
+        self._forms = KnownForms(forward_signature(block))
         self._calls = TracedCalls(block)
         self.not_followed: dict[str, None] = {}  # why calls run by the block's own forward, in order
-        self._attributes = _plain_attributes(block)
+        self.attributes = AttributeWatch(block)
         self.compile_options: dict[str, Any] | None = None
         self.paused = False
         self.acts_in_evaluation = False
@@ -87,11 +93,12 @@ class BlockForward(ForwardOverride):
             return self.original(*args, **kwargs)
         if self.registered is not None:
             return self.registered.forward(self.module, self._add_by_name, *args, **kwargs)
-        if self._attributes != (attributes := _plain_attributes(self.module)):
-            self._attributes = attributes  # tracing has written them into the graph
+        if self.attributes.changed():  # tracing has written them into the graphs
             self._calls.clear()
-        form, values = form_of(self._signature, args, kwargs)
-        result = self._calls.run(form, values, lambda follow: self._rewrite(args, kwargs, follow))
+            self.shared.kinds.forget()
+        form, values = self._forms.form_of(args, kwargs)
+        key = form.key, self.attributes.modes()
+        result = self._calls.run(key, values, _TemplatesOfCall(self, form, args, kwargs))
         return self.original(*args, **kwargs) if result is NOT_FOLLOWED else result
 
     def _add_by_name(self, name: str, shortcut: Tensor, branch: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
@@ -102,42 +109,7 @@ class BlockForward(ForwardOverride):
             )
         return AddPoint(self.states[name], branch, lambda s, b: s + b, copies=True)(shortcut, *inputs)
 
-    def _rewrite(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], follow: bool) -> Rewritten | None:
-        """The forward that serves calls like this one, traced by it or at first without; None: the block's own."""
-        noticed: list[None] = []
-        try:
-            with noticing_checkpoints(lambda: noticed.append(None)):
-                call = self._trace(args, kwargs, follow)
-            graph = leave_out_unread(call.graph, self.module, self.outputs_read)
-            adds = branches_for_call(graph, self.module, call.form, self.states)
-        except (UntraceableError, OtherUse) as error:
-            self._run_as_it_is(str(error))
-            return None
-        may_stop = late_guards(graph)
-        is_checked = call.returned is not UNKNOWN
-        forward = rewrite(
-            graph,
-            self.module,
-            adds,
-            self.states,
-            output_may_be_overwritten=self.output_may_be_overwritten,
-            compile_options=self.compile_options,
-        )
-        if noticed:  # in the block's own forward; now all of it is recomputed
-            forward = functools.partial(checkpoint, forward, use_reentrant=False)
-        return Rewritten(forward, may_stop, is_checked)
-
-    def _trace(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], follow: bool) -> TracedCall:
-        """Without running the block where that needs no guess; what children return is checked at the first run."""
-        in_training = self.module.training
-        form, values = form_of(self._signature, args, kwargs)
-        numbers = {name: value for name, value in values.items() if is_number(value)}
-        if not follow and all(name in numbers or isinstance(value, Tensor) for name, value in values.items()):
-            with contextlib.suppress(UntraceableError):
-                return trace_unknown(self.module, form, numbers, may_guess=False, in_training=in_training)
-        return trace_call(self.module, args, kwargs, in_training=in_training)
-
-    def _run_as_it_is(self, reason: str) -> None:
+    def run_as_it_is(self, reason: str) -> None:
         if reason not in self.not_followed:
             self.not_followed[reason] = None
             names = ", ".join(state.name for state in self.states.values())
@@ -148,16 +120,63 @@ class BlockForward(ForwardOverride):
             )
 
 
+@dataclass
+class _TemplatesOfCall:
+    """Where the forwards come from that may serve calls of a block like this one."""
+
+    block: BlockForward
+    form: CallForm
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    def shared(self) -> list[Template]:
+        block = self.block
+        use = block.module.training, block.outputs_read, block.output_may_be_overwritten
+        return block.shared.of(block.module, (self.form.key, tuple(block.states), *use))
+
+    def of(self, template: Template) -> Rewritten:
+        block = self.block
+        for path in template.inlined:
+            block.attributes.add(block.module.get_submodule(path))
+        forward = template.forward.of(block.module, block.states, block.compile_options)
+        if template.checkpoints:
+            forward = functools.partial(checkpoint, forward, use_reentrant=False)
+        return Rewritten(template, forward, template.is_checked)
+
+    def trace(self, follow: bool) -> Template | None:
+        block, module, noticed = self.block, self.block.module, list[None]()
+        with block.shared.kinds.reading() as has_read_place:
+            try:
+                with noticing_checkpoints(lambda: noticed.append(None)):
+                    call = self._trace(follow)
+                graph = leave_out_unread(call.graph, module, block.outputs_read)
+                adds = branches_for_call(graph, module, call.form, block.states)
+            except (UntraceableError, OtherUse) as error:
+                block.run_as_it_is(str(error))
+                return None
+            inlined, may_stop = frozenset(inlined_paths(graph)), late_guards(graph)
+            template = Template(
+                rewrite(graph, module, adds, output_may_be_overwritten=block.output_may_be_overwritten),
+                inlined,
+                may_stop,
+                is_checked=call.returned is not UNKNOWN,
+                checkpoints=bool(noticed),  # in the block's own forward
+            )
+            if not has_read_place():
+                self.shared().append(template)
+        return template
+
+    def _trace(self, follow: bool) -> TracedCall:
+        """Without running the block where that needs no guess; what children return is checked at the first run."""
+        module, kinds = self.block.module, self.block.shared.kinds
+        form, values = form_of(self.form.signature, self.args, self.kwargs)
+        numbers = {name: value for name, value in values.items() if is_number(value)}
+        if not follow and all(name in numbers or isinstance(value, Tensor) for name, value in values.items()):
+            with contextlib.suppress(UntraceableError):
+                return trace_unknown(module, form, numbers, may_guess=False, in_training=module.training, kinds=kinds)
+        return trace_call(module, self.args, self.kwargs, in_training=module.training, kinds=kinds)
+
+
 @outside_of_graphs
 def _call_outside_of_graphs(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return function(*args, **kwargs)
-
-
-def _plain_attributes(block: nn.Module) -> dict[str, Any]:
-    """Numbers, flags, functions and absent children of the block and of what its graph takes in: its constants."""
-    constants: dict[str, Any] = {}
-    for module in (block, *inlined_children(block)):
-        plain = {name: value for name, value in vars(module).items() if is_plain(value)}
-        absent = {name: None for name, child in own_children(module).items() if child is None}
-        constants[f"{type(module).__name__} {id(module)}"] = {**plain, **absent}
-    return constants

@@ -56,13 +56,13 @@ class FoldTarget:
         return last if able else None
 
 
-def fold_target(add: ResidualAdd, block: nn.Module) -> FoldTarget | None:
-    """What ends the branch, if a child of the block does."""
+def last_of(add: ResidualAdd) -> tuple[str, list[str], list[str]] | None:
+    """What ends the branch, if a child of the block does: what `FoldTarget` needs besides the block."""
     if add.branch.op != "call_module":
         return None
     called = [str(node.target) for node in add.nodes if node.op == "call_module"]
     read = [str(node.target).rpartition(".")[0] for node in add.nodes if node.op == "get_attr"]
-    return FoldTarget(block, str(add.branch.target), called, read)
+    return str(add.branch.target), called, read
 
 
 class _Branch(nn.Module):

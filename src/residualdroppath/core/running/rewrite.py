@@ -3,56 +3,96 @@
 from __future__ import annotations
 
 import functools
-import linecache
+import types
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from ..discovery.branch_subgraph import ResidualAdd
+from ..graph.graph_code import code_of, function_of, function_of_code, with_code_of_its_own
 from ..graph.node_kinds import down_to_last, is_inplace, is_layer_of_torch
 from ..graph.shape_guards import check_guard
 from ..torch_internals import BatchNorm, Convolution, backward_name
 from .add_point import AddPoint, BranchState
-from .fold_scale import fold_target, is_watched
+from .fold_scale import FoldTarget, is_watched, last_of
 
 VIEW_METHODS = ("view", "reshape", "permute", "transpose", "flatten", "unflatten", "contiguous", "squeeze", "unsqueeze")
 
 
-def rewrite(
-    graph: fx.Graph,
-    block: nn.Module,
-    adds: Mapping[str, ResidualAdd],
-    states: Mapping[str, BranchState],
-    *,
-    output_may_be_overwritten: bool,
-    compile_options: Mapping[str, Any] | None = None,
-) -> Callable[..., Any]:
-    """A function like `type(block).forward`, its residual adds (by branch name) left to `states`.
+@dataclass(frozen=True)
+class RewrittenAdd:
+    """What is known of one residual add before there is a block: its branch as a function of (block, *inputs)."""
 
-    Modules and parameters are looked up on the block at every call. With `compile_options` each branch
-    is compiled by itself: what is dropped is decided outside of its graphs. Consumes `graph`.
-    """
+    name: str
+    in_code: str
+    branch: types.FunctionType
+    add: Callable[[Tensor, Tensor], Tensor]
+    copies: bool
+    overwrites_shortcut: bool
+    last: tuple[str, Sequence[str], Sequence[str]] | None  # of `FoldTarget`
+
+
+@dataclass(frozen=True)
+class RewrittenForward:
+    """The forward of a kind of blocks with a place for a residual state at each residual add."""
+
+    code: types.CodeType
+    names: Mapping[str, Any]
+    adds: tuple[RewrittenAdd, ...]
+
+    def of(
+        self, block: nn.Module, states: Mapping[str, BranchState], compile_options: Mapping[str, Any] | None = None
+    ) -> Callable[..., Any]:
+        """A function like `type(block).forward`, its residual adds (by branch name) left to `states`.
+
+        Modules and parameters are looked up on the block at every call. With `compile_options` each branch is
+        compiled by itself: what is dropped is decided outside of its graphs.
+        """
+        names = dict(self.names)
+        for add in self.adds:
+            branch: Any = add.branch
+            if compile_options is not None:  # what was compiled is kept by code: each block has its own
+                branch = torch.compile(with_code_of_its_own(add.branch), **compile_options)
+            folds = add.last is not None and compile_options is None  # graphs take parameters as they are
+            names[add.in_code] = AddPoint(
+                state=states[add.name],
+                run=functools.partial(branch, block),
+                add=add.add,
+                copies=add.copies,
+                overwrites_shortcut=add.overwrites_shortcut,
+                last=FoldTarget(block, *add.last) if add.last and folds else None,
+            )
+        return function_of_code(self.code, names)
+
+
+def rewrite(
+    graph: fx.Graph, block: nn.Module, adds: Mapping[str, ResidualAdd], *, output_may_be_overwritten: bool
+) -> RewrittenForward:
+    """The forward of the block, and of all like it, with places for states. Consumes `graph`."""
     drops = {name: _how_to_drop(add, block, adds, output_may_be_overwritten) for name, add in adds.items()}
+    rewritten: list[RewrittenAdd] = []
+    places: list[Callable[..., Any]] = []
     for name, add in adds.items():
         copies, spare = drops[name]
         branch, inputs = _branch_function(add, block, name)
-        if compile_options is not None:
-            branch = torch.compile(branch, **compile_options)
         node = add.node
-        add_point = AddPoint(
-            state=states[name],
-            run=functools.partial(branch, block),
-            add=_add_as_written(node, add.branch_operand),
-            copies=copies,
-            overwrites_shortcut=_overwrites_shortcut(add, block),
-            last=fold_target(add, block) if compile_options is None else None,  # graphs take parameters as they are
+        places.append(_place(len(places)))
+        rewritten.append(
+            RewrittenAdd(
+                name=name,
+                in_code="",
+                branch=branch,
+                add=_add_as_written(node, add.branch_operand),
+                copies=copies,
+                overwrites_shortcut=_overwrites_shortcut(add, block),
+                last=last_of(add),
+            )
         )
         with graph.inserting_before(node):
-            call = graph.call_function(
-                _named_function(add_point, f"residual_add_{add_point.state.index}"), (add.shortcut, *inputs)
-            )
+            call = graph.call_function(places[-1], (add.shortcut, *inputs))
         for activation in spare:
             with graph.inserting_before(activation):
                 arguments = (graph.get_attr(str(activation.target)), node, add.shortcut)
@@ -62,10 +102,20 @@ def rewrite(
         for member in reversed(add.nodes):
             graph.erase_node(member)
     _check_what_children_return(graph)
-    return _function_of(graph, f"residual_droppath_{type(block).__name__}_{id(graph)}")
+    code, names = code_of(graph, f"residual_droppath_{type(block).__name__}_{id(graph)}")
+    in_code = {id(value): name for name, value in names.items()}
+    named = (replace(add, in_code=in_code[id(place)]) for add, place in zip(rewritten, places, strict=True))
+    return RewrittenForward(code, names, tuple(named))
 
 
-def _branch_function(add: ResidualAdd, block: nn.Module, name: str) -> tuple[Callable[..., Tensor], list[fx.Node]]:
+def _place(number: int) -> Callable[..., Any]:
+    def place(*args: Any) -> Any: ...
+
+    place.__name__ = place.__qualname__ = f"residual_add_{number}"  # fx writes calls by name
+    return place
+
+
+def _branch_function(add: ResidualAdd, block: nn.Module, name: str) -> tuple[types.FunctionType, list[fx.Node]]:
     """The branch as a function of (block, *inputs), and those inputs."""
     graph = fx.Graph()
     members = set(add.nodes)
@@ -76,7 +126,7 @@ def _branch_function(add: ResidualAdd, block: nn.Module, name: str) -> tuple[Cal
         copies[member] = graph.node_copy(member, copies.__getitem__)
     graph.output(copies[add.branch])
     _check_what_children_return(graph)
-    return _function_of(graph, f"residual_branch_{type(block).__name__}_{id(graph)}"), inputs
+    return function_of(graph, f"residual_branch_{type(block).__name__}_{id(graph)}"), inputs
 
 
 def _check_what_children_return(graph: fx.Graph) -> None:
@@ -177,24 +227,3 @@ def _may_alias(node: fx.Node, block: nn.Module) -> bool:
     if node.op == "call_module":
         return not any(True for _ in block.get_submodule(str(node.target)).parameters())
     return node.op == "call_method" and node.target in VIEW_METHODS
-
-
-def _named_function(call: Callable[..., Any], name: str) -> Callable[..., Any]:
-    def function(*args: Any) -> Any:
-        return call(*args)
-
-    function.__name__ = function.__qualname__ = name  # fx writes calls by name
-    return function
-
-
-def _function_of(graph: fx.Graph, name: str) -> Callable[..., Any]:
-    """The graph as a Python function whose first argument is the module it was traced from."""
-    for node in graph.nodes:
-        if node.name == "self":  # a child of that name (BertAttention): the variable would hide the module
-            node._rename("child_self")
-    code = graph.python_code("self")
-    filename = f"<{name}>"
-    namespace = dict(code.globals)
-    exec(compile(code.src, filename, "exec"), namespace)
-    linecache.cache[filename] = (len(code.src), None, code.src.splitlines(True), filename)
-    return namespace["forward"]

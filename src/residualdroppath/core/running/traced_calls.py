@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from ..graph.call_form import CallForm
 from ..graph.shape_guards import GuardFailed
 from ..random_states import random_states_restored
 from ..torch_internals import unseen_by_modes
+from .shared_rewrites import Template
 
 MOST_KEPT = 32
 MANY = 10
@@ -22,14 +23,27 @@ MANY = 10
 
 @dataclass
 class Rewritten:
-    """A block's forward with states in the place of its residual adds.
+    """A template's forward for one block, with its states; `is_checked` from the first run on."""
 
-    `may_stop`: guards come after operations. `is_checked`: children return what the graph takes them to return.
-    """
-
+    template: Template
     forward: Callable[..., Any]
-    may_stop: bool
     is_checked: bool
+
+
+class Source(Protocol):
+    """Where templates for the calls of one form come from, None standing for the block's own forward."""
+
+    def shared(self) -> Sequence[Template]:
+        """Those that blocks like this one have made."""
+        ...
+
+    def trace(self, follow: bool) -> Template | None:
+        """One made for this call, by following it or, at first, without."""
+        ...
+
+    def of(self, template: Template) -> Rewritten:
+        """The template's forward for this block."""
+        ...
 
 
 class TracedCalls:
@@ -44,12 +58,12 @@ class TracedCalls:
         """Forget all graphs, for what they were made from has changed."""
         self._known.clear()
 
-    def run(self, form: CallForm, values: Mapping[str, Any], trace: Callable[[bool], Rewritten | None]) -> Any:
-        """What the graph for this call returns, or `NOT_FOLLOWED`: `trace` makes it, None where there can be none.
+    def run(self, form: Hashable, values: Mapping[str, Any], source: Source) -> Any:
+        """What the graph for this call returns, or `NOT_FOLLOWED`.
 
-        The first for calls of this form needs no call to be followed (`trace(False)`), further ones do.
+        The first for calls of this form needs no call to be followed (`source.trace(False)`), further ones do.
         """
-        known = self._known.setdefault(form.key, [])
+        known = self._known.setdefault(form, [])
         for rewritten in known:
             if rewritten is None:
                 return NOT_FOLLOWED
@@ -61,26 +75,38 @@ class TracedCalls:
                 known.remove(rewritten)
                 known.insert(0, rewritten)
             return result
+        tried = {rewritten.template for rewritten in known if rewritten}
+        for template in source.shared():
+            if template not in tried:
+                tried.add(template)
+                rewritten = source.of(template)
+                with contextlib.suppress(GuardFailed):
+                    result = self._run(rewritten, values)
+                    self._keep(form, rewritten)
+                    return result
         with random_states_restored(self.module), unseen_by_modes():
-            rewritten = trace(bool(known))
+            template = source.trace(bool(tried))
         self._note_trace()
-        if rewritten is None:
-            self._known[form.key] = [None]
+        if template is None:
+            self._known[form] = [None]
             return NOT_FOLLOWED
-        known.insert(0, rewritten)
-        del known[MOST_KEPT:]
-        while len(self._known) > MOST_KEPT:
-            del self._known[next(iter(self._known))]
+        self._keep(form, rewritten := source.of(template))
         try:
             return self._run(rewritten, values)
         except GuardFailed:
             if not rewritten.is_checked:  # made without a call: now by this one
-                return self.run(form, values, trace)
+                return self.run(form, values, source)
             known.remove(rewritten)  # decided by what no two runs have in common, such as random numbers
             return NOT_FOLLOWED
 
+    def _keep(self, form: Hashable, rewritten: Rewritten) -> None:
+        self._known[form].insert(0, rewritten)
+        del self._known[form][MOST_KEPT:]
+        while len(self._known) > MOST_KEPT:
+            del self._known[next(iter(self._known))]
+
     def _run(self, rewritten: Rewritten, values: Mapping[str, Any]) -> Any:
-        if rewritten.is_checked and not rewritten.may_stop:
+        if rewritten.is_checked and not rewritten.template.may_stop:
             return rewritten.forward(self.module, **values)
         with random_states_restored(self.module, after=GuardFailed), _statistics_kept(self.module):
             result = rewritten.forward(self.module, **values)
