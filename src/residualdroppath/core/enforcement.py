@@ -78,8 +78,13 @@ class Enforcement:
 
     def look_again(self) -> None:
         """The network may have changed: who owns which module and parameter, as it is now."""
-        self.shared.network_changed(self.model)
+        self.kinds_now()
         self._look()
+
+    def kinds_now(self) -> ModuleKinds:
+        """Which modules are alike, as the network is now."""
+        self.shared.kinds.forget()
+        return self.shared.kinds
 
     def _look(self) -> None:
         self.ownership: Ownership = assign_owners(self.model, self.discovery)

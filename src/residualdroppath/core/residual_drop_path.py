@@ -119,7 +119,7 @@ class ResidualDropPath:
     def _follow_first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The first training forward: what its call shows takes the place of what was found without one."""
         with switched_off(self._own_drop_path):
-            found = discover_in_call(self.model, args, kwargs)
+            found = discover_in_call(self.model, args, kwargs, self._enforcement.kinds_now())
         if found is None:
             self._enforcement.shown_by_call(self.discovery)
             return

@@ -10,11 +10,12 @@ from typing import Any
 from torch import fx, nn
 
 from ..graph.call_form import CallForm, form_of, forward_signature, is_number, plainest_form
+from ..graph.graph_code import copy_of
 from ..graph.module_kinds import ModuleKinds
-from ..graph.node_kinds import is_inplace, is_used, node_parameters, num_layers, upstream
+from ..graph.node_kinds import is_add, is_inplace, is_used, node_parameters, num_layers, upstream
 from ..graph.shape_guards import is_guard
 from ..graph.trace_errors import UntraceableError
-from ..graph.tracing import TracedCall, inlined_paths, trace_unknown
+from ..graph.tracing import TracedCall, inlined_paths, trace_kind
 from . import inlining  # noqa: F401  (sets the rule of the tracer)
 from .branch_subgraph import NotResidual, ResidualAdd, levels_of, with_holders
 from .residual_rule import find_residual_adds
@@ -146,29 +147,30 @@ def find_block_branches(
 ) -> BlockBranches:
     """What is added when the forward gets its required arguments alone, and when it gets the optional ones as well.
 
-    `outputs_read` names the returned values that the caller reads, None for all; `given` is how its callers call it,
-    None where that is not known. Raises `UntraceableError`.
+    `outputs_read` names the returned values that the caller reads, None for all; `given` are the calls of it, None
+    where they are not known. Raises `UntraceableError`.
     """
     signature = forward_signature(module)
     plainest = plainest_form(signature)
     optional = tuple(name for name, default in plainest.constants.items() if default is None)
     others = {name: default for name, default in plainest.constants.items() if default is not None}
-    forms: list[tuple[CallForm, dict[str, Any]]] = [(plainest, {})]
+    forms = [(plainest, {}), *_other_forms(signature, given or (), others)]
     if optional:
         forms.append((CallForm(signature, (*plainest.values, *optional), others), {}))
-    if others:
-        forms += _other_forms(signature, given or (), others)
+    is_called_plainly = given is not None and all(form_of(signature, *call)[0].key == plainest.key for call in given)
     calls: list[TracedCall] = []
     failures: list[UntraceableError] = []
     for form, numbers in forms:
+        if calls and is_called_plainly and not any(map(is_add, calls[0].graph.nodes)):
+            break  # it adds nothing as it is called
         try:
-            calls.append(trace_unknown(module, form, numbers, kinds=kinds))
+            calls.append(trace_kind(module, form, numbers, kinds))
         except UntraceableError as error:
             failures.append(error)
     if not calls:
         raise failures[0]
-    found = branches_of_calls(module, calls, outputs_read)
-    return replace(found, guesses=found.guesses or bool(found.found and others and given is None))
+    found = branches_of_calls(module, calls, outputs_read, kinds)
+    return replace(found, guesses=found.guesses or bool(found.found and others and not given))
 
 
 def _other_forms(
@@ -176,7 +178,7 @@ def _other_forms(
 ) -> list[tuple[CallForm, dict[str, Any]]]:
     """Forms of the calls that give arguments of `others` another value than their default, with their numbers."""
     forms: dict[Hashable, tuple[CallForm, dict[str, Any]]] = {}
-    for args, kwargs in given:
+    for args, kwargs in given if others else ():
         form, values = form_of(signature, args, kwargs)
         numbers = {name: value for name, value in values.items() if is_number(value)}
         if any({**form.constants, **values}.get(name, default) != default for name, default in others.items()):
@@ -185,11 +187,14 @@ def _other_forms(
 
 
 def branches_of_calls(
-    module: nn.Module, calls: Sequence[TracedCall], outputs_read: frozenset[int] | None = None
+    module: nn.Module,
+    calls: Sequence[TracedCall],
+    outputs_read: frozenset[int] | None = None,
+    kinds: ModuleKinds | None = None,
 ) -> BlockBranches:
     """What is added in these calls; a branch of several calls is the one of the first."""
     graphs = [leave_out_unread(call.graph, module, outputs_read) for call in calls]
-    by_graph = [find_residual_adds(graph, module) for graph in graphs]
+    by_graph = [find_residual_adds(graph, module, kinds=kinds) for graph in graphs]
     known = name_adds(by_graph[0][0], module)
     found = dict(known)
     for adds, _ in by_graph[1:]:
@@ -207,11 +212,10 @@ def leave_out_unread(graph: fx.Graph, module: nn.Module, outputs_read: frozenset
     unread = [v for i, v in enumerate(returned) if i not in outputs_read and isinstance(v, fx.Node)]
     if not unread:
         return graph
-    left = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    left.graph_copy(graph, copies)
-    kept = (v if i in outputs_read else None for i, v in enumerate(returned))
-    left.output(type(returned)(copies[v] if isinstance(v, fx.Node) else v for v in kept))
+    left, copies = copy_of(graph)
+    kept = [v if i in outputs_read else None for i, v in enumerate(returned)]
+    (output,) = (node for node in left.nodes if node.op == "output")
+    output.args = (type(returned)(copies[v] if isinstance(v, fx.Node) else v for v in kept),)
     served = {copies[node] for value in unread for node in upstream(value)}
     for node in reversed(left.nodes):
         if node in served and not node.users and node.op in ("call_function", "call_method"):
@@ -225,14 +229,14 @@ class OtherUse(Exception):
 
 
 def branches_for_call(
-    graph: fx.Graph, module: nn.Module, form: CallForm, known: Collection[str]
+    graph: fx.Graph, module: nn.Module, form: CallForm, known: Collection[str], kinds: ModuleKinds | None = None
 ) -> dict[str, ResidualAdd]:
     """Of the branches `known`, those that one form of a call adds.
 
     An optional argument may carry the shortcut (timm's DlaBasic). Raises `OtherUse` where a known
     branch takes part in a form that cannot be dropped.
     """
-    named = name_adds(find_residual_adds(graph, module, may_be_shortcut=_optional_values(form))[0], module)
+    named = name_adds(find_residual_adds(graph, module, _optional_values(form), kinds)[0], module)
     near = {_known_as(suffix, known): add for suffix, add in reversed(named.items())}  # the outer of two counts
     adds = {**near, **{suffix: add for suffix, add in named.items() if suffix in known}}
     for suffix in known:

@@ -24,7 +24,6 @@ from .found import Discovery, FoundBranch, NoResidualBranchError
 from .nesting import Candidate, is_open
 from .recorded_calls import RecordedCalls, record_calls
 from .registry import how_to_register, registered_block
-from .shared_branches import SharedBranches
 
 
 def discover(model: nn.Module, example: Any = None) -> Discovery:
@@ -37,12 +36,14 @@ def discover(model: nn.Module, example: Any = None) -> Discovery:
     return _Walk(model, None if example is None else _calls_on(model, example, kinds), kinds).result()
 
 
-def discover_in_call(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Discovery | None:
+def discover_in_call(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], kinds: ModuleKinds | None = None
+) -> Discovery | None:
     """As `discover`, of a call that the user makes: the model's errors are the user's to see.
 
     None where a part runs under activation checkpointing of the reentrant kind, which its block refuses.
     """
-    kinds = ModuleKinds(model)
+    kinds = kinds or ModuleKinds(model)
     calls = record_calls(model, args, kwargs, _may_hold_branches, kinds)
     if any(reason.startswith(REENTRANT) for reason in calls.failures.values()):
         return None
@@ -89,7 +90,6 @@ class _Walk:
         self.model = model
         self.calls = calls
         self.kinds = kinds
-        self.shared = SharedBranches(kinds)
         self.given: dict[nn.Module, list[GivenCall]] = {}  # by module, how forwards that were traced call it
         self.found = Discovery(kinds=kinds)
         self.seen: set[nn.Module] = set()
@@ -174,17 +174,19 @@ class _Walk:
         if calls := self.calls.traced.get(module):
             if len(calls) > 1:
                 self.found.several_forms.add(module)
-            use = read, tuple(map(id, calls))  # modules that are alike share the traces of their calls
-            return self.shared.of(module, use, lambda: self.in_calls(module, calls, read))
+            use = read, tuple(calls)  # modules that are alike share the traces of their calls
+            found = self.kinds.once(lambda module: self.in_calls(module, calls, read), module, use)
+            return replace(found, module=module)
         raise UntraceableError(self.calls.failures[module])
 
     def without_call(self, module: nn.Module, read: frozenset[int] | None) -> BlockBranches:
         given = self.given.get(module) if self.num_parents[module] == 1 else None
-        use = read, given and repr(given)
-        return self.shared.of(module, use, lambda: find_block_branches(module, read, given, self.kinds))
+        use = "forward", read, given and repr(given)
+        found = self.kinds.once(lambda module: find_block_branches(module, read, given, self.kinds), module, use)
+        return replace(found, module=module)
 
     def in_calls(self, module: nn.Module, calls: Sequence[TracedCall], read: frozenset[int] | None) -> BlockBranches:
-        adds = branches_of_calls(module, calls, read)
+        adds = branches_of_calls(module, calls, read, self.kinds)
         if not adds.found and adds.takes_optional_shortcut([call.form for call in calls]):  # timm's DlaBasic
             with suppress(UntraceableError):
                 without = find_block_branches(module, read, kinds=self.kinds)

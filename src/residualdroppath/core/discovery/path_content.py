@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
+from ..graph.module_kinds import ModuleKinds, once_of_a_kind
 from ..graph.node_kinds import is_depthwise, node_parameters, num_layers
 from ..graph.trace_errors import UntraceableError
 from ..graph.tracing import trace_forward
@@ -50,7 +51,7 @@ class PathContent:
         return self.parametrised, self.scaling, self.modules, self.layers, self.depthwise, self.joins
 
 
-def content_of(module: nn.Module, node: fx.Node) -> PathContent:
+def content_of(module: nn.Module, node: fx.Node, kinds: ModuleKinds | None = None) -> PathContent:
     """What a single node of `module`'s forward adds to a chain."""
     parameters = node_parameters(module, node)
     if not parameters:
@@ -59,7 +60,13 @@ def content_of(module: nn.Module, node: fx.Node) -> PathContent:
     if node.op != "call_module":
         return PathContent(1, int(layers == 0), int(layers > 0), layers)
     child = module.get_submodule(str(node.target))
-    return PathContent(1, int(not layers and _only_scales(child)), 1, layers, sum(map(is_depthwise, child.modules())))
+    return PathContent(
+        1,
+        int(not layers and once_of_a_kind(kinds, _only_scales, child)),
+        1,
+        layers,
+        sum(map(is_depthwise, child.modules())),
+    )
 
 
 def _only_scales(module: nn.Module) -> bool:

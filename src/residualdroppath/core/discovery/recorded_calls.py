@@ -123,7 +123,8 @@ class _Recorder:
                 raise
             if not has_read_place():
                 shared.append(_SharedTrace(call))
-        return call, call.returned
+        returned, call.returned = call.returned, None
+        return call, returned
 
 
 def _key(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:

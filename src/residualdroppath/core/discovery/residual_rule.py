@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from torch import fx, nn
 
+from ..graph.module_kinds import ModuleKinds
 from ..graph.node_kinds import (
     adds_or_subtracts,
     has_no_gradient,
@@ -43,14 +44,14 @@ from .resizing import enlarges
 
 
 def find_residual_adds(
-    graph: fx.Graph, module: nn.Module, may_be_shortcut: Collection[str] = ()
+    graph: fx.Graph, module: nn.Module, may_be_shortcut: Collection[str] = (), kinds: ModuleKinds | None = None
 ) -> tuple[list[ResidualAdd], list[NotResidual]]:
     """All residual adds of `module`'s traced forward, nested ones too, and the other adds; in order.
 
     Arguments named in `may_be_shortcut` count as a shortcut, though the branch does not stem from
     them: such adds are marked as guesses.
     """
-    flow = _DataFlow(graph, module, may_be_shortcut)
+    flow = _DataFlow(graph, module, may_be_shortcut, kinds)
     judged = [flow.judge(node) for node in graph.nodes if is_add(node)]
     return (
         [add for add in judged if isinstance(add, ResidualAdd)],
@@ -61,7 +62,7 @@ def find_residual_adds(
 class _DataFlow:
     """How values flow through one traced forward."""
 
-    def __init__(self, graph: fx.Graph, module: nn.Module, may_be_shortcut: Collection[str]):
+    def __init__(self, graph: fx.Graph, module: nn.Module, may_be_shortcut: Collection[str], kinds: ModuleKinds | None):
         self.graph = graph
         self.may_be_shortcut = may_be_shortcut
         self.module = module
@@ -73,8 +74,8 @@ class _DataFlow:
                     self.data.add(node)
         self.shortcut_of: dict[fx.Node, fx.Node] = {}  # for the adds found so far
         self.losses = loss_terms(graph, module)
-        self.weigh = functools.cache(functools.partial(content_of, module))
-        self.enlarges = functools.cache(functools.partial(enlarges, module))
+        self.weigh = functools.cache(functools.partial(content_of, module, kinds=kinds))
+        self.enlarges = functools.cache(functools.partial(enlarges, module, kinds=kinds))
 
     def data_inputs(self, node: fx.Node) -> list[fx.Node]:
         return [source for source in value_inputs(node) if source in self.data]

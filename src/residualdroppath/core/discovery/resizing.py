@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from ..graph.module_kinds import ModuleKinds, once_of_a_kind
 from ..graph.node_kinds import (
     down_to_last,
     is_activation_layer,
@@ -31,11 +32,14 @@ SHRINKING = ("mean", "amax", "pixel_unshuffle")
 UNCHANGING = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.Dropout3d, nn.GroupNorm, nn.LayerNorm, AnyNorm)
 
 
-def enlarges(module: nn.Module, node: fx.Node) -> bool:
+def enlarges(module: nn.Module, node: fx.Node, kinds: ModuleKinds | None = None) -> bool:
     """Whether what the node returns is larger than what it is given; a child that ends in upsampling counts."""
     if node.op != "call_module":
         return _name(node) in ENLARGING
-    child = module.get_submodule(str(node.target))
+    return once_of_a_kind(kinds, _child_enlarges, module.get_submodule(str(node.target)))
+
+
+def _child_enlarges(child: nn.Module) -> bool:
     if not any(map(_may_enlarge, child.modules())):
         return False
     return _steps_of_layer(_last_that_resizes(child)) > 0 or _steps_of(child) > 0

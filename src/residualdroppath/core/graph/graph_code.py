@@ -10,6 +10,14 @@ from typing import Any
 from torch import fx
 
 
+def copy_of(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
+    """The same graph, and its nodes by those of the original."""
+    copied = fx.Graph()
+    nodes: dict[fx.Node, fx.Node] = {}
+    copied.output(copied.graph_copy(graph, nodes))
+    return copied, nodes
+
+
 def function_of(graph: fx.Graph, name: str) -> types.FunctionType:
     """The graph as a function."""
     return function_of_code(*code_of(graph, name))
@@ -33,6 +41,6 @@ def function_of_code(code: types.CodeType, names: Mapping[str, Any]) -> types.Fu
     return namespace["forward"]
 
 
-def with_code_of_its_own(function: types.FunctionType) -> types.FunctionType:
+def with_code_of_its_own(function: Any) -> types.FunctionType:
     """The same function; what compilers keep by code is not shared."""
     return types.FunctionType(function.__code__.replace(), function.__globals__)

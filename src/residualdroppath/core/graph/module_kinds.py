@@ -7,7 +7,8 @@ import types
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from ..forward_override import foreign_forward
 from ..torch_internals import own_buffers, own_children, own_parameters
 from .call_form import is_plain
+from .trace_errors import UntraceableError
+
+T = TypeVar("T")
 
 OF_EVERY_MODULE = vars(nn.Module()).keys() - {"training"}  # hooks, and what holds parameters and children
 
@@ -28,16 +32,22 @@ class ModuleKinds:
     """
 
     def __init__(self, network: nn.Module):
-        self.place_was_read = False
+        self.network = network
+        self.place_was_read = self.place_was_used = False
+        self._numbers: dict[Hashable, int] = {}  # a short name for each kind
+        self._found: dict[Hashable, Any] = {}  # what `once` has found, errors too
+        self.forget()
+
+    def forget(self) -> None:
+        """Something of the network has changed: modules may be of other kinds."""
+        self._kinds: dict[nn.Module, Hashable] = {}
+        self._parts: dict[nn.Module, frozenset[int]] = {}  # ids of all that hangs below
         self._place_names: dict[type, set[str]] = {}
-        for path, module in network.named_modules():
+        for path, module in self.network.named_modules():
             if own_children(module):
                 places = [int(name) for name in path.split(".") if name.isdigit()]
                 equal = {name for name, value in vars(module).items() if type(value) is int and value in places}
                 self._place_names.setdefault(type(module), equal).intersection_update(equal)
-        self._kinds: dict[nn.Module, Hashable] = {}
-        self._parts: dict[nn.Module, frozenset[int]] = {}  # ids of all that hangs below
-        self._numbers: dict[Hashable, int] = {}  # a short name for each kind
 
     @contextmanager
     def reading(self) -> Iterator[Callable[[], bool]]:
@@ -48,10 +58,24 @@ class ModuleKinds:
         finally:
             self.place_was_read = before
 
-    def forget(self) -> None:
-        """Something of the network has changed."""
-        self._kinds.clear()
-        self._parts.clear()
+    def once(self, find: Callable[[nn.Module], T], module: nn.Module, use: Hashable = None) -> T:
+        """What `find` returns of the first module of this kind, or raises as `UntraceableError`; `use` if it varies."""
+        key = use or find, self.of(module)
+        if key in self._found:
+            found: Any = self._found[key]
+        else:
+            with self.reading() as was_decided:
+                try:
+                    found = find(module)
+                except UntraceableError as error:
+                    found = error
+                alone = was_decided()
+            if not alone:
+                self._found[key] = found
+            self.place_was_read |= alone
+        if isinstance(found, UntraceableError):
+            raise found
+        return found
 
     def of(self, module: nn.Module) -> Hashable:
         """Equal for modules that are alike; a module that holds something twice is of a kind of its own."""
@@ -82,7 +106,7 @@ class ModuleKinds:
     def _description(self, module: nn.Module) -> Iterator[Hashable]:
         yield type(module)
         yield type(module).forward
-        yield id(foreign_forward(module))
+        yield _Itself(foreign_forward(module))
         places = self.places(module)
         for name, value in vars(module).items():
             if name not in OF_EVERY_MODULE and name != "forward":
@@ -105,4 +129,22 @@ def _kind_of(value: Any, owner: nn.Module) -> Hashable:
         return types.MethodType, value.__func__
     if is_plain(value):
         return type(value), value if value == value else repr(value)
-    return id(value)
+    return _Itself(value)
+
+
+@dataclass(frozen=True, eq=False)
+class _Itself:
+    """Equal for the same object, which it keeps alive, so that no other comes to have its `id`."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def once_of_a_kind(kinds: ModuleKinds | None, find: Callable[[nn.Module], T], module: nn.Module) -> T:
+    """`kinds.once(find, module)`, or without kinds what `find` returns."""
+    return find(module) if kinds is None else kinds.once(find, module)

@@ -12,6 +12,7 @@ from .node_kinds import is_metadata, upstream
 
 GuardOutcomes = tuple[bool, ...]  # how the conditions of a forward that no call has shown turned out, in order
 MOST_OUTCOMES = 32
+MOST_ALIKE = 4  # errors of one line, after which no other outcomes are tried
 READINGS: dict[str, Callable[[Any], Any]] = {
     "bool": bool,
     "int": int,

@@ -44,10 +44,10 @@ def errors_of_the_forward() -> Iterator[None]:
         else:
             first = str(error).splitlines()[0] if str(error) else ""
             reason = f"it raises {type(error).__name__} while it is traced{': ' if first else ''}{first}"
-        raise UntraceableError(f"{reason}{_line_of(error)}") from error
+        raise UntraceableError(f"{reason}{line_of(error)}") from error
 
 
-def _line_of(error: BaseException) -> str:
+def line_of(error: BaseException) -> str:
     """Where in foreign code an error came from: the file, the line, its text."""
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):

@@ -177,6 +177,22 @@ class TracedAttribute(TracedValue):
         return self.tracer.create_proxy("call_method", self.attr, (self.root, *args), kwargs)
 
 
+class TracedPlace(TracedValue):
+    """A number that says where in a list a module is: the node that looks it up is made when it is needed."""
+
+    def __init__(self, tracer: Any, path: str, number: int):
+        self.__dict__.update(tracer=tracer, path=path, value=number, _node=None)
+
+    @property
+    def node(self) -> fx.Node:  # pyright: ignore[reportIncompatibleVariableOverride]
+        if self.__dict__["_node"] is None:
+            self.__dict__["_node"] = self.tracer.place_node(self.__dict__["path"])
+        return self.__dict__["_node"]
+
+    def __hash__(self) -> int:
+        return hash(int(self))
+
+
 class Starred:
     """`*x.shape[:-1]` in a tuple, of a length that no call has shown: `joined` turns the tuple into a value."""
 
@@ -199,14 +215,19 @@ def _as_tuple(value: TracedValue) -> Any:
 
 def _unpacks(frame: types.FrameType | None) -> tuple[int, bool, int] | None:
     """How the instruction that runs in a frame unpacks: items before the rest, whether there is one, items after."""
-    if frame is not None:
-        for instruction in dis.get_instructions(frame.f_code):
-            if instruction.offset == frame.f_lasti:
-                argument = instruction.arg or 0
-                if instruction.opname == "UNPACK_SEQUENCE":
-                    return argument, False, 0
-                if instruction.opname == "UNPACK_EX":
-                    return argument & 0xFF, True, argument >> 8
-                if instruction.opname in ("LIST_EXTEND", "CALL_FUNCTION_EX"):
-                    return 0, True, 0
-    return None
+    if frame is None:
+        return None
+    code, place = frame.f_code.co_code, frame.f_lasti  # dis.get_instructions would decode the whole function
+    argument, before = code[place + 1], place - 2
+    while before >= 0 and code[before] == dis.EXTENDED_ARG:
+        argument |= code[before + 1] << 4 * (place - before)
+        before -= 2
+    match dis.opname[code[place]]:
+        case "UNPACK_SEQUENCE":
+            return argument, False, 0
+        case "UNPACK_EX":
+            return argument & 0xFF, True, argument >> 8
+        case "LIST_EXTEND" | "CALL_FUNCTION_EX":
+            return 0, True, 0
+        case _:
+            return None

@@ -18,15 +18,24 @@ import torch
 from torch import fx, nn
 
 from ..forward_override import forward_beneath
+from ..torch_internals import noticing_checkpoints
 from .call_form import CallForm, form_of, forward_signature, plainest_form
 from .module_copies import ModuleCopies
-from .module_kinds import ModuleKinds
+from .module_kinds import ModuleKinds, once_of_a_kind
 from .nested_values import detached, map_values
 from .node_kinds import is_item, is_metadata, upstream
 from .plain_copies import PlainCopies
-from .shape_guards import MOST_OUTCOMES, READINGS, GuardOutcomes, check_guard, depends_on_metadata_only, guard_early
-from .trace_errors import UntraceableError, errors_of_the_forward, is_our_own, refuse_foreign_forward
-from .traced_value import UNKNOWN, CannotFollow, Starred, TracedValue, is_stand_in, joined
+from .shape_guards import (
+    MOST_ALIKE,
+    MOST_OUTCOMES,
+    READINGS,
+    GuardOutcomes,
+    check_guard,
+    depends_on_metadata_only,
+    guard_early,
+)
+from .trace_errors import UntraceableError, errors_of_the_forward, is_our_own, line_of, refuse_foreign_forward
+from .traced_value import UNKNOWN, CannotFollow, Starred, TracedPlace, TracedValue, is_stand_in, joined
 from .tracing_sandbox import (
     RecordMakers,
     grad_and_autocast,
@@ -37,6 +46,7 @@ from .tracing_sandbox import (
 from .unknown_sizes import RANKS, is_size, length_of, number_of_dimensions
 
 RunChild = Callable[..., Any]
+ARGUMENTS = {int, float, bool, str, type(None), type(...), torch.dtype, torch.device}  # that a graph holds as they are
 CONSTANTS = (torch.dtype, torch.device, torch.layout, torch.memory_format)  # C code takes no stand-in for these
 A_TENSOR = torch.empty(0)
 
@@ -62,6 +72,7 @@ class _Tracer(fx.Tracer):
         self.rank = RANKS[0]  # that tensors are taken to have, where the forward asks for it
         self.uses_rank = False
         self.is_running = False
+        self.checkpoints = False
         self._inside: dict[str, tuple[str, type]] = {}  # paths of children that are inlined
         self._tensors: dict[str, TracedValue] = {}
         self._numbers: dict[str, TracedValue] = {}
@@ -77,10 +88,18 @@ class _Tracer(fx.Tracer):
 
     def number_at(self, path: str, number: int) -> TracedValue:
         if path not in self._numbers:
-            node = self.create_node("get_attr", path, (), {})
-            node.meta["is_place"] = True
-            self._numbers[path] = TracedValue(node, self, number)
+            self._numbers[path] = TracedPlace(self, path, number)
         return self._numbers[path]
+
+    def note_checkpoint(self) -> None:
+        self.checkpoints |= not self.is_running  # of this forward, not of a child that runs
+
+    def place_node(self, path: str) -> fx.Node:
+        assert self.kinds is not None
+        self.kinds.place_was_used = True
+        node = self.create_node("get_attr", path, (), {})
+        node.meta["is_place"] = True
+        return node
 
     def create_proxy(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, *_: Any
@@ -116,7 +135,7 @@ class _Tracer(fx.Tracer):
             self.is_running = before
 
     def call_child(self, child: nn.Module, copy: nn.Module, path: str, args: Any, kwargs: Any) -> Any:
-        if adds_its_inputs(child):
+        if adds_its_inputs(child, self.kinds):
             self._inside[path] = path, type(child)
             try:
                 return type(child).forward(copy, *args, **kwargs)
@@ -185,8 +204,10 @@ class _Tracer(fx.Tracer):
         return read
 
     def _check(self, node: fx.Node, reading: str, expected: Any) -> None:
-        if self.kinds is not None and self._numbers and all(
-            source.all_input_nodes or source.meta.get("is_place") for source in upstream(node)
+        if (
+            self.kinds is not None
+            and self.kinds.place_was_used
+            and all(source.all_input_nodes or source.meta.get("is_place") for source in upstream(node))
         ):
             self.kinds.place_was_read = True
         elif node.op == "get_attr":
@@ -217,10 +238,16 @@ class _Tracer(fx.Tracer):
         return node
 
     def create_arg(self, a: Any) -> Any:
-        if is_stand_in(a):
+        kind = type(a)
+        if kind in ARGUMENTS:
+            return a
+        if issubclass(kind, TracedValue):
             return a.node
-        if isinstance(a, tuple) and any(type(item) is Starred for item in a):
-            return self.create_arg(joined(a))
+        if kind is list:
+            return [self.create_arg(item) for item in a]
+        if kind is tuple:
+            is_joined = any(type(item) is Starred for item in a)
+            return self.create_arg(joined(a)) if is_joined else tuple([self.create_arg(item) for item in a])
         if isinstance(a, torch.Tensor):
             # fx would keep what was made while tracing, as an attribute of the module.
             raise CannotFollow("it makes a tensor of its own, which tracing would turn into a constant")
@@ -235,17 +262,19 @@ class _Tracer(fx.Tracer):
             raise CannotFollow(f"it works with a {type(a).__name__}, which a graph cannot hold") from error
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class TracedCall:
-    """The graph of a call, the form of the call, and what it returned.
+    """The graph of a call, the form of the call, and what it returned, None as soon as nobody needs it.
 
     Where no call is known, `returned` is `UNKNOWN`, and `guesses` whether something was taken to be as it usually is.
+    `checkpoints`: a part of the forward itself runs under activation checkpointing.
     """
 
     graph: fx.Graph
     form: CallForm
     returned: Any = UNKNOWN
     guesses: bool = False
+    checkpoints: bool = False
 
 
 def trace_forward(
@@ -278,19 +307,26 @@ def trace_unknown(
     refuse_foreign_forward(module)
     return _of_its_kind(
         lambda kinds: _trace_unknown(module, form, values, may_guess=may_guess, in_training=in_training, kinds=kinds),
-        module,
         kinds,
     )
 
 
-def _of_its_kind(
-    trace: Callable[[ModuleKinds | None], TracedCall], module: nn.Module, kinds: ModuleKinds | None
-) -> TracedCall:
+def trace_kind(module: nn.Module, form: CallForm, numbers: Mapping[str, Any], kinds: ModuleKinds | None) -> TracedCall:
+    """As `trace_unknown`, once for all modules of a kind: the graph is not to be changed."""
+    if kinds is None:
+        return trace_unknown(module, form, numbers)
+    use = "trace", form.key, tuple(numbers.items())
+    return kinds.once(lambda module: trace_unknown(module, form, numbers, kinds=kinds), module, use)
+
+
+def _of_its_kind(trace: Callable[[ModuleKinds | None], TracedCall], kinds: ModuleKinds | None) -> TracedCall:
     """The trace with places in lists as values; where that does not work, with the numbers that they are."""
     try:
+        if kinds is not None:
+            kinds.place_was_used = False
         return trace(kinds)
     except UntraceableError:
-        if kinds is None or not any(map(kinds.places, module.modules())):
+        if kinds is None or not kinds.place_was_used:
             raise
         call = trace(None)
         kinds.place_was_read = True
@@ -309,13 +345,16 @@ def _trace_unknown(
     outcomes: GuardOutcomes = ()
     with errors_of_the_forward(), random_states_kept(), stand_ins_pass_for_values(module):
         ranks = list(RANKS)
+        met: list[str] = []  # errors so far
         for _ in range(MOST_OUTCOMES):
             tracer = _Tracer(module, outcomes, in_training=in_training, kinds=kinds)
             tracer.may_guess, tracer.rank = may_guess, ranks[0]
             try:
-                return TracedCall(_trace(tracer, form, values)[0], form, guesses=tracer.guesses)
+                graph, _ = _trace(tracer, form, values)
+                return TracedCall(graph, form, guesses=tracer.guesses, checkpoints=tracer.checkpoints)
             except Exception as error:  # such as `if x.shape[0] % 2: raise ...`: turn at the last condition
-                if is_our_own(error):
+                met.append(where := f"{error!r} {line_of(error)}")
+                if is_our_own(error) or met.count(where) == MOST_ALIKE:  # nothing that was turned avoids it
                     raise
                 taken = tracer.taken
                 if tracer.uses_rank and not taken and len(ranks) > 1:
@@ -352,9 +391,9 @@ def trace_call(
             tracer = _Tracer(module, (), in_training=in_training, kinds=kinds)
             tracer.run_child = run_child
             graph, returned = _trace(tracer, form, {name: detached(value) for name, value in values.items()})
-        return TracedCall(graph, form, returned)
+        return TracedCall(graph, form, returned, checkpoints=tracer.checkpoints)
 
-    return _of_its_kind(trace, module, kinds)
+    return _of_its_kind(trace, kinds)
 
 
 @contextmanager
@@ -371,7 +410,7 @@ def _trace(tracer: _Tracer, form: CallForm, values: Mapping[str, Any]) -> tuple[
         node.meta["is_number"] = isinstance(values[name], (int, float))
         inputs[name] = TracedValue(node, tracer, values[name])
     args, kwargs = form.arguments(inputs)
-    with RecordMakers(tracer):
+    with RecordMakers(tracer), noticing_checkpoints(tracer.note_checkpoint):
         returned = type(module).forward(tracer.copies.of(module), *args, **kwargs)
     if changed := tracer.copies.changed():
         raise CannotFollow(f"it sets {', '.join(changed)} of a module, which a graph would not do")
@@ -419,13 +458,13 @@ def inlined_paths(graph: fx.Graph) -> set[str]:
     return {path for stack in stacks for path, _ in stack.values()} - called
 
 
-def adds_its_inputs(module: nn.Module) -> bool:
+def adds_its_inputs(module: nn.Module, kinds: ModuleKinds | None = None) -> bool:
     """Whether a forward is a part of its caller's graph: the rule given to `inline_where` says so."""
     if isinstance(module, torch.jit.ScriptModule) or forward_beneath(module) is not None:
         return False
     forward = type(module).forward
     if module not in _ADDS_ITS_INPUTS or _ADDS_ITS_INPUTS[module][0] is not forward:
-        _ADDS_ITS_INPUTS[module] = forward, _looks_as_if_it_added_inputs(module)
+        _ADDS_ITS_INPUTS[module] = forward, once_of_a_kind(kinds, _looks_as_if_it_added_inputs, module)
     return _ADDS_ITS_INPUTS[module][1]
 
 

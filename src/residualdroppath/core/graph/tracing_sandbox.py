@@ -179,6 +179,7 @@ def _foreign(function: Any) -> dict[str, Any] | None:
     return space
 
 
+@functools.lru_cache(maxsize=1024)
 def _recorded(function: Callable[..., Any], wanted: Callable[[Any], bool]) -> Callable[..., Any]:
     """The function, as one node where it gets stand-ins that are `wanted`."""
 

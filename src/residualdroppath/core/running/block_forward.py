@@ -6,7 +6,7 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,11 +18,12 @@ from ..discovery.found import Discovery
 from ..discovery.registry import registered_block
 from ..forward_override import ForwardOverride, own_override
 from ..graph.call_form import CallForm, KnownForms, form_of, forward_signature, is_number
+from ..graph.graph_code import copy_of
 from ..graph.shape_guards import late_guards
 from ..graph.trace_errors import UntraceableError
 from ..graph.traced_value import UNKNOWN
-from ..graph.tracing import TracedCall, inlined_paths, trace_call, trace_unknown
-from ..torch_internals import is_exporting, noticing_checkpoints, outside_of_graphs
+from ..graph.tracing import TracedCall, inlined_paths, trace_call, trace_kind, trace_unknown
+from ..torch_internals import is_exporting, outside_of_graphs
 from .actions import run_without_graph
 from .add_point import AddPoint, BranchState
 from .attribute_watch import AttributeWatch
@@ -144,13 +145,12 @@ class _TemplatesOfCall:
         return Rewritten(template, forward, template.is_checked)
 
     def trace(self, follow: bool) -> Template | None:
-        block, module, noticed = self.block, self.block.module, list[None]()
+        block, module = self.block, self.block.module
         with block.shared.kinds.reading() as has_read_place:
             try:
-                with noticing_checkpoints(lambda: noticed.append(None)):
-                    call = self._trace(follow)
+                call = self._trace(follow)
                 graph = leave_out_unread(call.graph, module, block.outputs_read)
-                adds = branches_for_call(graph, module, call.form, block.states)
+                adds = branches_for_call(graph, module, call.form, block.states, block.shared.kinds)
             except (UntraceableError, OtherUse) as error:
                 block.run_as_it_is(str(error))
                 return None
@@ -160,7 +160,7 @@ class _TemplatesOfCall:
                 inlined,
                 may_stop,
                 is_checked=call.returned is not UNKNOWN,
-                checkpoints=bool(noticed),  # in the block's own forward
+                checkpoints=call.checkpoints,
             )
             if not has_read_place():
                 self.shared().append(template)
@@ -173,6 +173,8 @@ class _TemplatesOfCall:
         numbers = {name: value for name, value in values.items() if is_number(value)}
         if not follow and all(name in numbers or isinstance(value, Tensor) for name, value in values.items()):
             with contextlib.suppress(UntraceableError):
+                if module.training and not (call := trace_kind(module, form, numbers, kinds)).guesses:
+                    return replace(call, graph=copy_of(call.graph)[0])
                 return trace_unknown(module, form, numbers, may_guess=False, in_training=module.training, kinds=kinds)
         return trace_call(module, self.args, self.kwargs, in_training=module.training, kinds=kinds)
 

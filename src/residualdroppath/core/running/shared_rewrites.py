@@ -27,16 +27,11 @@ class Template:
 
 
 class SharedRewrites:
-    """By kind of block and use of it, the templates made so far; valid as long as the network stays the same."""
+    """By kind of block and use of it, the templates made so far."""
 
     def __init__(self, kinds: ModuleKinds):
         self.kinds = kinds
         self._known: dict[Hashable, list[Template]] = {}
-
-    def network_changed(self, network: nn.Module) -> None:
-        """Modules were replaced or added, or attributes set."""
-        self.kinds = ModuleKinds(network)
-        self._known.clear()
 
     def of(self, block: nn.Module, use: Hashable) -> list[Template]:
         """Those for blocks like this one that are used alike; to be added to."""
