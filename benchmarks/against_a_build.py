@@ -10,40 +10,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from builds import HERE, Build, in_turn, ratio, served, source_of
 
 NETWORKS = {"resnet50d": ("resnet50d", 128), "resnet200d": ("resnet200d", 0), "small_resnet20": ("small_resnet", 32)}
 IMAGE_SIZE = 32
 STEPS = 2000
 PROCESSES = 4  # of each build: two of the same build differ by some percent for all of their lives
 SEED = 0
-
-
-class Build:
-    """A process that has one build loaded and one network, and answers with seconds of CPU time."""
-
-    def __init__(self, source: Path, network: str, options: dict[str, Any]):
-        environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, str(Path(__file__).resolve()), "--serve", network, json.dumps(options)]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
-
-    def ask(self, what: str) -> dict[str, Any]:
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
 
 
 def serve(network: str, options: dict[str, Any]) -> None:
@@ -82,58 +60,39 @@ def serve(network: str, options: dict[str, Any]) -> None:
         print(json.dumps({"seconds": seconds, "kind": kind}), flush=True)
 
 
-def in_turn(builds: dict[str, Build], what: str, count: int) -> dict[str, list[dict[str, Any]]]:
-    """Answers of all builds, one after the other; the order is turned around every time."""
-    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in builds}
-    for index in range(count):
-        for name in list(builds)[:: 1 if index % 2 else -1]:
-            answers[name].append(builds[name].ask(what))
-    return answers
-
-
-def ratio(answers: dict[str, list[dict[str, Any]]], over: str, under: str, kind: str | None = None) -> dict[str, Any]:
-    """The median over pairs of the same iteration, and the middle half of them."""
-    pairs = zip(answers[over], answers[under], strict=True)
-    ratios = [a["seconds"] / b["seconds"] for a, b in pairs if kind is None or a["kind"] == b["kind"] == kind]
-    low, median, high = statistics.quantiles(ratios, n=4)
-    total = sum(a["seconds"] for a in answers[over]) / sum(b["seconds"] for b in answers[under])
-    return {"median": median, "quartiles": [low, high], "of_sums": total if kind is None else None, "n": len(ratios)}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--commit", default="9382a5f", help="the other build")
     parser.add_argument("--rounds", type=int, default=20, help=f"of {STEPS} steps each")
     parser.add_argument("--iterations", type=int, default=80, help="of resnet50d; ten times as many of the small one")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--serve", nargs=2, metavar=("NETWORK", "OPTIONS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
 
     import torch
 
     from residualdroppath.records.environment import environment
 
-    here = Path(__file__).parent.parent
     record: dict[str, Any] = {
         "config": {"commit": arguments.commit, "image_size": IMAGE_SIZE, "rate": 0.5, "seed": SEED},
         "step_other_over_this": {},
         "iteration_this_over_other": {},
         "value_check": {},
     }
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(f"git archive {arguments.commit} src | tar x -C {folder}", shell=True, check=True, cwd=here)
-        sources = {"this": (here / "src", {}), "other": (Path(folder) / "src", {})}
+    with source_of(arguments.commit) as other:
+        sources = {"this": (HERE / "src", {}), "other": (other, {})}
         for network in ("resnet50d", "resnet200d"):
-            builds = {name: Build(source, network, options) for name, (source, options) in sources.items()}
+            builds = {name: Build(__file__, source, network, options) for name, (source, options) in sources.items()}
             in_turn(builds, "steps", 1)
             answers = in_turn(builds, "steps", arguments.rounds)
             record["step_other_over_this"][network] = ratio(answers, "other", "this")
             [build.close() for build in builds.values()]
-        sources["without check"] = (here / "src", {"check_frozen": False})
+        sources["without check"] = (HERE / "src", {"check_frozen": False})
         for network, count in (("resnet50d", arguments.iterations), ("small_resnet20", 10 * arguments.iterations)):
             answers: dict[str, list[dict[str, Any]]] = {name: [] for name in sources}
             for _ in range(PROCESSES):
-                builds = {name: Build(source, network, options) for name, (source, options) in sources.items()}
+                builds = {
+                    name: Build(__file__, source, network, options) for name, (source, options) in sources.items()
+                }
                 in_turn(builds, "iteration", 4)
                 for name, own in in_turn(builds, "iteration", count // PROCESSES).items():
                     answers[name] += own
@@ -147,8 +106,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if "--serve" in sys.argv:
-        place = sys.argv.index("--serve")
-        serve(sys.argv[place + 1], json.loads(sys.argv[place + 2]))
-    else:
-        main()
+    served(main, serve)

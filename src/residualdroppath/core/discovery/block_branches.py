@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import itertools
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -36,59 +38,73 @@ GivenCall = tuple[tuple[Any, ...], Mapping[str, Any]]  # the arguments of a call
 
 @dataclass(frozen=True)
 class BlockBranches:
-    """Residual adds by the last part of their branch's name, in order of execution, and the adds that are none."""
+    """Residual adds by the last part of their branch's name, in order of execution, and the adds that are none.
 
-    module: nn.Module
+    They hold of every module that is like the one whose forwards were traced.
+    """
+
     graphs: tuple[fx.Graph, ...]
     found: dict[str, ResidualAdd]
     others: list[NotResidual]
     guesses: bool = False
 
-    def roots(self, suffix: str) -> tuple[str, ...]:
-        """Children and parameters that only the branch names."""
+    @functools.cached_property
+    def parts(self) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+        """By branch, the children and parameters that only the branch names, and those that others name too."""
+        return {suffix: (own := self._roots(suffix), self._shares(suffix, own)) for suffix in self.found}
+
+    def _roots(self, suffix: str) -> tuple[str, ...]:
         mine = set(self.found[suffix].nodes)
         graph = self.found[suffix].node.graph
         elsewhere = {node.target for node in graph.nodes if _names_a_part(node) and node not in mine}
         used = (str(node.target) for node in self.found[suffix].nodes if _names_a_part(node))
         return tuple(dict.fromkeys(name for name in used if name not in elsewhere))
 
-    def shares(self, suffix: str) -> tuple[str, ...]:
-        """Children and parameters that the branch uses, and something else too."""
+    def _shares(self, suffix: str, own: Collection[str]) -> tuple[str, ...]:
         nodes = (*self.found[suffix].nodes, *self.found[suffix].inputs)
-        own = self.roots(suffix)
         names = (str(node.target) for node in nodes if node.op == "get_attr" and is_used(node))
         called = (str(node.target) for node in self.found[suffix].nodes if node.op == "call_module")
         return tuple(dict.fromkeys(name for name in (*called, *names) if name not in own))
 
+    @functools.cached_property
     def children_called(self) -> list[str]:
         """Dotted names, in order of the calls."""
         called = [str(node.target) for graph in self.graphs for node in graph.nodes if node.op == "call_module"]
         return list(dict.fromkeys(called))
 
+    @functools.cached_property
     def calls_of_children(self) -> list[tuple[str, GivenCall]]:
         """By dotted name the arguments of each call."""
         calls = [node for graph in self.graphs for node in graph.nodes if node.op == "call_module"]
         given: Any = fx.map_arg([(node.args, node.kwargs) for node in calls], _value_of)
         return list(zip([str(node.target) for node in calls], given, strict=True))
 
-    def children_called_before(self, suffix: str) -> list[str]:
-        """Those whose calls come before the first of the branch."""
-        order = list(self.found[suffix].node.graph.nodes)
-        before = order[: order.index(self.found[suffix].nodes[0])]
-        return [str(node.target) for node in before if node.op == "call_module"]
+    @functools.cached_property
+    def children_called_before(self) -> dict[str, list[str]]:
+        """By branch, those whose calls come before the first of it."""
+        before: dict[str, list[str]] = {}
+        for suffix, add in self.found.items():
+            nodes = itertools.takewhile(lambda node, first=add.nodes[0]: node is not first, add.node.graph.nodes)
+            before[suffix] = [str(node.target) for node in nodes if node.op == "call_module"]
+        return before
 
     def deep_uses(self, branches: Collection[str]) -> tuple[str, ...]:
         """What the forward uses outside of `branches` though it hangs below a child (dotted names)."""
+        if not any("." in str(node.target) for node in self.graphs[0].nodes):
+            return ()
         in_branches = {node for suffix in branches for node in self.found[suffix].nodes}
         nodes = (node for node in self.graphs[0].nodes if _names_a_part(node) and node not in in_branches)
         return tuple(dict.fromkeys(name for node in nodes if "." in (name := str(node.target))))
 
-    def names_used(self) -> set[str]:
-        return {str(node.target) for graph in self.graphs for node in graph.nodes if _names_a_part(node)}
+    @functools.cached_property
+    def children_used(self) -> set[str]:
+        """Names of children that are used, or of which something below is."""
+        used = (str(node.target) for graph in self.graphs for node in graph.nodes if _names_a_part(node))
+        return {name.partition(".")[0] for name in used}
 
-    def inlined(self) -> set[nn.Module]:
-        """Modules whose forwards are part of these graphs."""
-        return {self.module.get_submodule(path) for graph in self.graphs for path in inlined_paths(graph)}
+    def inlined(self) -> set[str]:
+        """Paths of descendants whose forwards are part of these graphs."""
+        return {path for graph in self.graphs for path in inlined_paths(graph)}
 
     def holder(self, suffix: str) -> str | None:
         """The branch of the same forward that this one lies in."""
@@ -100,24 +116,12 @@ class BlockBranches:
         holder = self.holder(other)
         return holder is not None and (holder == suffix or self.is_around(suffix, holder))
 
-    def takes_optional_shortcut(self, forms: Sequence[CallForm]) -> bool:
-        """Whether an add would be residual if an optional argument were its shortcut."""
-        optional = [_optional_values(form) for form in forms]
-        return any(
-            names and find_residual_adds(graph, self.module, names)[0]
-            for graph, names in zip(self.graphs, optional, strict=True)
-        )
-
-    def is_the_only_path(self) -> bool:
-        """Whether the forward has no options but those of which both forms were traced."""
-        given = plainest_form(forward_signature(self.module)).constants.values()
-        return all(value is None for value in given) and len(self.graphs) == 1 + (len(given) > 0)
-
     def holder_of(self, node: fx.Node) -> str | None:
         """The innermost branch that a node is part of."""
         around = [suffix for suffix, add in self.found.items() if node in add.nodes]
         return min(around, key=lambda suffix: len(self.found[suffix].nodes), default=None)
 
+    @functools.cached_property
     def outputs_read(self) -> dict[str, frozenset[int]]:
         """Of children that return several values, which are read; the others are not named."""
         read: dict[str, set[int | None]] = {}
@@ -200,7 +204,20 @@ def branches_of_calls(
     for adds, _ in by_graph[1:]:
         more = {_known_as(suffix, known): add for suffix, add in name_adds(adds, module).items()}
         found = {**{suffix: found.get(suffix, add) for suffix, add in more.items()}, **found}
-    return BlockBranches(module, tuple(graphs), found, by_graph[0][1], any(call.guesses for call in calls))
+    return BlockBranches(tuple(graphs), found, by_graph[0][1], any(call.guesses for call in calls))
+
+
+def takes_optional_shortcut(adds: BlockBranches, module: nn.Module, calls: Sequence[TracedCall]) -> bool:
+    """Whether an add of these calls would be residual if an optional argument were its shortcut."""
+    optional = [_optional_values(call.form) for call in calls]
+    graphs = zip(adds.graphs, optional, strict=True)
+    return any(names and find_residual_adds(graph, module, names)[0] for graph, names in graphs)
+
+
+def is_the_only_path(adds: BlockBranches, module: nn.Module) -> bool:
+    """Whether the forward has no options but those of which both forms were traced."""
+    given = plainest_form(forward_signature(module)).constants.values()
+    return all(value is None for value in given) and len(adds.graphs) == 1 + (len(given) > 0)
 
 
 def leave_out_unread(graph: fx.Graph, module: nn.Module, outputs_read: frozenset[int] | None) -> fx.Graph:

@@ -17,8 +17,16 @@ from ..graph.node_kinds import is_inplace, is_layer_of_torch
 from ..graph.shape_guards import has_guards
 from ..graph.trace_errors import REENTRANT, UntraceableError
 from ..graph.tracing import TracedCall
+from ..torch_internals import own_children, own_parameters
 from . import known_blocks  # noqa: F401  (registers them)
-from .block_branches import BlockBranches, GivenCall, branches_of_calls, find_block_branches
+from .block_branches import (
+    BlockBranches,
+    GivenCall,
+    branches_of_calls,
+    find_block_branches,
+    is_the_only_path,
+    takes_optional_shortcut,
+)
 from .branch_subgraph import ResidualAdd
 from .found import Discovery, FoundBranch, NoResidualBranchError
 from .nesting import Candidate, is_open
@@ -97,6 +105,7 @@ class _Walk:
         self.candidates: list[Candidate] = []
         self.notes: list[tuple[Candidate | None, Callable[[], None]]] = []
         self.joint: set[tuple[type, type]] = set()  # classes of blocks, and of children whose call feeds several sums
+        self.with_parameters = _with_parameters(model)
         self.num_parents = Counter(child for module in model.modules() for child in module.children())
 
     def result(self) -> Discovery:
@@ -127,7 +136,7 @@ class _Walk:
 
     def visit(self, module: nn.Module, path: str, inside: Candidate | None) -> None:
         """Visit a module and its children; `inside` is the innermost branch it lies in, if any."""
-        if module in self.seen or not any(True for _ in module.parameters()):
+        if module in self.seen or module not in self.with_parameters:
             return
         self.seen.add(module)
         registered = registered_block(module)
@@ -143,7 +152,7 @@ class _Walk:
             self.visit_children(module, path, owners, None, inside)
         elif _is_container(module):
             self.visit_children(module, path, {}, None, inside)
-        elif not (_is_library_leaf(module) or (inside and not _has_parametrised_children(module))):
+        elif not (_is_library_leaf(module) or (inside and self.with_parameters.isdisjoint(module.children()))):
             self.trace(module, path, inside)  # of a layer inside a branch nothing can come of use; tracing takes time
 
     def trace(self, module: nn.Module, path: str, inside: Candidate | None) -> None:
@@ -162,7 +171,7 @@ class _Walk:
         if module in self.inlined:  # its adds are those of the module that calls it
             self.visit_children(module, path, {}, adds, inside)
             return
-        self.inlined.update(adds.inlined())
+        self.inlined.update(map(module.get_submodule, adds.inlined()))
         self.in_order(module, path, adds, inside)
 
     def branches_of(self, module: nn.Module) -> BlockBranches:
@@ -175,19 +184,17 @@ class _Walk:
             if len(calls) > 1:
                 self.found.several_forms.add(module)
             use = read, tuple(calls)  # modules that are alike share the traces of their calls
-            found = self.kinds.once(lambda module: self.in_calls(module, calls, read), module, use)
-            return replace(found, module=module)
+            return self.kinds.once(lambda module: self.in_calls(module, calls, read), module, use)
         raise UntraceableError(self.calls.failures[module])
 
     def without_call(self, module: nn.Module, read: frozenset[int] | None) -> BlockBranches:
         given = self.given.get(module) if self.num_parents[module] == 1 else None
         use = "forward", read, given and repr(given)
-        found = self.kinds.once(lambda module: find_block_branches(module, read, given, self.kinds), module, use)
-        return replace(found, module=module)
+        return self.kinds.once(lambda module: find_block_branches(module, read, given, self.kinds), module, use)
 
     def in_calls(self, module: nn.Module, calls: Sequence[TracedCall], read: frozenset[int] | None) -> BlockBranches:
         adds = branches_of_calls(module, calls, read, self.kinds)
-        if not adds.found and adds.takes_optional_shortcut([call.form for call in calls]):  # timm's DlaBasic
+        if not adds.found and takes_optional_shortcut(adds, module, calls):  # timm's DlaBasic
             with suppress(UntraceableError):
                 without = find_block_branches(module, read, kinds=self.kinds)
                 return without if without.found else adds
@@ -195,18 +202,15 @@ class _Walk:
 
     def in_order(self, module: nn.Module, path: str, adds: BlockBranches, inside: Candidate | None) -> None:
         """Record the branches of a block, each after the nested blocks that run before it."""
-        parts = {suffix: (*adds.roots(suffix), *adds.shares(suffix)) for suffix in adds.found}
-        owner_of = {part: suffix for suffix, its in parts.items() for part in its}  # the inner of two, which comes last
+        parts = ((suffix, part) for suffix, both in adds.parts.items() for its in both for part in its)
+        owner_of = {part: suffix for suffix, part in parts}  # the inner of two, which comes last
         found = [
-            FoundBranch(
-                "", suffix, module, path, 0, adds.roots(suffix), add.describe_shortcut(), add.describe_users(),
-                adds.shares(suffix),
-            )
-            for suffix, add in adds.found.items()
-        ]  # fmt: skip
+            FoundBranch("", suffix, module, path, 0, roots, add.describe_shortcut(), add.describe_users(), shares)
+            for (suffix, add), (roots, shares) in zip(adds.found.items(), adds.parts.values(), strict=True)
+        ]
         places: dict[str, Candidate] = {}
         for branch in self.named(found, [suffix for suffix in adds.found if adds.holder(suffix)]):
-            for name in adds.children_called_before(branch.suffix):
+            for name in adds.children_called_before[branch.suffix]:
                 if (owner := owner_of.get(name)) is None or adds.is_around(owner, branch.suffix):
                     self.visit(module.get_submodule(name), _join(path, name), places[owner] if owner else inside)
             holder = adds.holder(branch.suffix)
@@ -258,16 +262,15 @@ class _Walk:
         return candidate
 
     def note_use_of_children(self, module: nn.Module, adds: BlockBranches) -> None:
-        used = adds.names_used()
         for name, child in module.named_children():
-            if not any(other == name or other.startswith(f"{name}.") for other in used):
+            if name not in adds.children_used:
                 self.found.idle.add((id(module), name))
             if self.num_parents[child] > 1 and child in self.found.outputs_read:
                 del self.found.outputs_read[child]
-        for name, read in adds.outputs_read().items():
+        for name, read in adds.outputs_read.items():
             if self.num_parents[child := module.get_submodule(name)] == 1:
                 self.found.outputs_read[child] = read
-        for name, call in adds.calls_of_children():
+        for name, call in adds.calls_of_children if self.calls is None else ():
             if call not in (given := self.given.setdefault(module.get_submodule(name), [])):
                 given.append(call)
 
@@ -289,7 +292,7 @@ class _Walk:
 
     def never_called(self, module: nn.Module, adds: BlockBranches | None) -> set[str]:
         """Children that no call of a forward can run, as far as its graphs tell: none depends on flags or shapes."""
-        if adds is None or not adds.is_the_only_path() or any(map(has_guards, adds.graphs)):
+        if adds is None or not is_the_only_path(adds, module) or any(map(has_guards, adds.graphs)):
             return set()
         idle = {name for owner, name in self.found.idle if owner == id(module)}
         return {name for name, child in module.named_children() if name in idle and self.num_parents[child] == 1}
@@ -297,7 +300,7 @@ class _Walk:
     def in_order_of_calls(self, module: nn.Module, adds: BlockBranches | None) -> Iterator[str]:
         """Names of descendants to visit: those called, in order of the calls, then the other children."""
         if adds is not None:
-            yield from adds.children_called()
+            yield from adds.children_called
         names = [name for name, _ in module.named_children()]
         if self.calls is not None:  # a container is called in the order of what it holds
             first = {name: self.first_call(module.get_submodule(name)) for name in names}
@@ -340,8 +343,18 @@ def _is_library_leaf(module: nn.Module) -> bool:
     return is_layer_of_torch(module) and not type(module).__module__.endswith((".container", ".transformer"))
 
 
-def _has_parametrised_children(module: nn.Module) -> bool:
-    return any(any(True for _ in child.parameters()) for child in module.children())
+def _with_parameters(model: nn.Module) -> set[nn.Module]:
+    """All modules that have parameters, of their own or below."""
+    has: dict[nn.Module, bool] = {}
+
+    def look(module: nn.Module) -> bool:
+        if module not in has:
+            below = [look(child) for child in own_children(module).values() if child is not None]
+            has[module] = any(below) or any(own is not None for own in own_parameters(module).values())
+        return has[module]
+
+    look(model)
+    return {module for module, found in has.items() if found}
 
 
 def _is_container(module: nn.Module) -> bool:
