@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import fx, nn
 
@@ -151,16 +153,23 @@ def leave_out_unread(graph: fx.Graph, module: nn.Module, outputs_read: frozenset
     """The graph, which from now on returns None in the place of values that nobody reads."""
     if outputs_read is not None:
         (output,) = (node for node in graph.nodes if node.op == "output")
-        returned = output.args[0]
-        if isinstance(returned, (tuple, list)):
+        returned, rest = _first_values(output.args[0])
+        if isinstance(returned, (tuple, list)) and (not rest or all(i < len(returned) for i in outputs_read)):
             output.args = (type(returned)(v if i in outputs_read else None for i, v in enumerate(returned)),)
-            unread = [v for i, v in enumerate(returned) if i not in outputs_read and isinstance(v, fx.Node)]
+            unread = [v for i, v in enumerate(returned) if i not in outputs_read and isinstance(v, fx.Node)] + rest
             served = {node for value in unread for node in upstream(value)}
             for node in reversed(graph.nodes):
                 if node in served and not node.users and node.op in ("call_function", "call_method"):
                     if not is_inplace(node, module) and not any(word in str(node.target) for word in RANDOM):
                         graph.erase_node(node)
     return graph
+
+
+def _first_values(returned: Any) -> tuple[Any, list[fx.Node]]:
+    """What a forward returns and, if it adds values of unknown number to a tuple of its own, that sum."""
+    if isinstance(returned, fx.Node) and returned.target is operator.add and isinstance(returned.args[0], (tuple, list)):
+        return returned.args[0], [returned]
+    return returned, []
 
 
 class OtherUse(Exception):
@@ -221,4 +230,4 @@ def _names_a_part(node: fx.Node) -> bool:
 def _item(node: fx.Node) -> int | None:
     """Which of several values a node takes, if it does nothing else."""
     takes_one = node.op == "call_function" and getattr(node.target, "__name__", "") == "getitem"
-    return node.args[1] if takes_one and isinstance(node.args[1], int) else None
+    return node.args[1] if takes_one and isinstance(node.args[1], int) and node.args[1] >= 0 else None

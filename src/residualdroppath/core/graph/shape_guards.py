@@ -52,7 +52,14 @@ def depends_on_metadata_only(node: fx.Node) -> bool:
 
 
 def guard_early(graph: fx.Graph) -> None:
-    """Move guards to the front where they read nothing that the forward computes: then they fail before it runs."""
+    """Move guards to the front where they read nothing that the forward computes: then they fail before it runs.
+
+    Those of the length of what a child returned follow the call: where Python has read it may be behind an add.
+    """
+    for guard in [node for node in graph.nodes if is_guard(node) and node.args[1] in ("len", "keys")]:
+        (source,) = guard.all_input_nodes
+        if source.op == "call_module" and all(user.target is operator.getitem or is_guard(user) for user in source.users):
+            source.append(guard)
     anchor = next(node for node in graph.nodes if node.op != "placeholder")
     order = {node: place for place, node in enumerate(graph.nodes)}
     moved: set[fx.Node] = set()

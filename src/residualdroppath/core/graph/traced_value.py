@@ -48,7 +48,6 @@ class TracedValue(fx.Proxy):
 
     tracer: Any
     value: Any
-    __getitem__: Any  # fx sets it, as the operators
 
     def __init__(self, node: fx.Node, tracer: Any, value: Any = UNKNOWN):
         self.__dict__.update(node=node, tracer=tracer, value=value)
@@ -78,6 +77,11 @@ class TracedValue(fx.Proxy):
     __isub__ = _inplace(operator.isub)
     __imul__ = _inplace(operator.imul)
     __itruediv__ = _inplace(operator.itruediv)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice) and type(self.value) in (tuple, list) and not _holds_stand_in(key):
+            return type(self.value)(self[i] for i in range(len(self))[key])  # of what a child returned, say
+        return self.tracer.create_proxy("call_function", operator.getitem, (self, key), {})
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if isinstance(key, int) and not isinstance(self.value, torch.Tensor):
@@ -158,6 +162,10 @@ class TracedValue(fx.Proxy):
 
 def is_stand_in(value: Any) -> bool:
     return issubclass(type(value), TracedValue)
+
+
+def _holds_stand_in(key: slice) -> bool:
+    return any(map(is_stand_in, (key.start, key.stop, key.step)))
 
 
 class TracedAttribute(TracedValue):
