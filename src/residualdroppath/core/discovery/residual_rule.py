@@ -36,6 +36,7 @@ from ..graph.node_kinds import (
     upstream,
     value_inputs,
 )
+from .argument_reads import unread_arguments
 from .branch_subgraph import NotResidual, ResidualAdd, extract_branch
 from .loss_terms import loss_terms
 from .path_content import PathContent, content_of
@@ -65,19 +66,26 @@ class _DataFlow:
         self.graph = graph
         self.may_be_shortcut = may_be_shortcut
         self.module = module
-        self.data: set[fx.Node] = set()  # nodes whose values come from the arguments of the forward
-        written = {node.args[0] for node in graph.nodes if is_inplace(node, module) and node.args}
-        for node in graph.nodes:
-            if node.op == "placeholder" or self.data_inputs(node):
-                if not has_no_gradient(node) or node in written:
-                    self.data.add(node)
+        self.unread: set[tuple[fx.Node, fx.Node]] = set()  # calls of children, and arguments that none of their values
+        self.data = self.nodes_of_data()
         self.shortcut_of: dict[fx.Node, fx.Node] = {}  # for the adds found so far
         self.losses = loss_terms(graph, module)
         self.weigh = functools.cache(functools.partial(content_of, module))
         self.enlarges = functools.cache(functools.partial(enlarges, module))
+        self.unread_by = functools.cache(functools.partial(unread_arguments, module))
+
+    def nodes_of_data(self) -> set[fx.Node]:
+        """The nodes whose values come from the arguments of the forward."""
+        self.data: set[fx.Node] = set()
+        written = {node.args[0] for node in self.graph.nodes if is_inplace(node, self.module) and node.args}
+        for node in self.graph.nodes:
+            if node.op == "placeholder" or self.data_inputs(node):
+                if not has_no_gradient(node) or node in written:
+                    self.data.add(node)
+        return self.data
 
     def data_inputs(self, node: fx.Node) -> list[fx.Node]:
-        return [source for source in value_inputs(node) if source in self.data]
+        return [source for source in value_inputs(node) if source in self.data and (node, source) not in self.unread]
 
     def sources(self, node: fx.Node) -> list[fx.Node]:
         """What the node is computed from, past the branches found so far."""
@@ -99,6 +107,8 @@ class _DataFlow:
         chains = [self.chain(side, shared) for side in operands]
         for branch in (1, 0):
             if chains[1 - branch].is_shortcut_beside(chains[branch]):
+                if self.finds_unread(operands[branch], shared):
+                    return self.judge(node)
                 projects = chains[1 - branch].layers > 0
                 sides = operands[1 - branch], operands[branch]
                 reason = self.is_other_kind_of_sum(node) or self.has_other_sides(*sides, shared)
@@ -114,6 +124,17 @@ class _DataFlow:
         if any(chain.parametrised for chain in chains):
             return NotResidual(node, self.is_other_kind_of_sum(node) or "its two sides are of equal standing")
         return None
+
+    def finds_unread(self, end: fx.Node, shared: set[fx.Node]) -> bool:
+        """Whether a child that computes `end` turns out to read no value of what it is given."""
+        between = self.between(end, shared)
+        learned = {n for n in between if self.weigh(n).parametrised}
+        first = (n for n in learned if n.op == "call_module" and upstream(n, self.data_inputs) & learned == {n})
+        found = {(call, given) for call in first for given in self.unread_by(call)}
+        is_new = not found <= self.unread
+        self.unread |= found
+        self.data = self.nodes_of_data() if is_new else self.data
+        return is_new
 
     def guess(self, node: fx.Node, operands: list[fx.Node]) -> ResidualAdd | NotResidual | None:
         """The residual add that `node` is if an argument is its shortcut, its branch parametrised."""
