@@ -67,6 +67,7 @@ class _DataFlow:
         self.may_be_shortcut = may_be_shortcut
         self.module = module
         self.unread: set[tuple[fx.Node, fx.Node]] = set()  # calls of children, and arguments that none of their values
+        self.writes = _writes_in(graph, module)
         self.data = self.nodes_of_data()
         self.shortcut_of: dict[fx.Node, fx.Node] = {}  # for the adds found so far
         self.losses = loss_terms(graph, module)
@@ -77,15 +78,17 @@ class _DataFlow:
     def nodes_of_data(self) -> set[fx.Node]:
         """The nodes whose values come from the arguments of the forward."""
         self.data: set[fx.Node] = set()
-        written = {node.args[0] for node in self.graph.nodes if is_inplace(node, self.module) and node.args}
         for node in self.graph.nodes:
             if node.op == "placeholder" or self.data_inputs(node):
-                if not has_no_gradient(node) or node in written:
+                if not has_no_gradient(node) or node in self.writes:
                     self.data.add(node)
         return self.data
 
     def data_inputs(self, node: fx.Node) -> list[fx.Node]:
-        return [source for source in value_inputs(node) if source in self.data and (node, source) not in self.unread]
+        inputs = value_inputs(node)
+        written = [write for source in inputs for write in self.writes.get(source, ()) if write in self.data]
+        sources = [source for source in (*inputs, *written) if source in self.data and (node, source) not in self.unread]
+        return [source for source in dict.fromkeys(sources) if source is not node]
 
     def sources(self, node: fx.Node) -> list[fx.Node]:
         """What the node is computed from, past the branches found so far."""
@@ -292,6 +295,17 @@ class _DataFlow:
                 return term
             node = sources[0]
         return node if is_convolution(node, self.module) else term
+
+
+def _writes_in(graph: fx.Graph, module: nn.Module) -> dict[fx.Node, list[fx.Node]]:
+    """By value, the operations that write to it or to a part of it, in order."""
+    found: dict[fx.Node, list[fx.Node]] = {}
+    for node in graph.nodes:
+        if is_inplace(node, module) and node.args and isinstance(target := node.args[0], fx.Node):
+            found.setdefault(target, []).append(node)
+            while is_part(target) and isinstance(target := target.args[0], fx.Node):
+                found.setdefault(target, []).append(node)
+    return found
 
 
 def _terms(node: fx.Node) -> list[fx.Node]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -25,8 +24,8 @@ def map_values(value: Any, function: Callable[[Any], Any]) -> Any:
         mapped = {field.name: map_values(getattr(value, field.name), function) for field in dataclasses.fields(kind)}
         if issubclass(kind, dict):  # Hugging Face's outputs
             return kind(**mapped)
-        same = copy.copy(value)
-        vars(same).update(mapped)
+        same = object.__new__(kind)  # rather than by `copy.copy`, which the class may define for values of its own
+        vars(same).update({**vars(value), **mapped})
         return same
     return function(value)
 
