@@ -51,11 +51,15 @@ class ResidualAdd:
 
 @dataclass(frozen=True)
 class NotResidual:
-    """An add of two computed values that was left alone, with the reason; `call`: one that feeds several adds."""
+    """An add of two computed values that was left alone, with the reason.
+
+    `call`: one that feeds several adds; `returned_by`: those of which the two sides are different outputs.
+    """
 
     node: fx.Node
     reason: str
     call: str = ""
+    returned_by: tuple[str, ...] = ()
 
 
 def extract_branch(

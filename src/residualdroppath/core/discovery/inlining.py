@@ -1,10 +1,14 @@
-"""Which children are a part of their caller's graph: those whose add is a residual add of the caller."""
+"""Which children are a part of their caller's graph.
+
+Those whose add is a residual add of the caller, and those that return both the start of the caller's shortcut and that
+of its branch, as the body of a pre-activation block that is projected after its first norm.
+"""
 
 from __future__ import annotations
 
 from torch import fx, nn
 
-from ..graph.node_kinds import is_add
+from ..graph.node_kinds import is_add, is_item
 from ..graph.tracing import inline_where
 from .residual_rule import find_residual_adds
 
@@ -30,4 +34,21 @@ def adds_two_arguments(graph: fx.Graph) -> bool:
     return False
 
 
-inline_where(is_inlined)
+def parts_to_see(graph: fx.Graph, module: nn.Module) -> list[str]:
+    """Children of which the two sides of some add are different outputs."""
+    several = any(sum(map(is_item, node.users)) > 1 for node in graph.nodes if node.op == "call_module")
+    if not several or not any(map(is_add, graph.nodes)):
+        return []
+    others = find_residual_adds(graph, module)[1]
+    return [name for other in others for name in other.returned_by]
+
+
+def is_worth(graph: fx.Graph, module: nn.Module, before: fx.Graph, inlined: set[nn.Module]) -> bool:
+    """Whether further adds of the caller are residual where such children are inlined, and none of the children's."""
+    paths = {name for name, child in module.named_modules() if child in inlined}
+    found = [add.node for add in find_residual_adds(graph, module)[0]]
+    inside = [node for node in found if not paths.isdisjoint(node.meta.get("nn_module_stack", {}))]
+    return not inside and len(found) > len(find_residual_adds(before, module)[0])
+
+
+inline_where(is_inlined, parts_to_see, is_worth)

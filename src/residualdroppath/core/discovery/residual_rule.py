@@ -102,11 +102,13 @@ class _DataFlow:
         if not shared:
             return self.guess(node, operands)
         if sources := _read_different_outputs(shared, ancestors):
-            names = [str(source.target) for source in sources if self.weigh(source).parametrised]
+            calls = [source for source in sources if self.weigh(source).parametrised]
+            names = tuple(str(call.target) for call in calls)
             reason = (
                 f"its two sides are different outputs of one call of {', '.join(names)}, which has to run for either"
             )
-            return NotResidual(node, reason) if names else None
+            called = tuple(str(call.target) for call in calls if call.op == "call_module")
+            return NotResidual(node, reason, returned_by=called) if names else None
         chains = [self.chain(side, shared) for side in operands]
         for branch in (1, 0):
             if chains[1 - branch].is_shortcut_beside(chains[branch]):

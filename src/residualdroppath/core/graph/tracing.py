@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import operator
 import weakref
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, MutableSet
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -253,8 +253,14 @@ def trace_unknown(
     """
     form = form or plainest_form(forward_signature(module))
     values = {**dict.fromkeys(form.values, UNKNOWN), **(numbers or {})}
-    outcomes: GuardOutcomes = ()
     refuse_foreign_forward(module)
+    return _with_parts_inlined(module, lambda: _trace_unknown(module, form, values, may_guess, in_training))
+
+
+def _trace_unknown(
+    module: nn.Module, form: CallForm, values: Mapping[str, Any], may_guess: bool, in_training: bool
+) -> TracedCall:
+    outcomes: GuardOutcomes = ()
     with errors_of_the_forward(), random_states_kept(), stand_ins_pass_for_values(module):
         ranks = list(RANKS)
         for _ in range(MOST_OUTCOMES):
@@ -292,11 +298,15 @@ def trace_call(
     the forward does.
     """
     form, values = form_of(forward_signature(module), args, kwargs)
-    with errors_of_the_forward(), _call_followed(module):
-        tracer = _Tracer(module, (), in_training=in_training)
-        tracer.run_child = run_child or PlainCopies().run
-        graph, returned = _trace(tracer, form, {name: detached(value) for name, value in values.items()})
-    return TracedCall(graph, form, returned)
+
+    def trace() -> TracedCall:
+        with errors_of_the_forward(), _call_followed(module):
+            tracer = _Tracer(module, (), in_training=in_training)
+            tracer.run_child = run_child or PlainCopies().run
+            graph, returned = _trace(tracer, form, {name: detached(value) for name, value in values.items()})
+        return TracedCall(graph, form, returned)
+
+    return _with_parts_inlined(module, trace)
 
 
 @contextmanager
@@ -382,10 +392,39 @@ def _looks_as_if_it_added_inputs(module: nn.Module) -> bool:
         return False
 
 
+def _with_parts_inlined(module: nn.Module, trace: Callable[[], TracedCall]) -> TracedCall:
+    """What `trace` returns when the children that a graph has to show the parts of are inlined; these stay so."""
+    plain = call = trace()
+    inlined: dict[nn.Module, Any] = {}
+    while found := {module.get_submodule(name) for name in _parts_to_see(call.graph, module)} - {*_SEEN_IN_VAIN}:
+        inlined |= {child: _ADDS_ITS_INPUTS.get(child) for child in found}
+        _ADDS_ITS_INPUTS.update({child: (type(child).forward, True) for child in found})
+        with suppress(UntraceableError):
+            call = trace()
+            continue
+        break
+    if inlined and not _is_worth(call.graph, module, plain.graph, set(inlined)):
+        _SEEN_IN_VAIN.update(inlined)
+        _ADDS_ITS_INPUTS.update({child: known or (type(child).forward, False) for child, known in inlined.items()})
+        return plain
+    return call
+
+
+_SEEN_IN_VAIN: MutableSet[nn.Module] = weakref.WeakSet()
 _is_inlined: Callable[[fx.Graph, nn.Module], bool] = lambda graph, module: False  # noqa: E731
+_parts_to_see: Callable[[fx.Graph, nn.Module], Collection[str]] = lambda graph, module: ()  # noqa: E731
+_is_worth: Callable[[fx.Graph, nn.Module, fx.Graph, set[nn.Module]], bool] = lambda *_: False  # noqa: E731
 
 
-def inline_where(is_inlined: Callable[[fx.Graph, nn.Module], bool]) -> None:
-    """From now on take the forwards of which `is_inlined(graph, module)` holds into the graphs of their callers."""
-    global _is_inlined
-    _is_inlined = is_inlined
+def inline_where(
+    is_inlined: Callable[[fx.Graph, nn.Module], bool],
+    parts_to_see: Callable[[fx.Graph, nn.Module], Collection[str]],
+    is_worth: Callable[[fx.Graph, nn.Module, fx.Graph, set[nn.Module]], bool],
+) -> None:
+    """From now on take the forwards of children into the graphs of their callers.
+
+    Those of which `is_inlined(graph, module)` holds, and the children that `parts_to_see(graph, module)` of a caller
+    names, if `is_worth(graph, module, graph_before, children)` holds of the caller's graph then.
+    """
+    global _is_inlined, _parts_to_see, _is_worth
+    _is_inlined, _parts_to_see, _is_worth = is_inlined, parts_to_see, is_worth
