@@ -1,14 +1,14 @@
 """Which children are a part of their caller's graph.
 
-Those whose add is a residual add of the caller, and those that return both the start of the caller's shortcut and that
-of its branch, as the body of a pre-activation block that is projected after its first norm.
+Those whose add is a residual add of the caller, and those that return more than a branch: the start of the shortcut, as
+the body of a pre-activation block that is projected after its first norm, or what later layers share, as T5's attention.
 """
 
 from __future__ import annotations
 
 from torch import fx, nn
 
-from ..graph.node_kinds import is_add, is_item
+from ..graph.node_kinds import is_add, is_item, num_layers
 from ..graph.tracing import inline_where
 from .residual_rule import find_residual_adds
 
@@ -35,8 +35,8 @@ def adds_two_arguments(graph: fx.Graph) -> bool:
 
 
 def parts_to_see(graph: fx.Graph, module: nn.Module) -> list[str]:
-    """Children of which the two sides of some add are different outputs."""
-    several = any(sum(map(is_item, node.users)) > 1 for node in graph.nodes if node.op == "call_module")
+    """Children that return several values, of which some add has one and something else another."""
+    several = any(any(map(is_item, node.users)) for node in graph.nodes if node.op == "call_module")
     if not several or not any(map(is_add, graph.nodes)):
         return []
     others = find_residual_adds(graph, module)[1]
@@ -44,11 +44,14 @@ def parts_to_see(graph: fx.Graph, module: nn.Module) -> list[str]:
 
 
 def is_worth(graph: fx.Graph, module: nn.Module, before: fx.Graph, inlined: set[nn.Module]) -> bool:
-    """Whether further adds of the caller are residual where such children are inlined, and none of the children's."""
+    """Whether inlining shows further residual adds of the caller, none of the children, and branches lose no layer."""
     paths = {name for name, child in module.named_modules() if child in inlined}
-    found = [add.node for add in find_residual_adds(graph, module)[0]]
-    inside = [node for node in found if not paths.isdisjoint(node.meta.get("nn_module_stack", {}))]
-    return not inside and len(found) > len(find_residual_adds(before, module)[0])
+    found = find_residual_adds(graph, module)[0]
+    if any(not paths.isdisjoint(add.node.meta.get("nn_module_stack", {})) for add in found):
+        return False
+    cut_off = {name for add in found for name in add.cut_off if any(name.startswith(f"{path}.") for path in paths)}
+    calls = [node for node in graph.nodes if str(node.target) in cut_off]
+    return len(found) > len(find_residual_adds(before, module)[0]) and not any(num_layers(module, n) for n in calls)
 
 
 inline_where(is_inlined, parts_to_see, is_worth)

@@ -177,14 +177,17 @@ class _DataFlow:
                 if self.feeds_another_sum(call, node, computing):
                     reason = f"one call of {call.target} feeds several sums, so none of them can drop it"
                     return NotResidual(node, reason, str(call.target))
+        kept_back = {n for n in computing - set(found.nodes if isinstance(found, ResidualAdd) else ()) if self.weigh(n).parametrised}
+        returning_more = [n for n in self.graph.nodes if n in kept_back and any(map(is_item, n.users)) and n.op == "call_module"]
+        called = tuple(str(call.target) for call in returning_more)
         if isinstance(found, NotResidual):
-            return found
-        lost = {n for n in computing - set(found.nodes) if self.weigh(n).parametrised}
-        for call in (n for n in self.graph.nodes if n in lost and n.op == "call_module"):
+            return replace(found, returned_by=called)
+        for call in returning_more:
             items = [user for user in call.users if is_item(user) and user in computing]
             if any((computing | {node}).issuperset(item.users) for item in items):
-                return NotResidual(node, f"{call.target} computes its branch and returns more, which is used elsewhere")
-        names = (str(n.target) for n in self.graph.nodes if n in lost)
+                reason = f"{call.target} computes its branch and returns more, which is used elsewhere"
+                return NotResidual(node, reason, returned_by=called)
+        names = (str(n.target) for n in self.graph.nodes if n in kept_back)
         return replace(found, cut_off=tuple(dict.fromkeys(names)))
 
     def following(self, starts: set[fx.Node]) -> set[fx.Node]:

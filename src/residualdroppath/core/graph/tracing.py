@@ -18,12 +18,20 @@ import torch
 from torch import fx, nn
 
 from ..forward_override import forward_beneath
-from .call_form import CallForm, form_of, forward_signature, plainest_form
+from .call_form import CallForm, form_of, forward_signature, is_plain, plainest_form
 from .module_copies import ModuleCopies
-from .nested_values import detached, map_values
+from .nested_values import detached_with_originals, map_values, own_objects
 from .node_kinds import is_item, is_metadata
 from .plain_copies import PlainCopies
-from .shape_guards import MOST_OUTCOMES, READINGS, GuardOutcomes, check_guard, depends_on_metadata_only, guard_early
+from .shape_guards import (
+    MOST_OUTCOMES,
+    READINGS,
+    GuardOutcomes,
+    check_guard,
+    check_passed_on,
+    depends_on_metadata_only,
+    guard_early,
+)
 from .trace_errors import UntraceableError, errors_of_the_forward, is_our_own, refuse_foreign_forward
 from .traced_value import UNKNOWN, CannotFollow, Starred, TracedValue, is_stand_in, joined
 from .tracing_sandbox import (
@@ -59,6 +67,7 @@ class _Tracer(fx.Tracer):
         self._inside: dict[str, tuple[str, type]] = {}  # paths of children that are inlined
         self._tensors: dict[str, TracedValue] = {}
         self._guarded: set[tuple[fx.Node, str]] = set()
+        self._given: dict[fx.Node, list[TracedValue]] = {}  # by call of a child
 
     # Values
 
@@ -108,6 +117,7 @@ class _Tracer(fx.Tracer):
             finally:
                 del self._inside[path]
         node = self.create_node("call_module", path, self.create_arg(args), self.create_arg(kwargs))
+        self._given[node] = [value for value in _stand_ins((args, kwargs)) if value.node.op != "get_attr"]
         if self.run_child is None:
             node.meta["returned"] = True
             return TracedValue(node, self)
@@ -116,6 +126,20 @@ class _Tracer(fx.Tracer):
             return TracedValue(node, self)
         with self._running():
             return self.standing_for(node, self.run_child(child, *values, **named))
+
+    def passed_on(self, returned: TracedValue, key: Any) -> TracedValue | None:
+        """The argument of a child that is item `key` of what it returned, such as a bias that later layers share."""
+        given = self._given.get(returned.node, ())
+        if not given or not isinstance(key, int) or not isinstance(returned.value, (tuple, list)):
+            return None
+        item = returned.value[key]
+        several = isinstance(item, (tuple, list)) and len(item) > 1 and is_plain(tuple(item))
+        for value in given:
+            if (value.value is item and isinstance(item, torch.Tensor)) or (several and value.value == item):
+                taken = self.create_node("call_function", operator.getitem, (returned.node, key), {})
+                self.create_node("call_function", check_passed_on, (taken, value.node), {})
+                return value
+        return None
 
     # What Python reads
 
@@ -254,7 +278,11 @@ def trace_unknown(
     form = form or plainest_form(forward_signature(module))
     values = {**dict.fromkeys(form.values, UNKNOWN), **(numbers or {})}
     refuse_foreign_forward(module)
-    return _with_parts_inlined(module, lambda: _trace_unknown(module, form, values, may_guess, in_training))
+
+    def trace() -> TracedCall:
+        return _trace_unknown(module, form, values, may_guess, in_training)
+
+    return _with_parts_inlined(module, trace(), trace)
 
 
 def _trace_unknown(
@@ -294,19 +322,22 @@ def trace_call(
     """The graph of `module`'s own forward as this call runs it, with guards on what it decided by.
 
     Children run, each by `run_child(child, *args, **kwargs)`, by default plain copies of them, so that nothing in the
-    module shows it; random states are the caller's to restore. Raises `UntraceableError` where a graph cannot do what
+    module shows it, nor in objects that it is given; random states are the caller's to restore. Raises `UntraceableError` where a graph cannot do what
     the forward does.
     """
     form, values = form_of(forward_signature(module), args, kwargs)
 
-    def trace() -> TracedCall:
+    def trace(values: Mapping[str, Any]) -> TracedCall:
         with errors_of_the_forward(), _call_followed(module):
             tracer = _Tracer(module, (), in_training=in_training)
             tracer.run_child = run_child or PlainCopies().run
-            graph, returned = _trace(tracer, form, {name: detached(value) for name, value in values.items()})
-        return TracedCall(graph, form, returned)
+            own, originals = detached_with_originals(values)
+            graph, returned = _trace(tracer, form, own)
+        return TracedCall(graph, form, map_values(returned, originals))
 
-    return _with_parts_inlined(module, trace)
+    kept = values if run_child is None else own_objects(values)
+    first = trace(values if run_child is not None else own_objects(values))
+    return _with_parts_inlined(module, first, lambda: trace(own_objects(kept)))
 
 
 @contextmanager
@@ -348,6 +379,12 @@ def _values_of(nested: Any) -> tuple[Any, list[Any]]:
         return item
 
     return map_values(nested, value_of), given
+
+
+def _stand_ins(nested: Any) -> list[Any]:
+    found: list[Any] = []
+    map_values(nested, lambda item: found.append(item) if is_stand_in(item) else None)
+    return found
 
 
 def _erase_unused(graph: fx.Graph) -> None:
@@ -392,9 +429,9 @@ def _looks_as_if_it_added_inputs(module: nn.Module) -> bool:
         return False
 
 
-def _with_parts_inlined(module: nn.Module, trace: Callable[[], TracedCall]) -> TracedCall:
+def _with_parts_inlined(module: nn.Module, plain: TracedCall, trace: Callable[[], TracedCall]) -> TracedCall:
     """What `trace` returns when the children that a graph has to show the parts of are inlined; these stay so."""
-    plain = call = trace()
+    call = plain
     inlined: dict[nn.Module, Any] = {}
     while found := {module.get_submodule(name) for name in _parts_to_see(call.graph, module)} - {*_SEEN_IN_VAIN}:
         inlined |= {child: _ADDS_ITS_INPUTS.get(child) for child in found}
@@ -407,7 +444,7 @@ def _with_parts_inlined(module: nn.Module, trace: Callable[[], TracedCall]) -> T
         _SEEN_IN_VAIN.update(inlined)
         _ADDS_ITS_INPUTS.update({child: known or (type(child).forward, False) for child, known in inlined.items()})
         return plain
-    return call
+    return dataclasses.replace(call, returned=plain.returned)
 
 
 _SEEN_IN_VAIN: MutableSet[nn.Module] = weakref.WeakSet()
