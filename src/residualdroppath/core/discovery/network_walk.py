@@ -168,6 +168,8 @@ class _Walk:
             if len(calls) > 1:
                 self.found.several_forms.add(module)
             adds = branches_of_calls(module, calls, outputs_read)
+            if adds.found and (reasons := [call.not_to_run for call in calls if call.not_to_run]):
+                raise UntraceableError(reasons[0])
             return adds if adds.found else self.of_optional_shortcut(module, calls, outputs_read) or adds
         raise UntraceableError(self.calls.failures[module])
 

@@ -72,7 +72,9 @@ class _Recorder:
                 key = _key(module, args, kwargs)
                 if key not in (seen := self._seen.setdefault(module, set())) and len(seen) < MOST_CALLS:
                     seen.add(key)
-                    call = trace_call(module, args, kwargs, run_child=self.copies.run, in_training=copy.training)
+                    call = trace_call(
+                        module, args, kwargs, run_child=self.copies.run, in_training=copy.training, to_run=False
+                    )
                     calls.traced.setdefault(module, []).append(call)
                     return call.returned
             except UntraceableError as error:

@@ -61,6 +61,8 @@ class _Tracer(fx.Tracer):
         self.run_child: RunChild | None = None  # in a call that is followed
         self.may_guess = True  # where none is: what children return
         self.guesses = False
+        self.may_hold_objects = False  # in a graph that is read and not run
+        self.not_to_run = ""
         self.rank = RANKS[0]  # that tensors are taken to have, where the forward asks for it
         self.uses_rank = False
         self.is_running = False
@@ -235,7 +237,11 @@ class _Tracer(fx.Tracer):
         try:
             return super().create_arg(a)
         except NotImplementedError as error:
-            raise CannotFollow(f"it works with a {type(a).__name__}, which a graph cannot hold") from error
+            reason = f"it works with a {type(a).__name__}, which a graph cannot hold"
+            if not self.may_hold_objects:
+                raise CannotFollow(reason) from error
+            self.not_to_run = self.not_to_run or reason
+            return self.create_node("call_function", type(a), (), {})
 
 
 @dataclass(frozen=True)
@@ -243,12 +249,14 @@ class TracedCall:
     """The graph of a call, the form of the call, and what it returned.
 
     Where no call is known, `returned` is `UNKNOWN`, and `guesses` whether something was taken to be as it usually is.
+    `not_to_run`: why the graph shows what the forward does, but cannot do it, if so.
     """
 
     graph: fx.Graph
     form: CallForm
     returned: Any = UNKNOWN
     guesses: bool = False
+    not_to_run: str = ""
 
 
 def trace_forward(
@@ -318,22 +326,23 @@ def trace_call(
     *,
     run_child: RunChild | None = None,
     in_training: bool = True,
+    to_run: bool = True,
 ) -> TracedCall:
     """The graph of `module`'s own forward as this call runs it, with guards on what it decided by.
 
     Children run, each by `run_child(child, *args, **kwargs)`, by default plain copies of them, so that nothing in the
     module shows it, nor in objects that it is given; random states are the caller's to restore. Raises `UntraceableError` where a graph cannot do what
-    the forward does.
+    the forward does; unless it is `to_run`, objects that the forward makes are no reason.
     """
     form, values = form_of(forward_signature(module), args, kwargs)
 
     def trace(values: Mapping[str, Any]) -> TracedCall:
         with errors_of_the_forward(), _call_followed(module):
             tracer = _Tracer(module, (), in_training=in_training)
-            tracer.run_child = run_child or PlainCopies().run
+            tracer.run_child, tracer.may_hold_objects = run_child or PlainCopies().run, not to_run
             own, originals = detached_with_originals(values)
             graph, returned = _trace(tracer, form, own)
-        return TracedCall(graph, form, map_values(returned, originals))
+        return TracedCall(graph, form, map_values(returned, originals), not_to_run=tracer.not_to_run)
 
     kept = values if run_child is None else own_objects(values)
     first = trace(values if run_child is not None else own_objects(values))

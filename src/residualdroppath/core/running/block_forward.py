@@ -111,6 +111,8 @@ class BlockForward(ForwardOverride):
             graph = leave_out_unread(call.graph, self.module, self.outputs_read)
             adds = branches_for_call(graph, self.module, call.form, self.states)
         except (UntraceableError, OtherUse) as error:
+            if isinstance(error, OtherUse) and not follow:  # the call itself shows what children pass on
+                return self._rewrite(args, kwargs, follow=True)
             self._run_as_it_is(str(error))
             return None
         may_stop = late_guards(graph)
