@@ -139,7 +139,7 @@ def branches_of_calls(
     module: nn.Module, calls: Sequence[TracedCall], outputs_read: frozenset[int] | None = None
 ) -> BlockBranches:
     """What is added in these calls; a branch of several calls is the one of the first."""
-    graphs = [leave_out_unread(call.graph, module, outputs_read) for call in calls]
+    graphs = [leave_out_unread(call.graph, module, outputs_read, shortens=True) for call in calls]
     by_graph = [find_residual_adds(graph, module) for graph in graphs]
     known = name_adds(by_graph[0][0], module)
     found = dict(known)
@@ -149,11 +149,17 @@ def branches_of_calls(
     return BlockBranches(module, tuple(graphs), found, by_graph[0][1], any(call.guesses for call in calls))
 
 
-def leave_out_unread(graph: fx.Graph, module: nn.Module, outputs_read: frozenset[int] | None) -> fx.Graph:
-    """The graph, which from now on returns None in the place of values that nobody reads."""
+def leave_out_unread(
+    graph: fx.Graph, module: nn.Module, outputs_read: frozenset[int] | None, *, shortens: bool = False
+) -> fx.Graph:
+    """The graph, which from now on returns None in the place of values that nobody reads.
+
+    If it `shortens`, unread values of unknown number at the end are left out: then it is not to run, for callers may
+    unpack what they do not read.
+    """
     if outputs_read is not None:
         (output,) = (node for node in graph.nodes if node.op == "output")
-        returned, rest = _first_values(output.args[0])
+        returned, rest = _first_values(output.args[0]) if shortens else (output.args[0], [])
         if isinstance(returned, (tuple, list)) and (not rest or all(i < len(returned) for i in outputs_read)):
             output.args = (type(returned)(v if i in outputs_read else None for i, v in enumerate(returned)),)
             unread = [v for i, v in enumerate(returned) if i not in outputs_read and isinstance(v, fx.Node)] + rest
