@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from torch import fx, nn
 
-from ..graph.node_kinds import is_activation, num_layers
+from ..graph.node_kinds import is_activation, is_activation_layer, num_layers_in
 from .branch_subgraph import ResidualAdd
 from .found import FoundBranch
 
@@ -54,8 +54,9 @@ class Candidate:
             if node.op == "call_module" and node not in nested and node not in apart:
                 path = f"{self.branch.block_path}.{node.target}.".lstrip(".")
                 below[node] = [each for each in others if f"{each.path}.".startswith(path)]
-        own = [node for node in self.add.nodes if node not in apart and not below.get(node)]
-        by_branch = not any(_learns_more_than_projection(node, self.branch.block) for node in own)
+        blocks = {each.branch.block for each in others if each.branch}
+        own = [node for node in self.add.nodes if node not in apart]
+        by_branch = not any(_learns_more_than_projection(node, self.branch.block, blocks) for node in own)
         most: dict[fx.Node, int] = {}
         for node in self.add.nodes:
             most[node] = max((most[source] for source in node.all_input_nodes if source in most), default=0)
@@ -106,9 +107,19 @@ def _num_blocks(candidates: list[Candidate], *, by_branch: bool = False) -> int:
     return sum(each.num_blocks for each in around) + len(others if by_branch else {each.block for each in others})
 
 
-def _learns_more_than_projection(node: fx.Node, block: nn.Module) -> bool:
-    """Whether a node of a branch, apart from the blocks inside of it, is more than norm, convolution or linear layer."""
-    return is_activation(node, block) or (node.op == "call_module" and num_layers(block, node) > 1)
+def _learns_more_than_projection(node: fx.Node, module: nn.Module, blocks: set[nn.Module]) -> bool:
+    """Whether a node of a branch is more than a norm, a convolution or a linear layer, apart from `blocks` inside."""
+    if node.op != "call_module":
+        return is_activation(node, module)
+    return _is_more_than_projection(module.get_submodule(str(node.target)), blocks)
+
+
+def _is_more_than_projection(module: nn.Module, blocks: set[nn.Module]) -> bool:
+    if module in blocks:
+        return False
+    if blocks.isdisjoint(module.modules()):
+        return num_layers_in(module) > 1 or any(map(is_activation_layer, module.modules()))
+    return any(_is_more_than_projection(child, blocks) for child in module.children())
 
 
 def is_open(place: Candidate | None) -> bool:

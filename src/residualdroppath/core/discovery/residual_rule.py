@@ -86,9 +86,9 @@ class _DataFlow:
 
     def data_inputs(self, node: fx.Node) -> list[fx.Node]:
         inputs = value_inputs(node)
-        written = [write for source in inputs for write in self.writes.get(source, ()) if write in self.data]
-        sources = [source for source in (*inputs, *written) if source in self.data and (node, source) not in self.unread]
-        return [source for source in dict.fromkeys(sources) if source is not node]
+        written = [write for source in inputs for write in self.writes.get(source, ()) if write < node]
+        sources = dict.fromkeys((*inputs, *written))
+        return [source for source in sources if source in self.data and (node, source) not in self.unread]
 
     def sources(self, node: fx.Node) -> list[fx.Node]:
         """What the node is computed from, past the branches found so far."""
