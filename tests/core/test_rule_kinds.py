@@ -559,7 +559,7 @@ def preactivated_identity(m: Any, x: Tensor) -> Tensor:
     [
         (parallel_with_weights, {}, "attn computes its branch and returns more, which is used elsewhere"),
         (projected_with_weights, {"0": ("0.mlp",)}, "attn computes its branch and returns more"),
-        (preactivated, {}, "its two sides are different outputs of one call of body"),
+        (preactivated, {"0": ("0.body.a", "0.body.b")}, ""),
         (preactivated_identity, {"0": ("0.body",)}, ""),
     ],
     ids=lambda value: getattr(value, "__name__", None),

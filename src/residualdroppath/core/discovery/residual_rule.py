@@ -107,8 +107,7 @@ class _DataFlow:
             reason = (
                 f"its two sides are different outputs of one call of {', '.join(names)}, which has to run for either"
             )
-            called = tuple(str(call.target) for call in calls if call.op == "call_module")
-            return NotResidual(node, reason, returned_by=called) if names else None
+            return NotResidual(node, reason, returned_by=self.read_by_both(ancestors)) if names else None
         chains = [self.chain(side, shared) for side in operands]
         for branch in (1, 0):
             if chains[1 - branch].is_shortcut_beside(chains[branch]):
@@ -120,15 +119,23 @@ class _DataFlow:
                 if not reason and projects:
                     reason = self.is_no_projection(*sides, shared)
                 if reason:
-                    return NotResidual(node, reason)
+                    return NotResidual(node, reason, returned_by=self.read_by_both(ancestors))
                 starts = self.starts_of(operands[1 - branch], shared)
                 self.shortcut_of[node] = operand(node, 1 - branch)
                 path = tuple(n for n in self.graph.nodes if n in self.between(operands[1 - branch], shared))
                 found = extract_branch(self.graph, self.module, node, branch, path)
                 return self.whole(found, node, operands[branch], starts)
         if any(chain.parametrised for chain in chains):
-            return NotResidual(node, self.is_other_kind_of_sum(node) or "its two sides are of equal standing")
+            reason = self.is_other_kind_of_sum(node) or "its two sides are of equal standing"
+            return NotResidual(node, reason, returned_by=self.read_by_both(ancestors))
         return None
+
+    def read_by_both(self, sides: list[set[fx.Node]]) -> tuple[str, ...]:
+        """Children with parameters of whose outputs each side reads some."""
+        calls = [node for node in self.graph.nodes if node.op == "call_module" and node in sides[0] & sides[1]]
+        items = [{user for user in call.users if is_item(user)} for call in calls]
+        both = [not any(its.isdisjoint(side) for side in sides) and its for its in items]
+        return tuple(str(call.target) for call, its in zip(calls, both, strict=True) if its and self.weigh(call).parametrised)
 
     def finds_unread(self, end: fx.Node, shared: set[fx.Node]) -> bool:
         """Whether a child that computes `end` turns out to read no value of what it is given."""
