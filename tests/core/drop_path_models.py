@@ -214,7 +214,8 @@ MODELS = [
         "transformers wavlm", from_transformers("WavLM", **SPEECH), {"encoder.layerdrop": 0.1},
         {
             "encoder": 0,
-            **each(blocks("encoder.layers.{block}", [1], [0.0]), "attention", "feed_forward"),
+            "encoder.layers.0.attention.gru_rel_pos_linear": 0,
+            "encoder.layers.0.feed_forward": 0,
             "encoder.layers.1.attention": 0.1,
             "encoder.layers.1.feed_forward": 0.1,
         },

@@ -13,7 +13,7 @@ from ..graph.call_form import CallForm, forward_signature, plainest_form
 from ..graph.node_kinds import is_inplace, is_used, node_parameters, num_layers, upstream
 from ..graph.shape_guards import is_guard
 from ..graph.trace_errors import UntraceableError
-from ..graph.tracing import TracedCall, trace_unknown
+from ..graph.tracing import TracedCall, is_seen_in_parts, trace_unknown
 from . import inlining  # noqa: F401  (sets the rule of the tracer)
 from .branch_subgraph import NotResidual, ResidualAdd, levels_of, with_holders
 from .residual_rule import find_residual_adds
@@ -196,7 +196,7 @@ def branches_for_call(
     near = {_known_as(suffix, known): add for suffix, add in reversed(named.items())}  # the outer of two counts
     adds = {**near, **{suffix: add for suffix, add in named.items() if suffix in known}}
     for suffix in known:
-        if suffix not in adds and any(_names_a_part(node) and node.target == suffix for node in graph.nodes):
+        if suffix not in adds and any(_uses(node, suffix) for node in graph.nodes):
             raise OtherUse(f"called with {form.describe()}, it uses {suffix} otherwise than as a residual branch")
     return {suffix: add for suffix, add in adds.items() if suffix in known}
 
@@ -221,11 +221,27 @@ def name_adds(adds: list[ResidualAdd], block: nn.Module) -> dict[str, ResidualAd
     for add in (add for level in levels for add in level):
         used = [(str(node.target), num_layers(block, node), node_parameters(block, node)) for node in add.nodes]
         with_weights = [name for name, layers, _ in used if layers]
-        suffix = (with_weights or [name for name, _, parameters in used if parameters])[0]
+        first = (with_weights or [name for name, _, parameters in used if parameters])[0]
+        suffix = _child_as_a_whole(first, add, block)
         count = sum(other.split("@")[0] == suffix for other in named)
         named[suffix if not count else f"{suffix}@{count + 1}"] = add
     in_order = dict(sorted(named.items(), key=lambda item: adds.index(item[1])))
     return with_holders(in_order)
+
+
+def _uses(node: fx.Node, name: str) -> bool:
+    return _names_a_part(node) and f"{node.target}.".startswith(f"{name}.")
+
+
+def _child_as_a_whole(name: str, add: ResidualAdd, block: nn.Module) -> str:
+    """The child that holds a part called `name`, if it is seen in parts and all its layers are in the branch."""
+    ends = [place for place, letter in enumerate(name) if letter == "."]
+    for path in (name[:end] for end in ends):
+        parts = (node for node in add.node.graph.nodes if str(node.target).startswith(f"{path}."))
+        if is_seen_in_parts(block.get_submodule(path)):
+            if all(node in add.nodes for node in parts if num_layers(block, node)):
+                return path
+    return name
 
 
 def _names_a_part(node: fx.Node) -> bool:

@@ -453,9 +453,16 @@ def _with_parts_inlined(module: nn.Module, plain: TracedCall, trace: Callable[[]
         _SEEN_IN_VAIN.update(inlined)
         _ADDS_ITS_INPUTS.update({child: known or (type(child).forward, False) for child, known in inlined.items()})
         return plain
+    _SEEN_IN_PARTS.update(inlined)
     return dataclasses.replace(call, returned=plain.returned)
 
 
+def is_seen_in_parts(module: nn.Module) -> bool:
+    """Whether a child is a part of its caller's graph because `parts_to_see` named it."""
+    return module in _SEEN_IN_PARTS
+
+
+_SEEN_IN_PARTS: MutableSet[nn.Module] = weakref.WeakSet()
 _SEEN_IN_VAIN: MutableSet[nn.Module] = weakref.WeakSet()
 _is_inlined: Callable[[fx.Graph, nn.Module], bool] = lambda graph, module: False  # noqa: E731
 _parts_to_see: Callable[[fx.Graph, nn.Module], Collection[str]] = lambda graph, module: ()  # noqa: E731
