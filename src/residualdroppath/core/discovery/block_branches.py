@@ -173,7 +173,11 @@ def leave_out_unread(
 
 def _first_values(returned: Any) -> tuple[Any, list[fx.Node]]:
     """What a forward returns and, if it adds values of unknown number to a tuple of its own, that sum."""
-    if isinstance(returned, fx.Node) and returned.target is operator.add and isinstance(returned.args[0], (tuple, list)):
+    if (
+        isinstance(returned, fx.Node)
+        and returned.target is operator.add
+        and isinstance(returned.args[0], (tuple, list))
+    ):
         return returned.args[0], [returned]
     return returned, []
 

@@ -1,7 +1,8 @@
 """Which children are a part of their caller's graph.
 
-Those whose add is a residual add of the caller, and those that return more than a branch: the start of the shortcut, as
-the body of a pre-activation block that is projected after its first norm, or what later layers share, as T5's attention.
+Those whose add is a residual add of the caller, and those that return more than a branch: the start of the shortcut,
+as the body of a pre-activation block that is projected after its first norm, or what later layers share, as the
+attention that makes the position bias.
 """
 
 from __future__ import annotations

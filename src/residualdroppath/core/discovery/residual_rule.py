@@ -132,10 +132,13 @@ class _DataFlow:
 
     def read_by_both(self, sides: list[set[fx.Node]]) -> tuple[str, ...]:
         """Children with parameters of whose outputs each side reads some."""
-        calls = [node for node in self.graph.nodes if node.op == "call_module" and node in sides[0] & sides[1]]
-        items = [{user for user in call.users if is_item(user)} for call in calls]
-        both = [not any(its.isdisjoint(side) for side in sides) and its for its in items]
-        return tuple(str(call.target) for call, its in zip(calls, both, strict=True) if its and self.weigh(call).parametrised)
+        found: list[str] = []
+        for call in self.graph.nodes:
+            items = {user for user in call.users if is_item(user)}
+            if call.op == "call_module" and self.weigh(call).parametrised:
+                if not any(items.isdisjoint(side) for side in sides):
+                    found.append(str(call.target))
+        return tuple(found)
 
     def finds_unread(self, end: fx.Node, shared: set[fx.Node]) -> bool:
         """Whether a child that computes `end` turns out to read no value of what it is given."""
@@ -179,13 +182,15 @@ class _DataFlow:
         """The residual add, if all that computes its branch can be left out with it."""
         after = self.following(starts) - starts
         computing = upstream(end, lambda n: [] if n in starts else self.data_inputs(n)) & after
-        for call in reversed(self.graph.nodes):  # the nearest is named
-            if call in computing and call.op == "call_module" and self.weigh(call).parametrised:
-                if self.feeds_another_sum(call, node, computing):
-                    reason = f"one call of {call.target} feeds several sums, so none of them can drop it"
-                    return NotResidual(node, reason, str(call.target))
-        kept_back = {n for n in computing - set(found.nodes if isinstance(found, ResidualAdd) else ()) if self.weigh(n).parametrised}
-        returning_more = [n for n in self.graph.nodes if n in kept_back and any(map(is_item, n.users)) and n.op == "call_module"]
+        calls = [n for n in self.graph.nodes if n in computing and n.op == "call_module" and self.weigh(n).parametrised]
+        calls = [call for call in calls if not self.gates(call, end)]
+        for call in reversed(calls):  # the nearest is named
+            if self.feeds_another_sum(call, node, computing):
+                reason = f"one call of {call.target} feeds several sums, so none of them can drop it"
+                return NotResidual(node, reason, str(call.target))
+        own = found.nodes if isinstance(found, ResidualAdd) else ()
+        kept_back = {n for n in computing - set(own) if self.weigh(n).parametrised}
+        returning_more = [call for call in calls if call in kept_back and any(map(is_item, call.users))]
         called = tuple(str(call.target) for call in returning_more)
         if isinstance(found, NotResidual):
             return replace(found, returned_by=called)
@@ -204,6 +209,19 @@ class _DataFlow:
             if not found.isdisjoint(self.data_inputs(node)):
                 found.add(node)
         return found
+
+    def gates(self, call: fx.Node, end: fx.Node) -> bool:
+        """Whether a branch is an output of the call times what more layers than one compute of another (AdaLN-Zero).
+
+        What gives several branches their scales, shifts and gates is a part of none of them.
+        """
+        after = self.following({call}) - {call}
+        while not is_product(end) and not self.weigh(end).parametrised and len(self.data_inputs(end)) == 1:
+            (end,) = self.data_inputs(end)
+        factors = self.data_inputs(end) if is_product(end) else []
+        inside = [upstream(factor, self.data_inputs) & after for factor in factors]
+        layers = [sum(self.weigh(member).layers for member in its) for its in inside]
+        return len(factors) == 2 and all(inside) and min(layers) == 0 and max(layers) > 1
 
     def feeds_another_sum(self, call: fx.Node, node: fx.Node, computing: set[fx.Node]) -> bool:
         """Whether a call that returns several values adds others of them elsewhere, themselves or projected."""

@@ -58,7 +58,7 @@ def detached_with_originals(values: Mapping[str, Any]) -> tuple[dict[str, Any], 
 
 
 def own_objects(value: Any) -> Any:
-    """The same with copies of objects that a forward may write to, as a cache of keys is, and of the tensors in them."""
+    """The same with copies of objects that a forward may write to, as a cache of keys, and of the tensors in them."""
     copies: dict[int, tuple[Any, Any]] = {}
 
     def own(item: Any) -> Any:
@@ -79,5 +79,5 @@ def own_objects(value: Any) -> Any:
 def _may_be_written(value: Any) -> bool:
     if isinstance(value, (nn.Module, torch.Tensor, type, enum.Enum, types.FunctionType, types.ModuleType)):
         return False
-    defined_in = type(value).__module__.partition(".")[0]
-    return type(value).__new__ is object.__new__ and hasattr(value, "__dict__") and defined_in not in ("torch", "builtins")
+    is_plain_class = type(value).__new__ is object.__new__ and hasattr(value, "__dict__")
+    return is_plain_class and type(value).__module__.partition(".")[0] not in ("torch", "builtins")

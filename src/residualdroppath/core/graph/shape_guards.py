@@ -64,7 +64,8 @@ def guard_early(graph: fx.Graph) -> None:
     """
     for guard in [node for node in graph.nodes if node.target is check_guard and node.args[1] in ("len", "keys")]:
         (source,) = guard.all_input_nodes
-        if source.op == "call_module" and all(user.target is operator.getitem or is_guard(user) for user in source.users):
+        items = all(user.target is operator.getitem or is_guard(user) for user in source.users)
+        if source.op == "call_module" and items:
             source.append(guard)
     anchor = next(node for node in graph.nodes if node.op != "placeholder")
     order = {node: place for place, node in enumerate(graph.nodes)}

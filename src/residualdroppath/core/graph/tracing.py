@@ -331,8 +331,9 @@ def trace_call(
     """The graph of `module`'s own forward as this call runs it, with guards on what it decided by.
 
     Children run, each by `run_child(child, *args, **kwargs)`, by default plain copies of them, so that nothing in the
-    module shows it, nor in objects that it is given; random states are the caller's to restore. Raises `UntraceableError` where a graph cannot do what
-    the forward does; unless it is `to_run`, objects that the forward makes are no reason.
+    module shows it, nor in objects that it is given; random states are the caller's to restore. Raises
+    `UntraceableError` where a graph cannot do what the forward does; unless it is `to_run`, objects that the forward
+    makes are no reason.
     """
     form, values = form_of(forward_signature(module), args, kwargs)
 
