@@ -119,7 +119,7 @@ class Biased(nn.Module):
         self.q, self.out = linear(), linear()
         self.bias = linear() if first else None
 
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Any:
         if bias is None:
             assert self.bias is not None
             bias = self.bias(torch.ones(WIDTH, dtype=x.dtype))
@@ -131,7 +131,7 @@ class BiasedLayer(nn.Module):
         super().__init__()
         self.attn, self.mlp = Biased(first), mlp()
 
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Any:
         attended, bias = self.attn(x, bias)
         x = x + attended
         return x + self.mlp(x), bias
@@ -150,7 +150,7 @@ class BiasedStack(nn.Module):
 
 
 def test_what_a_child_passes_on_is_read_where_it_was_given() -> None:
-    network = BiasedStack().double()
+    network: Any = BiasedStack().double()
 
     def skip(dropped: set[str]) -> Tensor:
         x, bias = batch(), None

@@ -440,7 +440,8 @@ def test_a_value_that_was_written_to_is_read_as_written(make: Any) -> None:
     rdp = ResidualDropPath(network, 0.5, rate_over_depth="uniform")
     dropped = network(x)
     rdp.remove()
-    network.f[2].weight.data.zero_(), network.f[2].bias.data.zero_()
+    network.f[2].weight.data.zero_()
+    network.f[2].bias.data.zero_()
     torch.testing.assert_close(dropped, network(x))
 
 

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from torch import fx, nn
+from torch.fx.node import map_arg
 
 from ..graph.call_form import form_of, forward_signature, is_number
 from ..graph.node_kinds import METADATA_ATTRIBUTES, METADATA_METHODS, is_layer_of_torch, is_used
@@ -37,5 +38,5 @@ def _may_read_metadata(child: nn.Module) -> bool:
 
 def _nodes_in(value: Any) -> list[fx.Node]:
     found: list[fx.Node] = []
-    fx.node.map_arg(value, found.append)
+    map_arg(value, found.append)
     return found

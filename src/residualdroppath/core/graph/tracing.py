@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, MutableSet
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -463,8 +463,8 @@ def is_seen_in_parts(module: nn.Module) -> bool:
     return module in _SEEN_IN_PARTS
 
 
-_SEEN_IN_PARTS: MutableSet[nn.Module] = weakref.WeakSet()
-_SEEN_IN_VAIN: MutableSet[nn.Module] = weakref.WeakSet()
+_SEEN_IN_PARTS: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_SEEN_IN_VAIN: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 _is_inlined: Callable[[fx.Graph, nn.Module], bool] = lambda graph, module: False  # noqa: E731
 _parts_to_see: Callable[[fx.Graph, nn.Module], Collection[str]] = lambda graph, module: ()  # noqa: E731
 _is_worth: Callable[[fx.Graph, nn.Module, fx.Graph, set[nn.Module]], bool] = lambda *_: False  # noqa: E731
