@@ -210,9 +210,15 @@ MODELS = [
         "transformers wav2vec2", from_transformers("Wav2Vec2", **SPEECH), {"encoder.layerdrop": 0.1},
         {"encoder": 0, **each(blocks("encoder.layers.{block}", [2], [0.1] * 2), "attention", "feed_forward")},
     ),
-    DropPathModel(  # its first layer is never skipped; only the feed-forward branch of that one can be traced
+    DropPathModel(  # its first layer, whose attention makes the position bias of all, is never skipped
         "transformers wavlm", from_transformers("WavLM", **SPEECH), {"encoder.layerdrop": 0.1},
-        {"encoder": 0, "encoder.layers.0": 0, "encoder.layers.1.attention": 0.1, "encoder.layers.1.feed_forward": 0.1},
+        {
+            "encoder": 0,
+            "encoder.layers.0.attention.gru_rel_pos_linear": 0,
+            "encoder.layers.0.feed_forward": 0,
+            "encoder.layers.1.attention": 0.1,
+            "encoder.layers.1.feed_forward": 0.1,
+        },
     ),
     DropPathModel("torchvision resnet18", torchvision.models.resnet18, {}, {}),
     DropPathModel("timm vit without", lambda: timm.create_model("vit_tiny_patch16_224", depth=2), {}, {}),

@@ -256,7 +256,8 @@ def branch_specs(
         pieces = [piece for piece in pieces if piece != "norm"]
         pieces[0] = "relu" if pieces[0] == "act" else pieces[0]
     inner = None
-    if depth > 0 and draw(st.integers(0, 3)) == 0:
+    # Projections alone around a block of several branches would be a skip around it.
+    if depth > 0 and not {"act", "relu"}.isdisjoint(pieces) and draw(st.integers(0, 3)) == 0:
         # After a layer the width is the block's; what the layer returned may be overwritten.
         pieces.insert(pieces.index("layer") + 1, "block")
         inner = draw(block_specs(convolutional, spec.width, True, depth - 1, inner=True))

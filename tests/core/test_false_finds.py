@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from residualdroppath import NoResidualBranchError
 from residualdroppath.core.discovery.network_walk import discover
-from residualdroppath.core.discovery.residual_rule import _DataFlow
+from residualdroppath.core.discovery.residual_rule import _Rule
 
 from .finding import assert_branches, block, branches_of, made_of
 
@@ -894,7 +894,7 @@ def test_what_has_no_branch_on_other_inputs(build: Any) -> None:
 )
 def test_form_alone_would_not_tell(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """These have the form of residual adds: without the look at what surrounds them they would be found."""
-    monkeypatch.setattr(_DataFlow, "is_other_kind_of_sum", lambda flow, node: "")
+    monkeypatch.setattr(_Rule, "is_other_kind_of_sum", lambda flow, node: "")
     assert branches_of(build())
 
 

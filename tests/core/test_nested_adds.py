@@ -165,12 +165,24 @@ def around_one_add_in_one_forward(m: Any, x: Tensor) -> Tensor:
     return x + (y + m.g(y))
 
 
-@pytest.mark.parametrize("make", [around_one_block, around_one_layer_of_two_adds, around_one_add_in_one_forward])
+@block(first=mlp, inner=transformer_layer, last=linear)
+def mlp_around_one_layer_of_two_adds(m: Any, x: Tensor) -> Tensor:
+    return x + m.last(m.inner(m.first(x)))
+
+
+@pytest.mark.parametrize("make", [around_one_block, mlp_around_one_layer_of_two_adds, around_one_add_in_one_forward])
 def test_a_block_around_a_single_one_is_the_branch(make: Any) -> None:
     parts = tuple(f"1.{name}" for name, _ in make().named_children())
     network = nn.Sequential(residual(), make())
     assert_branches(network, {"0": ("0.f",), "1": parts})
     assert set(discover(network).rejected_adds.values()) == {"it lies inside the branch 1"}
+
+
+def test_projections_around_a_layer_of_two_adds_are_a_skip() -> None:
+    network = nn.Sequential(residual(), around_one_layer_of_two_adds())
+    inner = {f"1.inner.{name}": (f"1.inner.{name}",) for name in ("attn", "mlp")}
+    assert_branches(network, {"0": ("0.f",), **inner})
+    assert discover(network).rejected_adds == {"1": "it is a skip around 2 branches: 1.inner.attn, 1.inner.mlp"}
 
 
 def test_blocks_with_one_nested_block_each_inside_a_global_skip() -> None:

@@ -190,7 +190,7 @@ def a_rate_of_a_child(self: Any, x: Tensor) -> Tensor:
 
 @block(f=linear, block=a_rate_of_the_block, g=linear)
 def a_rate_of_a_residual_block_inside(self: Any, x: Tensor) -> Tensor:
-    return x + self.g(self.block(self.f(x)))
+    return x + self.g(self.block(self.f(x)).relu())
 
 
 RATES = [

@@ -373,6 +373,78 @@ def test_a_parameter_whose_values_are_read_is_shared() -> None:
     assert ResidualDropPath(network()).shared_parameters == ("blocks.0.f.0.weight",)
 
 
+# --- children that read the shape of what they are given
+
+
+@block(table=lambda: nn.Embedding(8, C))
+def positions(m: Any, x: Tensor) -> Tensor:
+    return m.table(torch.arange(x.shape[1], device=x.device))
+
+
+@block(table=lambda: nn.Parameter(torch.rand(8, C)), mix=linear)
+def mixed_positions(m: Any, x: Tensor, scale: float = 1.0) -> Tensor:
+    rows, length, _ = x.size()
+    return m.mix(m.table[:length]).expand(rows, length, -1) * scale
+
+
+@pytest.mark.parametrize("make", [positions, mixed_positions], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("part", [lambda x: x, lambda x: x[:, :, :1].expand_as(x)], ids=["whole", "part"])
+@pytest.mark.parametrize("with_example", [True, False])
+def test_what_is_computed_from_a_shape_is_no_branch(make: Any, part: Any, with_example: bool) -> None:
+    @block(stem=linear, places=make, block=residual_mlp)
+    def network(m: Any, x: Tensor) -> Tensor:
+        x = m.stem(x)
+        return m.block(x + m.places(part(x)))
+
+    found = discover(network(), torch.rand(2, 5, C) if with_example else None)
+    assert [branch.name for branch in found.branches] == ["block"]
+
+
+@block(f=linear)
+def by_values_and_shape(m: Any, x: Tensor) -> Tensor:
+    return m.f(x.reshape(x.shape[0], -1, C))
+
+
+@block(f=by_values_and_shape)
+def around_values_and_shape(m: Any, x: Tensor) -> Tensor:
+    return x + m.f(x)
+
+
+def test_what_is_computed_from_values_and_a_shape_is_one() -> None:
+    assert_branches(around_values_and_shape(), {"around_values_and_shape": ("f",)})
+
+
+# --- values that are written to
+
+
+@block(f=mlp, norm=partial(nn.LayerNorm, C))
+def padded(m: Any, x: Tensor) -> Tensor:
+    """As graphs of different sizes in one batch."""
+    full = torch.zeros(x.shape[0] + 2, C)
+    full[: x.shape[0]] = x
+    return m.norm(x + m.f(full)[: x.shape[0]])
+
+
+@block(f=mlp, norm=partial(nn.LayerNorm, C))
+def padded_shortcut(m: Any, x: Tensor) -> Tensor:
+    full = torch.zeros(x.shape[0] + 2, C)
+    full[1:][: x.shape[0]].copy_(x)
+    y = m.norm(full)
+    return y + m.f(y)
+
+
+@pytest.mark.parametrize("make", [padded, padded_shortcut], ids=lambda make: make.__name__)
+def test_a_value_that_was_written_to_is_read_as_written(make: Any) -> None:
+    assert_branches(nn.Sequential(make(), residual_mlp()), {"0": ("0.f",), "1": ("1.f",)})
+    network, x = make(), torch.rand(3, C)
+    rdp = ResidualDropPath(network, 0.5, rate_over_depth="uniform")
+    dropped = network(x)
+    rdp.remove()
+    network.f[2].weight.data.zero_()
+    network.f[2].bias.data.zero_()
+    torch.testing.assert_close(dropped, network(x))
+
+
 # --- children that add two of their arguments
 
 
@@ -559,7 +631,7 @@ def preactivated_identity(m: Any, x: Tensor) -> Tensor:
     [
         (parallel_with_weights, {}, "attn computes its branch and returns more, which is used elsewhere"),
         (projected_with_weights, {"0": ("0.mlp",)}, "attn computes its branch and returns more"),
-        (preactivated, {}, "its two sides are different outputs of one call of body"),
+        (preactivated, {"0": ("0.body.a", "0.body.b")}, ""),
         (preactivated_identity, {"0": ("0.body",)}, ""),
     ],
     ids=lambda value: getattr(value, "__name__", None),
@@ -572,6 +644,46 @@ def test_one_call_that_returns_the_branch_and_more(make: Any, found: Any, reason
     network = nn.Sequential(make(), residual_mlp())
     assert_branches(network, {**found, "1": ("1.f",)})
     assert reason in reasons(network) and bool(reason) == bool(reasons(network))
+
+
+# --- one call that scales, shifts and gates several branches
+
+
+@block(norm=partial(nn.LayerNorm, C), modulation=partial(linear, C, 5 * C))
+def adaptive_norm(m: Any, x: Tensor, c: Tensor) -> Any:
+    scale, gate, later_shift, later_scale, later_gate = m.modulation(c.sigmoid()).chunk(5, -1)
+    return m.norm(x) * scale, gate, later_shift, later_scale, later_gate
+
+
+def adaptive_block(attend: Any) -> Any:
+    @block(norm=adaptive_norm, attn=attend, norm2=partial(nn.LayerNorm, C, elementwise_affine=False), mlp=mlp)
+    def forward(m: Any, x: Tensor, c: Tensor) -> Tensor:
+        y, gate, shift, scale, later_gate = m.norm(x, c)
+        x = x + gate * m.attn(y)
+        return x + later_gate * m.mlp(m.norm2(x) * (1 + scale) + shift)
+
+    @block(first=linear, blocks=lambda: nn.ModuleList(forward() for _ in range(2)), context=linear)
+    def network(m: Any, x: Tensor) -> Tensor:
+        c = m.context(x)
+        x = m.first(x)
+        for each in m.blocks:
+            x = each(x, c)
+        return x
+
+    return network()
+
+
+@pytest.mark.parametrize("with_example", [True, False])
+def test_what_gates_several_branches_is_trunk(with_example: bool) -> None:
+    found = discover(adaptive_block(mlp), torch.rand(2, C) if with_example else None)
+    names = [f"blocks.{i}.{part}" for i in range(2) for part in ("attn", "mlp")]
+    assert [branch.name for branch in found.branches] == names
+    assert found.cut_off == {name: "norm, used elsewhere too" for name in names if name.endswith("attn")}
+
+
+def test_a_gated_projection_is_no_branch_of_its_own() -> None:
+    found = discover(adaptive_block(linear), torch.rand(2, C))
+    assert [branch.name for branch in found.branches] == ["blocks.0", "blocks.1"]
 
 
 # --- one call that feeds several sums

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import operator
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,7 @@ from ..graph.module_kinds import ModuleKinds
 from ..graph.node_kinds import is_add, is_inplace, is_used, node_parameters, num_layers, upstream
 from ..graph.shape_guards import is_guard
 from ..graph.trace_errors import UntraceableError
-from ..graph.tracing import TracedCall, inlined_paths, trace_kind
+from ..graph.tracing import TracedCall, adds_its_inputs, inlined_paths, trace_kind
 from . import inlining  # noqa: F401  (sets the rule of the tracer)
 from .branch_subgraph import NotResidual, ResidualAdd, levels_of, with_holders
 from .residual_rule import find_residual_adds
@@ -197,7 +198,7 @@ def branches_of_calls(
     kinds: ModuleKinds | None = None,
 ) -> BlockBranches:
     """What is added in these calls; a branch of several calls is the one of the first."""
-    graphs = [leave_out_unread(call.graph, module, outputs_read) for call in calls]
+    graphs = [leave_out_unread(call.graph, module, outputs_read, shortens=True) for call in calls]
     by_graph = [find_residual_adds(graph, module, kinds=kinds) for graph in graphs]
     known = name_adds(by_graph[0][0], module)
     found = dict(known)
@@ -220,25 +221,42 @@ def is_the_only_path(adds: BlockBranches, module: nn.Module) -> bool:
     return all(value is None for value in given) and len(adds.graphs) == 1 + (len(given) > 0)
 
 
-def leave_out_unread(graph: fx.Graph, module: nn.Module, outputs_read: frozenset[int] | None) -> fx.Graph:
-    """The graph, or where it returns values that nobody reads, one that returns None in their place."""
-    (output,) = (node for node in graph.nodes if node.op == "output")
-    returned = output.args[0]
-    if outputs_read is None or not isinstance(returned, (tuple, list)):
+def leave_out_unread(
+    graph: fx.Graph, module: nn.Module, outputs_read: frozenset[int] | None, *, shortens: bool = False
+) -> fx.Graph:
+    """The graph, or where it returns values that nobody reads, one that returns None in their place.
+
+    If it `shortens`, unread values of unknown number at the end are left out: then it is not to run, for callers may
+    unpack what they do not read.
+    """
+    if outputs_read is None:
         return graph
-    unread = [v for i, v in enumerate(returned) if i not in outputs_read and isinstance(v, fx.Node)]
+    left, _ = copy_of(graph)
+    (output,) = (node for node in left.nodes if node.op == "output")
+    returned, rest = _first_values(output.args[0]) if shortens else (output.args[0], [])
+    if not isinstance(returned, (tuple, list)) or (rest and not all(i < len(returned) for i in outputs_read)):
+        return graph
+    unread = [v for i, v in enumerate(returned) if i not in outputs_read and isinstance(v, fx.Node)] + rest
     if not unread:
         return graph
-    left, copies = copy_of(graph)
-    kept = [v if i in outputs_read else None for i, v in enumerate(returned)]
-    (output,) = (node for node in left.nodes if node.op == "output")
-    output.args = (type(returned)(copies[v] if isinstance(v, fx.Node) else v for v in kept),)
-    served = {copies[node] for value in unread for node in upstream(value)}
+    output.args = (type(returned)(v if i in outputs_read else None for i, v in enumerate(returned)),)
+    served = {node for value in unread for node in upstream(value)}
     for node in reversed(left.nodes):
         if node in served and not node.users and node.op in ("call_function", "call_method"):
             if not is_inplace(node, module) and not any(word in str(node.target) for word in RANDOM):
                 left.erase_node(node)
     return left
+
+
+def _first_values(returned: Any) -> tuple[Any, list[fx.Node]]:
+    """What a forward returns and, if it adds values of unknown number to a tuple of its own, that sum."""
+    if (
+        isinstance(returned, fx.Node)
+        and returned.target is operator.add
+        and isinstance(returned.args[0], (tuple, list))
+    ):
+        return returned.args[0], [returned]
+    return returned, []
 
 
 class OtherUse(Exception):
@@ -257,7 +275,7 @@ def branches_for_call(
     near = {_known_as(suffix, known): add for suffix, add in reversed(named.items())}  # the outer of two counts
     adds = {**near, **{suffix: add for suffix, add in named.items() if suffix in known}}
     for suffix in known:
-        if suffix not in adds and any(_names_a_part(node) and node.target == suffix for node in graph.nodes):
+        if suffix not in adds and any(_uses(node, suffix) for node in graph.nodes):
             raise OtherUse(f"called with {form.describe()}, it uses {suffix} otherwise than as a residual branch")
     return {suffix: add for suffix, add in adds.items() if suffix in known}
 
@@ -288,11 +306,28 @@ def name_adds(adds: list[ResidualAdd], block: nn.Module) -> dict[str, ResidualAd
     for add in (add for level in levels for add in level):
         used = [(str(node.target), num_layers(block, node), node_parameters(block, node)) for node in add.nodes]
         with_weights = [name for name, layers, _ in used if layers]
-        suffix = (with_weights or [name for name, _, parameters in used if parameters])[0]
+        first = (with_weights or [name for name, _, parameters in used if parameters])[0]
+        suffix = _child_as_a_whole(first, add, block)
         count = sum(other.split("@")[0] == suffix for other in named)
         named[suffix if not count else f"{suffix}@{count + 1}"] = add
     in_order = dict(sorted(named.items(), key=lambda item: adds.index(item[1])))
     return with_holders(in_order)
+
+
+def _uses(node: fx.Node, name: str) -> bool:
+    return _names_a_part(node) and f"{node.target}.".startswith(f"{name}.")
+
+
+def _child_as_a_whole(name: str, add: ResidualAdd, block: nn.Module) -> str:
+    """The child that holds a part called `name`, if it is inlined for that and all its layers are in the branch."""
+    ends = [place for place, letter in enumerate(name) if letter == "."]
+    inlined = inlined_paths(add.node.graph)
+    for path in (name[:end] for end in ends):
+        parts = (node for node in add.node.graph.nodes if str(node.target).startswith(f"{path}."))
+        if path in inlined and not adds_its_inputs(block.get_submodule(path)):
+            if all(node in add.nodes for node in parts if num_layers(block, node)):
+                return path
+    return name
 
 
 def _names_a_part(node: fx.Node) -> bool:
@@ -303,4 +338,4 @@ def _names_a_part(node: fx.Node) -> bool:
 def _item(node: fx.Node) -> int | None:
     """Which of several values a node takes, if it does nothing else."""
     takes_one = node.op == "call_function" and getattr(node.target, "__name__", "") == "getitem"
-    return node.args[1] if takes_one and isinstance(node.args[1], int) else None
+    return node.args[1] if takes_one and isinstance(node.args[1], int) and node.args[1] >= 0 else None

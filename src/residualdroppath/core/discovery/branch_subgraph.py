@@ -51,11 +51,15 @@ class ResidualAdd:
 
 @dataclass(frozen=True)
 class NotResidual:
-    """An add of two computed values that was left alone, with the reason; `call`: one that feeds several adds."""
+    """An add of two computed values that was left alone, with the reason.
+
+    `call`: one that feeds several adds; `returned_by`: those of which the two sides are different outputs.
+    """
 
     node: fx.Node
     reason: str
     call: str = ""
+    returned_by: tuple[str, ...] = ()
 
 
 def extract_branch(
@@ -68,7 +72,7 @@ def extract_branch(
     """The branch at `branch_operand` of the add `node`."""
     order = list(graph.nodes)
     before = order[: order.index(node)]
-    kept = upstream(operand(node, 1 - branch_operand))  # also serves the shortcut
+    kept = _with_writes(upstream(operand(node, 1 - branch_operand)), before, module)  # also serves the shortcut
     members = _members(before, node, operand(node, branch_operand), kept)
     nodes = tuple(member for member in before if member in members)
     inputs = tuple(
@@ -85,6 +89,15 @@ def extract_branch(
             if is_inplace(other, module):
                 return NotResidual(node, f"{other} overwrites what its branch reads (set inplace=False there)")
     return ResidualAdd(node, branch_operand, nodes, inputs, shortcut_nodes)
+
+
+def _with_writes(values: set[fx.Node], before: list[fx.Node], module: nn.Module) -> set[fx.Node]:
+    """The values, what writes to them without a result that is used, and all that this is computed from."""
+    for candidate in reversed(before):
+        if candidate not in values and not candidate.users and is_inplace(candidate, module) and candidate.args:
+            if candidate.args[0] in values:
+                values = values | upstream(candidate)
+    return values
 
 
 def _members(before: list[fx.Node], node: fx.Node, branch: fx.Node, kept: set[fx.Node]) -> set[fx.Node]:

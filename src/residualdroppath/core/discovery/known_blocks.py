@@ -157,16 +157,27 @@ def _t5_attention(
 
 T5_ATTENTIONS = ("SelfAttention", "EncDecAttention")
 
-for _layer in ("T5LayerSelfAttention", "T5LayerCrossAttention"):
-    register_block(
-        f"transformers.models.t5.modeling_t5.{_layer}",
-        _t5_attention,
-        lambda block: {
-            name: ["layer_norm", *(f"{name}.{projection}" for projection in "qkvo")]
-            for name in T5_ATTENTIONS
-            if hasattr(block, name)
-        },
-    )
+# By module, what the names of its classes begin with: models that have the code of T5's layers.
+T5_AND_COPIES = {
+    "t5": "T5",
+    "mt5": "MT5",
+    "longt5": "LongT5",
+    "pop2piano": "Pop2Piano",
+    "switch_transformers": "SwitchTransformers",
+    "udop": "Udop",
+}
+
+for _module, _prefix in T5_AND_COPIES.items():
+    for _layer in ("LayerSelfAttention", "LayerCrossAttention"):
+        register_block(
+            f"transformers.models.{_module}.modeling_{_module}.{_prefix}{_layer}",
+            _t5_attention,
+            lambda block: {
+                name: ["layer_norm", *(f"{name}.{projection}" for projection in "qkvo")]
+                for name in T5_ATTENTIONS
+                if hasattr(block, name)
+            },
+        )
 
 
 def _mask(mask: Tensor | None, name: str, x: Tensor, other: Tensor | None = None) -> Tensor | None:

@@ -1,4 +1,8 @@
-"""Which of nested branches count: those of the level with the most blocks, the outer ones of equals."""
+"""Which of nested branches count: those of the level with the most blocks, the outer ones of equals.
+
+Around a single block of several branches, a branch that adds projections to it is a skip, as around a transformer in
+a U-net; one that adds more than that is the branch.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from torch import fx
+from torch import fx, nn
 
+from ..graph.node_kinds import is_activation, is_activation_layer, num_layers_in
 from .branch_subgraph import ResidualAdd
 from .found import FoundBranch
 
@@ -44,14 +49,20 @@ class Candidate:
         if self.add is None:
             return _num_blocks(others)
         apart = {node for inner in nested.values() if inner.add for node in inner.add.nodes}
+        below: dict[fx.Node, list[Candidate]] = {}  # those inside of each child that is called
+        for node in self.add.nodes:
+            if node.op == "call_module" and node not in nested and node not in apart:
+                path = f"{self.branch.block_path}.{node.target}.".lstrip(".")
+                below[node] = [each for each in others if f"{each.path}.".startswith(path)]
+        blocks = {each.branch.block for each in others if each.branch}
+        own = [node for node in self.add.nodes if node not in apart]
+        by_branch = not any(_learns_more_than_projection(node, self.branch.block, blocks) for node in own)
         most: dict[fx.Node, int] = {}
         for node in self.add.nodes:
             most[node] = max((most[source] for source in node.all_input_nodes if source in most), default=0)
             if node in nested:
                 most[node] += nested[node].num_blocks
-            elif node.op == "call_module" and node not in apart:
-                path = f"{self.branch.block_path}.{node.target}.".lstrip(".")
-                most[node] += _num_blocks([each for each in others if f"{each.path}.".startswith(path)])
+            most[node] += _num_blocks(below.get(node, []), by_branch=by_branch)
         return max(most.values(), default=0)
 
     def __contains__(self, node: fx.Node) -> bool:
@@ -86,11 +97,29 @@ class Candidate:
             yield from inner.inside()
 
 
-def _num_blocks(candidates: list[Candidate]) -> int:
-    """Blocks that the candidates inside one child stand for: those around which one is a skip, and other ones."""
+def _num_blocks(candidates: list[Candidate], *, by_branch: bool = False) -> int:
+    """Blocks that the candidates inside one child stand for: those around which one is a skip, and other ones.
+
+    A block of several branches counts as one next to layers that are a branch of their own, `by_branch` as several.
+    """
     around = [each for each in candidates if each.is_skip or each.reason]
-    others = {each.branch.block for each in candidates if each.branch and each not in around}
-    return sum(each.num_blocks for each in around) + len(others)
+    others = [each.branch for each in candidates if each.branch and each not in around]
+    return sum(each.num_blocks for each in around) + len(others if by_branch else {each.block for each in others})
+
+
+def _learns_more_than_projection(node: fx.Node, module: nn.Module, blocks: set[nn.Module]) -> bool:
+    """Whether a node of a branch is more than a norm, a convolution or a linear layer, apart from `blocks` inside."""
+    if node.op != "call_module":
+        return is_activation(node, module)
+    return _is_more_than_projection(module.get_submodule(str(node.target)), blocks)
+
+
+def _is_more_than_projection(module: nn.Module, blocks: set[nn.Module]) -> bool:
+    if module in blocks:
+        return False
+    if blocks.isdisjoint(module.modules()):
+        return num_layers_in(module) > 1 or any(map(is_activation_layer, module.modules()))
+    return any(_is_more_than_projection(child, blocks) for child in module.children())
 
 
 def is_open(place: Candidate | None) -> bool:

@@ -184,7 +184,10 @@ class _Walk:
             if len(calls) > 1:
                 self.found.several_forms.add(module)
             use = read, tuple(calls)  # modules that are alike share the traces of their calls
-            return self.kinds.once(lambda module: self.in_calls(module, calls, read), module, use)
+            adds = self.kinds.once(lambda module: self.in_calls(module, calls, read), module, use)
+            if adds.found and (reasons := [call.not_to_run for call in calls if call.not_to_run]):
+                raise UntraceableError(reasons[0])
+            return adds
         raise UntraceableError(self.calls.failures[module])
 
     def without_call(self, module: nn.Module, read: frozenset[int] | None) -> BlockBranches:

@@ -116,12 +116,20 @@ class _Recorder:
         run_child, in_training = self.copies.run, copy.training
         with self.kinds.reading() as has_read_place:
             try:
-                call = trace_call(module, args, kwargs, run_child=run_child, in_training=in_training, kinds=self.kinds)
+                call = trace_call(
+                    module,
+                    args,
+                    kwargs,
+                    run_child=run_child,
+                    in_training=in_training,
+                    to_run=False,
+                    kinds=self.kinds,
+                )
             except UntraceableError as error:
                 if not has_read_place():
                     self._failures[key] = str(error)
                 raise
-            if not has_read_place():
+            if not has_read_place() and not call.not_to_run:
                 shared.append(_SharedTrace(call))
         returned, call.returned = call.returned, None
         return call, returned

@@ -13,7 +13,6 @@ one call returns is a branch by itself.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -22,12 +21,10 @@ from torch import fx, nn
 from ..graph.module_kinds import ModuleKinds
 from ..graph.node_kinds import (
     adds_or_subtracts,
-    has_no_gradient,
     is_activation,
     is_add,
     is_concatenation,
     is_convolution,
-    is_inplace,
     is_item,
     is_linear,
     is_logarithm,
@@ -35,12 +32,10 @@ from ..graph.node_kinds import (
     is_product,
     operand,
     upstream,
-    value_inputs,
 )
 from .branch_subgraph import NotResidual, ResidualAdd, extract_branch
+from .data_flow import DataFlow
 from .loss_terms import loss_terms
-from .path_content import PathContent, content_of
-from .resizing import enlarges
 
 
 def find_residual_adds(
@@ -51,7 +46,7 @@ def find_residual_adds(
     Arguments named in `may_be_shortcut` count as a shortcut, though the branch does not stem from
     them: such adds are marked as guesses.
     """
-    flow = _DataFlow(graph, module, may_be_shortcut, kinds)
+    flow = _Rule(graph, module, may_be_shortcut, kinds)
     judged = [flow.judge(node) for node in graph.nodes if is_add(node)]
     return (
         [add for add in judged if isinstance(add, ResidualAdd)],
@@ -59,30 +54,13 @@ def find_residual_adds(
     )
 
 
-class _DataFlow:
-    """How values flow through one traced forward."""
+class _Rule(DataFlow):
+    """The rule, applied to the adds of one forward in order."""
 
     def __init__(self, graph: fx.Graph, module: nn.Module, may_be_shortcut: Collection[str], kinds: ModuleKinds | None):
-        self.graph = graph
+        super().__init__(graph, module, kinds)
         self.may_be_shortcut = may_be_shortcut
-        self.module = module
-        self.data: set[fx.Node] = set()  # nodes whose values come from the arguments of the forward
-        written = {node.args[0] for node in graph.nodes if is_inplace(node, module) and node.args}
-        for node in graph.nodes:
-            if node.op == "placeholder" or self.data_inputs(node):
-                if not has_no_gradient(node) or node in written:
-                    self.data.add(node)
-        self.shortcut_of: dict[fx.Node, fx.Node] = {}  # for the adds found so far
         self.losses = loss_terms(graph, module)
-        self.weigh = functools.cache(functools.partial(content_of, module, kinds=kinds))
-        self.enlarges = functools.cache(functools.partial(enlarges, module, kinds=kinds))
-
-    def data_inputs(self, node: fx.Node) -> list[fx.Node]:
-        return [source for source in value_inputs(node) if source in self.data]
-
-    def sources(self, node: fx.Node) -> list[fx.Node]:
-        """What the node is computed from, past the branches found so far."""
-        return [self.shortcut_of[node]] if node in self.shortcut_of else self.data_inputs(node)
 
     def judge(self, node: fx.Node) -> ResidualAdd | NotResidual | None:
         """The residual add that `node` is, why it is not one, or None where its operands are unrelated."""
@@ -92,28 +70,32 @@ class _DataFlow:
         if not shared:
             return self.guess(node, operands)
         if sources := _read_different_outputs(shared, ancestors):
-            names = [str(source.target) for source in sources if self.weigh(source).parametrised]
+            calls = [source for source in sources if self.weigh(source).parametrised]
+            names = tuple(str(call.target) for call in calls)
             reason = (
                 f"its two sides are different outputs of one call of {', '.join(names)}, which has to run for either"
             )
-            return NotResidual(node, reason) if names else None
+            return NotResidual(node, reason, returned_by=self.read_by_both(ancestors)) if names else None
         chains = [self.chain(side, shared) for side in operands]
         for branch in (1, 0):
             if chains[1 - branch].is_shortcut_beside(chains[branch]):
+                if self.finds_unread(operands[branch], shared):
+                    return self.judge(node)
                 projects = chains[1 - branch].layers > 0
                 sides = operands[1 - branch], operands[branch]
                 reason = self.is_other_kind_of_sum(node) or self.has_other_sides(*sides, shared)
                 if not reason and projects:
                     reason = self.is_no_projection(*sides, shared)
                 if reason:
-                    return NotResidual(node, reason)
+                    return NotResidual(node, reason, returned_by=self.read_by_both(ancestors))
                 starts = self.starts_of(operands[1 - branch], shared)
                 self.shortcut_of[node] = operand(node, 1 - branch)
                 path = tuple(n for n in self.graph.nodes if n in self.between(operands[1 - branch], shared))
                 found = extract_branch(self.graph, self.module, node, branch, path)
                 return self.whole(found, node, operands[branch], starts)
         if any(chain.parametrised for chain in chains):
-            return NotResidual(node, self.is_other_kind_of_sum(node) or "its two sides are of equal standing")
+            reason = self.is_other_kind_of_sum(node) or "its two sides are of equal standing"
+            return NotResidual(node, reason, returned_by=self.read_by_both(ancestors))
         return None
 
     def guess(self, node: fx.Node, operands: list[fx.Node]) -> ResidualAdd | NotResidual | None:
@@ -129,46 +111,44 @@ class _DataFlow:
                     return replace(found, is_guess=True) if isinstance(found, ResidualAdd) else None
         return None
 
-    def between(self, end: fx.Node, shared: set[fx.Node]) -> set[fx.Node]:
-        """The nodes from the shared ancestors to `end`, past the branches found so far."""
-        return self.path(end, shared) - shared - set(self.shortcut_of)
-
-    def path(self, end: fx.Node, shared: set[fx.Node]) -> set[fx.Node]:
-        """The nodes from the shared ancestors to `end`, the last shared ones included, past the branches found."""
-        return upstream(end, lambda node: [] if node in shared else self.sources(node))
-
-    def starts_of(self, shortcut: fx.Node, shared: set[fx.Node]) -> set[fx.Node]:
-        """The values that the shortcut begins with."""
-        return self.path(shortcut, shared) & shared
-
     def whole(
         self, found: ResidualAdd | NotResidual, node: fx.Node, end: fx.Node, starts: set[fx.Node]
     ) -> ResidualAdd | NotResidual:
         """The residual add, if all that computes its branch can be left out with it."""
         after = self.following(starts) - starts
         computing = upstream(end, lambda n: [] if n in starts else self.data_inputs(n)) & after
-        for call in reversed(self.graph.nodes):  # the nearest is named
-            if call in computing and call.op == "call_module" and self.weigh(call).parametrised:
-                if self.feeds_another_sum(call, node, computing):
-                    reason = f"one call of {call.target} feeds several sums, so none of them can drop it"
-                    return NotResidual(node, reason, str(call.target))
+        calls = [n for n in self.graph.nodes if n in computing and n.op == "call_module" and self.weigh(n).parametrised]
+        calls = [call for call in calls if not self.gates(call, end)]
+        for call in reversed(calls):  # the nearest is named
+            if self.feeds_another_sum(call, node, computing):
+                reason = f"one call of {call.target} feeds several sums, so none of them can drop it"
+                return NotResidual(node, reason, str(call.target))
+        own = found.nodes if isinstance(found, ResidualAdd) else ()
+        kept_back = {n for n in computing - set(own) if self.weigh(n).parametrised}
+        returning_more = [call for call in calls if call in kept_back and any(map(is_item, call.users))]
+        called = tuple(str(call.target) for call in returning_more)
         if isinstance(found, NotResidual):
-            return found
-        lost = {n for n in computing - set(found.nodes) if self.weigh(n).parametrised}
-        for call in (n for n in self.graph.nodes if n in lost and n.op == "call_module"):
+            return replace(found, returned_by=called)
+        for call in returning_more:
             items = [user for user in call.users if is_item(user) and user in computing]
             if any((computing | {node}).issuperset(item.users) for item in items):
-                return NotResidual(node, f"{call.target} computes its branch and returns more, which is used elsewhere")
-        names = (str(n.target) for n in self.graph.nodes if n in lost)
+                reason = f"{call.target} computes its branch and returns more, which is used elsewhere"
+                return NotResidual(node, reason, returned_by=called)
+        names = (str(n.target) for n in self.graph.nodes if n in kept_back)
         return replace(found, cut_off=tuple(dict.fromkeys(names)))
 
-    def following(self, starts: set[fx.Node]) -> set[fx.Node]:
-        """The nodes themselves and all that is computed from them."""
-        found = set(starts)
-        for node in self.graph.nodes:
-            if not found.isdisjoint(self.data_inputs(node)):
-                found.add(node)
-        return found
+    def gates(self, call: fx.Node, end: fx.Node) -> bool:
+        """Whether a branch is an output of the call times what more layers than one compute of another (AdaLN-Zero).
+
+        What gives several branches their scales, shifts and gates is a part of none of them.
+        """
+        after = self.following({call}) - {call}
+        while not is_product(end) and not self.weigh(end).parametrised and len(self.data_inputs(end)) == 1:
+            (end,) = self.data_inputs(end)
+        factors = self.data_inputs(end) if is_product(end) else []
+        inside = [upstream(factor, self.data_inputs) & after for factor in factors]
+        layers = [sum(self.weigh(member).layers for member in its) for its in inside]
+        return len(factors) == 2 and all(inside) and min(layers) == 0 and max(layers) > 1
 
     def feeds_another_sum(self, call: fx.Node, node: fx.Node, computing: set[fx.Node]) -> bool:
         """Whether a call that returns several values adds others of them elsewhere, themselves or projected."""
@@ -182,18 +162,6 @@ class _DataFlow:
             if len(inputs) == 1 or is_product(other):
                 found.add(other)
         return False
-
-    def chain(self, end: fx.Node, shared: set[fx.Node]) -> PathContent:
-        """The heaviest chain from the shared ancestors to `end`; of a residual add, its shortcut's."""
-        heaviest = dict.fromkeys(shared, PathContent())
-        for node in self.graph.nodes:
-            inputs = [heaviest[source] for source in self.sources(node) if source in heaviest]
-            if node not in shared and inputs:
-                constants = (source for source in value_inputs(node) if source.op == "get_attr")
-                own = sum(map(self.weigh, constants), start=self.weigh(node))
-                joins = PathContent(joins=int(len(inputs) > 1 and not is_concatenation(node)))
-                heaviest[node] = functools.reduce(PathContent.maximum, inputs) + own + joins
-        return heaviest.get(end, PathContent(joins=1))  # a branch found before may have cut its path
 
     def is_other_kind_of_sum(self, node: fx.Node) -> str:
         """Why a sum of residual form is not residual; empty if it is."""
@@ -244,34 +212,6 @@ class _DataFlow:
         if all(map(is_part, entries)) and not any(map(is_part, sides[0])):
             return "its longer side reads a part of what its shorter side projects"
         return ""
-
-    def is_read_by_both(self, factor: fx.Node, shared: set[fx.Node]) -> bool:
-        """Whether a factor comes from the shared ancestors unlearned; a mask that the forward is given does not."""
-        if factor not in self.data:
-            return True
-        return not shared.isdisjoint(upstream(factor, self.data_inputs)) and not self.chain(factor, shared).parametrised
-
-    def is_enlarged(self, end: fx.Node, shared: set[fx.Node]) -> bool:
-        """Whether all that leads from the shared ancestors to `end` passes one node that enlarges."""
-        path = self.path(end, shared) - shared
-        if not any(map(self.enlarges, path)):
-            return False
-        passed: dict[fx.Node, frozenset[fx.Node]] = dict.fromkeys(shared, frozenset())
-        for node in self.graph.nodes:
-            if node in path and (before := [passed[source] for source in self.sources(node) if source in passed]):
-                passed[node] = frozenset.intersection(*before) | {node}
-        return any(map(self.enlarges, passed.get(end, ())))
-
-    def past_norms_and_scales(self, term: fx.Node) -> fx.Node:
-        """The convolution whose output `term` norms or multiplies by a parameter; else `term` itself."""
-        node = term
-        while len(sources := self.data_inputs(node)) == 1 and not is_convolution(node, self.module):
-            weight = self.weigh(node)
-            scales = getattr(node.target, "__name__", node.target) in ("mul", "mul_", "imul", "multiply")
-            if not (scales or (node.op == "call_module" and weight.parametrised and not weight.layers)):
-                return term
-            node = sources[0]
-        return node if is_convolution(node, self.module) else term
 
 
 def _terms(node: fx.Node) -> list[fx.Node]:

@@ -127,7 +127,7 @@ def node_parameters(module: nn.Module, node: fx.Node) -> list[nn.Parameter]:
 def num_layers(module: nn.Module, node: fx.Node) -> int:
     """Weight matrices and kernels that the node itself brings in."""
     if node.op == "call_module":
-        return _layers_in(module.get_submodule(str(node.target)))
+        return num_layers_in(module.get_submodule(str(node.target)))
     return sum(map(is_matrix, node_parameters(module, node)))
 
 
@@ -136,12 +136,13 @@ def is_matrix(parameter: nn.Parameter) -> bool:
     return parameter.dim() >= 2 and parameter.numel() > max(parameter.shape)
 
 
-def _layers_in(module: nn.Module) -> int:
+def num_layers_in(module: nn.Module) -> int:
+    """Weight matrices and kernels of a module."""
     if isinstance(module, (nn.Linear, Convolution)):
         # One channel in or out is a vector by its shape; under a parametrization the weight hangs deeper.
         return max(1, sum(map(is_matrix, module.parameters())))
     own = sum(map(is_matrix, module.parameters(recurse=False)))
-    return own + sum(map(_layers_in, module.children()))
+    return own + sum(map(num_layers_in, module.children()))
 
 
 def is_depthwise(module: nn.Module) -> bool:

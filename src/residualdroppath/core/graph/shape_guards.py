@@ -35,8 +35,14 @@ def check_guard(value: Any, reading: str, expected: Any) -> None:
         raise GuardFailed(f"{reading} of a value is not {expected!r}")
 
 
+def check_passed_on(value: Any, given: Any) -> None:
+    """The node of a graph where a child returned what it was given, so that others read what it was given."""
+    if value is not given and not (isinstance(given, (tuple, list)) and value == given):
+        raise GuardFailed("a child does not return what it was given")
+
+
 def is_guard(node: fx.Node) -> bool:
-    return node.target is check_guard
+    return node.target in (check_guard, check_passed_on)
 
 
 def has_guards(graph: fx.Graph) -> bool:
@@ -53,7 +59,15 @@ def depends_on_metadata_only(node: fx.Node) -> bool:
 
 
 def guard_early(graph: fx.Graph) -> None:
-    """Move guards to the front where they read nothing that the forward computes: then they fail before it runs."""
+    """Move guards to the front where they read nothing that the forward computes: then they fail before it runs.
+
+    Those of the length of what a child returned follow the call: where Python has read it may be behind an add.
+    """
+    for guard in [node for node in graph.nodes if node.target is check_guard and node.args[1] in ("len", "keys")]:
+        (source,) = guard.all_input_nodes
+        items = all(user.target is operator.getitem or is_guard(user) for user in source.users)
+        if source.op == "call_module" and items:
+            source.append(guard)
     anchor = next(node for node in graph.nodes if node.op != "placeholder")
     order = {node: place for place, node in enumerate(graph.nodes)}
     moved: set[fx.Node] = set()

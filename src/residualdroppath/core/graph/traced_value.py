@@ -48,7 +48,6 @@ class TracedValue(fx.Proxy):
 
     tracer: Any
     value: Any
-    __getitem__: Any  # fx sets it, as the operators
 
     def __init__(self, node: fx.Node, tracer: Any, value: Any = UNKNOWN):
         self.__dict__.update(node=node, tracer=tracer, value=value)
@@ -79,9 +78,16 @@ class TracedValue(fx.Proxy):
     __imul__ = _inplace(operator.imul)
     __itruediv__ = _inplace(operator.itruediv)
 
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice) and type(self.value) in (tuple, list) and not _holds_stand_in(key):
+            return type(self.value)(self[i] for i in range(len(self))[key])  # of what a child returned, say
+        if (given := self.tracer.passed_on(self, key)) is not None:
+            return given
+        return self.tracer.create_proxy("call_function", operator.getitem, (self, key), {})
+
     def __setitem__(self, key: Any, value: Any) -> None:
-        if isinstance(key, int) and not isinstance(self.value, torch.Tensor):
-            raise CannotFollow("it assigns to an element of a list, which a graph cannot follow")
+        if isinstance(key, int) and self.value is UNKNOWN:
+            raise CannotFollow(f"it assigns to an element of what may be a list {ONLY_A_CALL}")
         self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
 
     def __bool__(self) -> bool:
@@ -158,6 +164,10 @@ class TracedValue(fx.Proxy):
 
 def is_stand_in(value: Any) -> bool:
     return issubclass(type(value), TracedValue)
+
+
+def _holds_stand_in(key: slice) -> bool:
+    return any(map(is_stand_in, (key.start, key.stop, key.step)))
 
 
 class TracedAttribute(TracedValue):

@@ -7,9 +7,11 @@ the call too. Where there is no call, only what Python needs no value for can be
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import operator
 import weakref
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,246 +22,20 @@ from torch import fx, nn
 from ..forward_override import forward_beneath
 from ..torch_internals import noticing_checkpoints
 from .call_form import CallForm, form_of, forward_signature, plainest_form
-from .module_copies import ModuleCopies
 from .module_kinds import ModuleKinds, once_of_a_kind
-from .nested_values import detached, map_values
-from .node_kinds import is_item, is_metadata, upstream
+from .nested_values import detached_with_originals, map_values, own_objects
 from .plain_copies import PlainCopies
-from .shape_guards import (
-    MOST_ALIKE,
-    MOST_OUTCOMES,
-    READINGS,
-    GuardOutcomes,
-    check_guard,
-    depends_on_metadata_only,
-    guard_early,
-)
+from .shape_guards import MOST_ALIKE, MOST_OUTCOMES, GuardOutcomes, guard_early
 from .trace_errors import UntraceableError, errors_of_the_forward, is_our_own, line_of, refuse_foreign_forward
-from .traced_value import UNKNOWN, CannotFollow, Starred, TracedPlace, TracedValue, is_stand_in, joined
+from .traced_value import UNKNOWN, CannotFollow, TracedValue
+from .tracer import ForwardTracer, RunChild, values_of
 from .tracing_sandbox import (
     RecordMakers,
-    grad_and_autocast,
     numbers_of_python_kept,
     random_states_kept,
     stand_ins_pass_for_values,
 )
-from .unknown_sizes import RANKS, is_size, length_of, number_of_dimensions
-
-RunChild = Callable[..., Any]
-ARGUMENTS = {int, float, bool, str, type(None), type(...), torch.dtype, torch.device}  # that a graph holds as they are
-CONSTANTS = (torch.dtype, torch.device, torch.layout, torch.memory_format)  # C code takes no stand-in for these
-A_TENSOR = torch.empty(0)
-
-
-class _Tracer(fx.Tracer):
-    def __init__(
-        self, module: nn.Module, outcomes: GuardOutcomes, *, in_training: bool, kinds: ModuleKinds | None = None
-    ):
-        super().__init__()
-        self.root = module
-        self.graph = fx.Graph()
-        self.tensor_attrs = {}
-        self.outcomes = outcomes
-        self.taken: list[bool] = []
-        self.modes = grad_and_autocast()
-        self.kinds = kinds
-        self.copies = ModuleCopies(
-            module, self.tensor_at, self.call_child, self.number_at, in_training=in_training, kinds=kinds
-        )
-        self.run_child: RunChild | None = None  # in a call that is followed
-        self.may_guess = True  # where none is: what children return
-        self.guesses = False
-        self.rank = RANKS[0]  # that tensors are taken to have, where the forward asks for it
-        self.uses_rank = False
-        self.is_running = False
-        self.checkpoints = False
-        self._inside: dict[str, tuple[str, type]] = {}  # paths of children that are inlined
-        self._tensors: dict[str, TracedValue] = {}
-        self._numbers: dict[str, TracedValue] = {}
-        self._guarded: set[tuple[fx.Node, str]] = set()
-
-    # Values
-
-    def tensor_at(self, path: str, tensor: torch.Tensor) -> TracedValue:
-        if path not in self._tensors:
-            value = tensor.detach() if isinstance(tensor, nn.Parameter) or self.run_child is None else tensor.clone()
-            self._tensors[path] = TracedValue(self.create_node("get_attr", path, (), {}), self, value)
-        return self._tensors[path]
-
-    def number_at(self, path: str, number: int) -> TracedValue:
-        if path not in self._numbers:
-            self._numbers[path] = TracedPlace(self, path, number)
-        return self._numbers[path]
-
-    def note_checkpoint(self) -> None:
-        self.checkpoints |= not self.is_running  # of this forward, not of a child that runs
-
-    def place_node(self, path: str) -> fx.Node:
-        assert self.kinds is not None
-        self.kinds.place_was_used = True
-        node = self.create_node("get_attr", path, (), {})
-        node.meta["is_place"] = True
-        return node
-
-    def create_proxy(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, *_: Any
-    ) -> Any:
-        node = self.create_node(kind, target, self.create_arg(args), self.create_arg(kwargs), name)
-        if target is operator.getitem and self.run_child is None and node.all_input_nodes[0].meta.get("returned"):
-            if not isinstance(args[1], tuple):  # which indexes dimensions: then a child has returned a tensor
-                node.meta["returned"] = self.guesses = True
-        return self.standing_for(node, self._run(kind, target, args, kwargs))
-
-    def standing_for(self, node: fx.Node, value: Any) -> Any:
-        if value is None or isinstance(value, CONSTANTS):
-            if value is not None or node.op == "call_module":
-                self._check(node, *(("is_none", True) if value is None else ("value", value)))
-            return value
-        return TracedValue(node, self, value)
-
-    def _run(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
-        (values, named), given = _values_of((args, kwargs))
-        if any(value is UNKNOWN for value in given) or (self.run_child is None and not given):
-            return UNKNOWN
-        with self._running():
-            if kind == "call_method":
-                return getattr(values[0], target)(*values[1:], **named)
-            return target(*values, **named)
-
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        before, self.is_running = self.is_running, True
-        try:
-            yield
-        finally:
-            self.is_running = before
-
-    def call_child(self, child: nn.Module, copy: nn.Module, path: str, args: Any, kwargs: Any) -> Any:
-        if adds_its_inputs(child, self.kinds):
-            self._inside[path] = path, type(child)
-            try:
-                return type(child).forward(copy, *args, **kwargs)
-            finally:
-                del self._inside[path]
-        node = self.create_node("call_module", path, self.create_arg(args), self.create_arg(kwargs))
-        if self.run_child is None:
-            node.meta["returned"] = True
-            return TracedValue(node, self)
-        (values, named), given = _values_of((args, kwargs))
-        if any(value is UNKNOWN for value in given):
-            return TracedValue(node, self)
-        with self._running():
-            return self.standing_for(node, self.run_child(child, *values, **named))
-
-    # What Python reads
-
-    def to_bool(self, obj: Any) -> bool:
-        if obj.value is not UNKNOWN:
-            return self.guard(obj, "bool")
-        if not depends_on_metadata_only(obj.node):
-            raise CannotFollow("it decides by values that only a call shows; pass `example=`")
-        self.guesses = True
-        place = len(self.taken)
-        outcome = self.outcomes[place] if place < len(self.outcomes) else True
-        self._check(obj.node, "bool", outcome)
-        self.taken.append(outcome)
-        return outcome
-
-    def value_like(self, obj: TracedValue) -> Any:
-        """A value of the type that an unknown one has, or is taken to have."""
-        if depends_on_metadata_only(obj.node):
-            if length_of(obj.node, self.rank) is not None:
-                return torch.Size(())
-            if number_of_dimensions(obj.node, self.rank) is not None or is_size(obj.node):
-                return 0
-            raise CannotFollow("it looks at the type of a value, which only a call shows; pass `example=`")
-        if obj.node.op == "call_module" or is_item(obj.node):
-            if not self.may_guess:
-                raise CannotFollow("it looks at the type of what a child returned, which only a call shows")
-            self.guesses = True
-        return A_TENSOR
-
-    def guess_length(self, obj: TracedValue) -> int | None:
-        """The length of a shape, of a part of it, or of chunks, that no call has shown; None where nothing tells."""
-        if not self.may_guess:
-            return None
-        if (length := length_of(obj.node, self.rank)) is not None:
-            self._guess_rank(obj.node, "len", length)
-        return length
-
-    def guess_rank(self, obj: TracedValue) -> int | None:
-        """The number of dimensions, if `obj` is that and no call has shown it; plus or minus numbers of the forward."""
-        if not self.may_guess or (number := number_of_dimensions(obj.node, self.rank)) is None:
-            return None
-        self._guess_rank(obj.node, "index", number)
-        return number
-
-    def _guess_rank(self, node: fx.Node, reading: str, number: int) -> None:
-        self.uses_rank = self.guesses = True
-        self._check(node, reading, number)
-
-    def guard(self, obj: Any, reading: str) -> Any:
-        read = READINGS[reading](obj.value)
-        self._check(obj.node, reading, read)
-        return read
-
-    def _check(self, node: fx.Node, reading: str, expected: Any) -> None:
-        if (
-            self.kinds is not None
-            and self.kinds.place_was_used
-            and all(source.all_input_nodes or source.meta.get("is_place") for source in upstream(node))
-        ):
-            self.kinds.place_was_read = True
-        elif node.op == "get_attr":
-            return
-        if (node, reading) in self._guarded:
-            return
-        if is_metadata(node) and node.all_input_nodes[0].op == "get_attr":
-            return  # of a parameter of the module: the graph is made anew where that changes
-        self._guarded.add((node, reading))
-        self.create_node("call_function", check_guard, (node, reading, expected), {})
-
-    # Nodes
-
-    def create_node(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, *_: Any
-    ) -> fx.Node:
-        if grad_and_autocast() != self.modes:
-            raise CannotFollow("it switches gradients or autocast for a part of itself, which a graph would not do")
-        if kwargs and (target is torch.add or (kind == "call_method" and target in ("add", "add_"))):
-            given = {**dict(zip(("input", "other"), args, strict=False)), **kwargs}
-            if (alpha := given.pop("alpha", None)) is not None:
-                given["other"] = self.create_node("call_function", operator.mul, (given["other"], alpha), {})
-            if set(given) == {"input", "other"}:
-                args, kwargs = (given["input"], given["other"]), {}
-        node = self.graph.create_node(kind, target, args, kwargs, name)
-        if self._inside:
-            node.meta["nn_module_stack"] = dict(self._inside)
-        return node
-
-    def create_arg(self, a: Any) -> Any:
-        kind = type(a)
-        if kind in ARGUMENTS:
-            return a
-        if issubclass(kind, TracedValue):
-            return a.node
-        if kind is list:
-            return [self.create_arg(item) for item in a]
-        if kind is tuple:
-            is_joined = any(type(item) is Starred for item in a)
-            return self.create_arg(joined(a)) if is_joined else tuple([self.create_arg(item) for item in a])
-        if isinstance(a, torch.Tensor):
-            # fx would keep what was made while tracing, as an attribute of the module.
-            raise CannotFollow("it makes a tensor of its own, which tracing would turn into a constant")
-        if isinstance(a, nn.Module):
-            raise CannotFollow("it hands a module on as a value")
-        if dataclasses.is_dataclass(a) and isinstance(a, dict):  # Hugging Face's outputs; fx would return a bare dict
-            fields = {field.name: self.create_arg(getattr(a, field.name)) for field in dataclasses.fields(a)}
-            return self.create_node("call_function", type(a), (), fields)
-        try:
-            return super().create_arg(a)
-        except NotImplementedError as error:
-            raise CannotFollow(f"it works with a {type(a).__name__}, which a graph cannot hold") from error
+from .unknown_sizes import RANKS
 
 
 @dataclass(eq=False)
@@ -267,7 +43,8 @@ class TracedCall:
     """The graph of a call, the form of the call, and what it returned, None as soon as nobody needs it.
 
     Where no call is known, `returned` is `UNKNOWN`, and `guesses` whether something was taken to be as it usually is.
-    `checkpoints`: a part of the forward itself runs under activation checkpointing.
+    `checkpoints`: a part of the forward itself runs under activation checkpointing. `not_to_run`: why the graph shows
+    what the forward does, but cannot do it, if so.
     """
 
     graph: fx.Graph
@@ -275,6 +52,7 @@ class TracedCall:
     returned: Any = UNKNOWN
     guesses: bool = False
     checkpoints: bool = False
+    not_to_run: str = ""
 
 
 def trace_forward(
@@ -305,10 +83,15 @@ def trace_unknown(
     form = form or plainest_form(forward_signature(module))
     values = {**dict.fromkeys(form.values, UNKNOWN), **(numbers or {})}
     refuse_foreign_forward(module)
-    return _of_its_kind(
-        lambda kinds: _trace_unknown(module, form, values, may_guess=may_guess, in_training=in_training, kinds=kinds),
-        kinds,
-    )
+
+    def trace(kinds: ModuleKinds | None, parts: Collection[str]) -> TracedCall:
+        is_inlined = functools.partial(_is_inlined_child, parts=parts, kinds=kinds)
+        new_tracer = functools.partial(
+            ForwardTracer, module, in_training=in_training, is_inlined=is_inlined, kinds=kinds
+        )
+        return _trace_unknown(new_tracer, form, values, may_guess=may_guess)
+
+    return _with_parts_inlined(module, trace, kinds)
 
 
 def trace_kind(module: nn.Module, form: CallForm, numbers: Mapping[str, Any], kinds: ModuleKinds | None) -> TracedCall:
@@ -319,35 +102,48 @@ def trace_kind(module: nn.Module, form: CallForm, numbers: Mapping[str, Any], ki
     return kinds.once(lambda module: trace_unknown(module, form, numbers, kinds=kinds), module, use)
 
 
-def _of_its_kind(trace: Callable[[ModuleKinds | None], TracedCall], kinds: ModuleKinds | None) -> TracedCall:
+Trace = Callable[[ModuleKinds | None, Collection[str]], TracedCall]  # with the paths of children to inline
+
+
+def _with_parts_inlined(module: nn.Module, trace: Trace, kinds: ModuleKinds | None) -> TracedCall:
+    """A trace with those children inlined that the graph has to show the parts of, if that is worth it."""
+    call = plain = _of_its_kind(trace, kinds, ())
+    parts: set[str] = set()
+    while more := set(_parts_to_see(call.graph, module)) - parts:
+        parts |= more
+        try:
+            call = _of_its_kind(trace, kinds, parts)
+        except UntraceableError:
+            break
+    if not parts or not _is_worth(call.graph, module, plain.graph, parts):
+        return plain
+    return dataclasses.replace(call, returned=plain.returned)
+
+
+def _of_its_kind(trace: Trace, kinds: ModuleKinds | None, parts: Collection[str]) -> TracedCall:
     """The trace with places in lists as values; where that does not work, with the numbers that they are."""
     try:
         if kinds is not None:
             kinds.place_was_used = False
-        return trace(kinds)
+        return trace(kinds, parts)
     except UntraceableError:
         if kinds is None or not kinds.place_was_used:
             raise
-        call = trace(None)
+        call = trace(None, parts)
         kinds.place_was_read = True
         return call
 
 
 def _trace_unknown(
-    module: nn.Module,
-    form: CallForm,
-    values: Mapping[str, Any],
-    *,
-    may_guess: bool,
-    in_training: bool,
-    kinds: ModuleKinds | None,
+    new_tracer: Callable[[GuardOutcomes], ForwardTracer], form: CallForm, values: Mapping[str, Any], *, may_guess: bool
 ) -> TracedCall:
     outcomes: GuardOutcomes = ()
+    module = new_tracer(()).root
     with errors_of_the_forward(), random_states_kept(), stand_ins_pass_for_values(module):
         ranks = list(RANKS)
         met: list[str] = []  # errors so far
         for _ in range(MOST_OUTCOMES):
-            tracer = _Tracer(module, outcomes, in_training=in_training, kinds=kinds)
+            tracer = new_tracer(outcomes)
             tracer.may_guess, tracer.rank = may_guess, ranks[0]
             try:
                 graph, _ = _trace(tracer, form, values)
@@ -375,25 +171,32 @@ def trace_call(
     *,
     run_child: RunChild | None = None,
     in_training: bool = True,
+    to_run: bool = True,
     kinds: ModuleKinds | None = None,
 ) -> TracedCall:
     """The graph of `module`'s own forward as this call runs it, with guards on what it decided by.
 
     Children run, each by `run_child(child, *args, **kwargs)`, by default plain copies of them, so that nothing in the
-    module shows it; random states are the caller's to restore. Raises `UntraceableError` where a graph cannot do what
-    the forward does.
+    module shows it, nor in objects that it is given, but where it runs as a part of its caller's forward, with
+    `run_child`. Random states are the caller's to restore. Raises `UntraceableError` where a graph cannot do what the
+    forward does; unless it is `to_run`, objects that the forward makes are no reason.
     """
     form, values = form_of(forward_signature(module), args, kwargs)
-    run_child = run_child or PlainCopies().run
+    kept = own_objects(values)
+    of_each_trace = itertools.chain([values if run_child else kept], itertools.repeat(kept))
 
-    def trace(kinds: ModuleKinds | None) -> TracedCall:
+    def trace(kinds: ModuleKinds | None, parts: Collection[str]) -> TracedCall:
+        given = next(of_each_trace)
+        is_inlined = functools.partial(_is_inlined_child, parts=parts, kinds=kinds)
         with errors_of_the_forward(), _call_followed(module):
-            tracer = _Tracer(module, (), in_training=in_training, kinds=kinds)
-            tracer.run_child = run_child
-            graph, returned = _trace(tracer, form, {name: detached(value) for name, value in values.items()})
-        return TracedCall(graph, form, returned, checkpoints=tracer.checkpoints)
+            tracer = ForwardTracer(module, (), in_training=in_training, is_inlined=is_inlined, kinds=kinds)
+            tracer.run_child, tracer.may_hold_objects = run_child or PlainCopies().run, not to_run
+            own, originals = detached_with_originals(given if given is values else own_objects(given))
+            graph, returned = _trace(tracer, form, own)
+        returned = map_values(returned, originals)
+        return TracedCall(graph, form, returned, checkpoints=tracer.checkpoints, not_to_run=tracer.not_to_run)
 
-    return _of_its_kind(trace, kinds)
+    return _with_parts_inlined(module, trace, kinds)
 
 
 @contextmanager
@@ -402,7 +205,7 @@ def _call_followed(module: nn.Module) -> Iterator[None]:
         yield
 
 
-def _trace(tracer: _Tracer, form: CallForm, values: Mapping[str, Any]) -> tuple[fx.Graph, Any]:
+def _trace(tracer: ForwardTracer, form: CallForm, values: Mapping[str, Any]) -> tuple[fx.Graph, Any]:
     module = tracer.root
     inputs = {}
     for name in form.values:
@@ -419,22 +222,7 @@ def _trace(tracer: _Tracer, form: CallForm, values: Mapping[str, Any]) -> tuple[
     _erase_unused(graph)
     guard_early(graph)
     graph.lint()
-    return graph, _values_of(returned)[0]
-
-
-def _values_of(nested: Any) -> tuple[Any, list[Any]]:
-    """The same with values in the place of stand-ins, and a list of these values."""
-    given: list[Any] = []
-
-    def value_of(item: Any) -> Any:
-        if is_stand_in(item):
-            given.append(item.value)
-            return item.value
-        if type(item) is Starred:
-            given.append(UNKNOWN)
-        return item
-
-    return map_values(nested, value_of), given
+    return graph, values_of(returned)[0]
 
 
 def _erase_unused(graph: fx.Graph) -> None:
@@ -458,10 +246,15 @@ def inlined_paths(graph: fx.Graph) -> set[str]:
     return {path for stack in stacks for path, _ in stack.values()} - called
 
 
-def adds_its_inputs(module: nn.Module, kinds: ModuleKinds | None = None) -> bool:
-    """Whether a forward is a part of its caller's graph: the rule given to `inline_where` says so."""
-    if isinstance(module, torch.jit.ScriptModule) or forward_beneath(module) is not None:
+def _is_inlined_child(child: nn.Module, path: str, *, parts: Collection[str], kinds: ModuleKinds | None) -> bool:
+    """Whether the forward of a child is a part of its caller's graph."""
+    if isinstance(child, torch.jit.ScriptModule) or forward_beneath(child) is not None:
         return False
+    return path in parts or adds_its_inputs(child, kinds)
+
+
+def adds_its_inputs(module: nn.Module, kinds: ModuleKinds | None = None) -> bool:
+    """Whether a forward is a part of its caller's graph wherever it is called: a rule of `inline_where`."""
     forward = type(module).forward
     if module not in _ADDS_ITS_INPUTS or _ADDS_ITS_INPUTS[module][0] is not forward:
         _ADDS_ITS_INPUTS[module] = forward, once_of_a_kind(kinds, _looks_as_if_it_added_inputs, module)
@@ -481,9 +274,19 @@ def _looks_as_if_it_added_inputs(module: nn.Module) -> bool:
 
 
 _is_inlined: Callable[[fx.Graph, nn.Module], bool] = lambda graph, module: False  # noqa: E731
+_parts_to_see: Callable[[fx.Graph, nn.Module], Collection[str]] = lambda graph, module: ()  # noqa: E731
+_is_worth: Callable[[fx.Graph, nn.Module, fx.Graph, Collection[str]], bool] = lambda *_: False  # noqa: E731
 
 
-def inline_where(is_inlined: Callable[[fx.Graph, nn.Module], bool]) -> None:
-    """From now on take the forwards of which `is_inlined(graph, module)` holds into the graphs of their callers."""
-    global _is_inlined
-    _is_inlined = is_inlined
+def inline_where(
+    is_inlined: Callable[[fx.Graph, nn.Module], bool],
+    parts_to_see: Callable[[fx.Graph, nn.Module], Collection[str]],
+    is_worth: Callable[[fx.Graph, nn.Module, fx.Graph, Collection[str]], bool],
+) -> None:
+    """From now on take the forwards of children into the graphs of their callers.
+
+    Those of which `is_inlined(graph, module)` holds, and the children that `parts_to_see(graph, module)` of a caller
+    names, if `is_worth(graph, module, graph_before, names)` holds of the caller's graph then.
+    """
+    global _is_inlined, _parts_to_see, _is_worth
+    _is_inlined, _parts_to_see, _is_worth = is_inlined, parts_to_see, is_worth

@@ -79,6 +79,7 @@ def _is_cached(frame: types.FrameType | None) -> bool:
 
 
 CACHED = type(functools.lru_cache(len))
+OF_SIZES = (torch.empty, torch.ones, torch.zeros, torch.rand, torch.randn)  # `torch.ones(rows, columns)`
 MAKERS = (torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.zeros, torch.tensor)
 MAKERS += (torch.rand, torch.randint, torch.randn, torch.randperm, torch.normal, torch.logspace, torch.as_tensor)
 MAKERS += (torch.tril_indices, torch.triu_indices, torch.hann_window, torch.hamming_window)
@@ -110,6 +111,8 @@ def stand_ins_pass_for_values(module: nn.Module) -> Iterator[None]:
             for namespace, name in functions_wrapped_for_fx():
                 if (function := namespace.get(name)) is not None:
                     _replace(namespace, name, _recorded(function, _is_unknown))
+            for function in OF_SIZES:  # their arguments are parsed before they are given to a mode
+                _replace(torch.__dict__, function.__name__, _recorded(function, is_stand_in))
             _replace(torch.__dict__, "is_tensor", lambda value: isinstance_(value, torch.Tensor))
             for name, function in list(vars(math).items()):
                 if callable(function):

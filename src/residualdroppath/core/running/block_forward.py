@@ -152,6 +152,8 @@ class _TemplatesOfCall:
                 graph = leave_out_unread(call.graph, module, block.outputs_read)
                 adds = branches_for_call(graph, module, call.form, block.states, block.shared.kinds)
             except (UntraceableError, OtherUse) as error:
+                if isinstance(error, OtherUse) and not follow:  # the call itself shows what children pass on
+                    return self.trace(follow=True)
                 block.run_as_it_is(str(error))
                 return None
             inlined, may_stop = frozenset(inlined_paths(graph)), late_guards(graph)
