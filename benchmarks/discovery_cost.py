@@ -130,7 +130,7 @@ def acting_blocks() -> Callable[[], dict[str, float]]:
     network, hand = Timed().train(), Timed().train()
     rdp = ResidualDropPath(network, 0.5, rate_over_depth="uniform", seed=SEED)
     for block, branch in zip(hand.blocks, rdp.branches, strict=True):
-        block.forward = by_hand(branch.index in rdp.plan.dropped, block)
+        block.forward = by_hand(branch.name in rdp.plan.dropped, block)
     x = torch.randn(1, 16, 32, 32)
     network(x)
     repeats = REPEATS

@@ -425,7 +425,7 @@ MUTATIONS = (
     ),
     _mutation(
         "branches are named after the layer that runs last",
-        "discovery/block_branches.py",
+        "discovery/branch_names.py",
         "if parameters])[0]",
         "if parameters])[-1]",
         "test_discovery.py::test_branches_are_named_after_their_first_layer",
@@ -433,7 +433,7 @@ MUTATIONS = (
     _mutation(
         "branches are in order of definition",
         "discovery/network_walk.py",
-        "        if adds is not None:\n            yield from adds.children_called()\n",
+        "        if adds is not None:\n            yield from adds.children_called\n",
         "",
         "test_discovery.py::test_blocks_defined_last_but_run_first_come_first",
     ),
@@ -482,10 +482,38 @@ MUTATIONS = (
     ),
     _mutation(
         "the factor of an add is lost",
-        "graph/tracing.py",
+        "graph/tracer.py",
         'given["other"] = self.create_node("call_function", operator.mul, (given["other"], alpha), {})\n',
         "pass\n",
         "test_own_networks.py::test_contracts[alpha]",
+    ),
+    _mutation(
+        "attributes are no part of a kind",
+        "graph/module_kinds.py",
+        "                yield name, None if name in places else _kind_of(value, module)\n",
+        "                yield name\n",
+        "test_alike_modules.py::test_a_flag_makes_another_kind",
+    ),
+    _mutation(
+        "a forward that decides by its place is shared",
+        "graph/tracer.py",
+        "            self.kinds.place_was_read = True\n",
+        "            pass\n",
+        "test_alike_modules.py::test_a_forward_that_decides_by_its_place",
+    ),
+    _mutation(
+        "places in lists are constants of a graph",
+        "graph/module_copies.py",
+        "            own[name] = self.number_at(_join(path, name), number)\n",
+        "            pass\n",
+        "test_alike_modules.py::test_a_place_is_looked_up",
+    ),
+    _mutation(
+        "what hangs in a block twice makes no kind of its own",
+        "graph/module_kinds.py",
+        "if len(all_parts) < len(parts) + sum(map(len, below)):",
+        "if False:",
+        "test_alike_modules.py::test_a_child_that_hangs_twice",
     ),
     # options and resuming
     _mutation(

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.immutable_collections import immutable_dict, immutable_list
 
-from .discovery.block_branches import branches_for_call, leave_out_unread
+from .discovery.block_branches import branches_for_call
 from .discovery.branch_subgraph import ResidualAdd
 from .discovery.found import FoundBranch
 from .discovery.network_walk import discover
 from .discovery.registry import registered_block
+from .discovery.unread_outputs import leave_out_unread
 from .forward_override import ForwardOverride
 from .freezing.frozen_norms import has_running_statistics, scratch_buffers
 from .freezing.ownership import TRUNK, Ownership, assign_owners

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-import operator
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,15 +12,16 @@ from typing import Any
 from torch import fx, nn
 
 from ..graph.call_form import CallForm, form_of, forward_signature, is_number, plainest_form
-from ..graph.graph_code import copy_of
 from ..graph.module_kinds import ModuleKinds
-from ..graph.node_kinds import is_add, is_inplace, is_used, node_parameters, num_layers, upstream
+from ..graph.node_kinds import is_add, is_used
 from ..graph.shape_guards import is_guard
 from ..graph.trace_errors import UntraceableError
-from ..graph.tracing import TracedCall, adds_its_inputs, inlined_paths, trace_kind
+from ..graph.tracing import TracedCall, inlined_paths, trace_kind
 from . import inlining  # noqa: F401  (sets the rule of the tracer)
-from .branch_subgraph import NotResidual, ResidualAdd, levels_of, with_holders
+from .branch_names import known_as, name_adds
+from .branch_subgraph import NotResidual, ResidualAdd
 from .residual_rule import find_residual_adds
+from .unread_outputs import leave_out_unread
 
 
 class _Value:
@@ -110,7 +110,7 @@ class BlockBranches:
     def holder(self, suffix: str) -> str | None:
         """The branch of the same forward that this one lies in."""
         inside = self.found[suffix].inside
-        return None if inside is None else _known_as(inside, self.found)
+        return None if inside is None else known_as(inside, self.found)
 
     def is_around(self, suffix: str, other: str) -> bool:
         """Whether a branch of the same forward lies in the one called `suffix`."""
@@ -132,16 +132,6 @@ class BlockBranches:
                     users = [user for user in node.users if not is_guard(user)]
                     read.setdefault(str(node.target), set()).update(map(_item, users) if users else {None})
         return {name: frozenset(i for i in items if i is not None) for name, items in read.items() if None not in items}
-
-
-RANDOM = (
-    "dropout",
-    "rand",
-    "bernoulli",
-    "multinomial",
-    "check_guard",
-    "assert",
-)  # to be left in, though nobody reads it
 
 
 def find_block_branches(
@@ -203,7 +193,7 @@ def branches_of_calls(
     known = name_adds(by_graph[0][0], module)
     found = dict(known)
     for adds, _ in by_graph[1:]:
-        more = {_known_as(suffix, known): add for suffix, add in name_adds(adds, module).items()}
+        more = {known_as(suffix, known): add for suffix, add in name_adds(adds, module).items()}
         found = {**{suffix: found.get(suffix, add) for suffix, add in more.items()}, **found}
     return BlockBranches(tuple(graphs), found, by_graph[0][1], any(call.guesses for call in calls))
 
@@ -221,44 +211,6 @@ def is_the_only_path(adds: BlockBranches, module: nn.Module) -> bool:
     return all(value is None for value in given) and len(adds.graphs) == 1 + (len(given) > 0)
 
 
-def leave_out_unread(
-    graph: fx.Graph, module: nn.Module, outputs_read: frozenset[int] | None, *, shortens: bool = False
-) -> fx.Graph:
-    """The graph, or where it returns values that nobody reads, one that returns None in their place.
-
-    If it `shortens`, unread values of unknown number at the end are left out: then it is not to run, for callers may
-    unpack what they do not read.
-    """
-    if outputs_read is None:
-        return graph
-    left, _ = copy_of(graph)
-    (output,) = (node for node in left.nodes if node.op == "output")
-    returned, rest = _first_values(output.args[0]) if shortens else (output.args[0], [])
-    if not isinstance(returned, (tuple, list)) or (rest and not all(i < len(returned) for i in outputs_read)):
-        return graph
-    unread = [v for i, v in enumerate(returned) if i not in outputs_read and isinstance(v, fx.Node)] + rest
-    if not unread:
-        return graph
-    output.args = (type(returned)(v if i in outputs_read else None for i, v in enumerate(returned)),)
-    served = {node for value in unread for node in upstream(value)}
-    for node in reversed(left.nodes):
-        if node in served and not node.users and node.op in ("call_function", "call_method"):
-            if not is_inplace(node, module) and not any(word in str(node.target) for word in RANDOM):
-                left.erase_node(node)
-    return left
-
-
-def _first_values(returned: Any) -> tuple[Any, list[fx.Node]]:
-    """What a forward returns and, if it adds values of unknown number to a tuple of its own, that sum."""
-    if (
-        isinstance(returned, fx.Node)
-        and returned.target is operator.add
-        and isinstance(returned.args[0], (tuple, list))
-    ):
-        return returned.args[0], [returned]
-    return returned, []
-
-
 class OtherUse(Exception):
     """A call uses what is a residual branch in other calls, but not as one."""
 
@@ -272,7 +224,7 @@ def branches_for_call(
     branch takes part in a form that cannot be dropped.
     """
     named = name_adds(find_residual_adds(graph, module, _optional_values(form), kinds)[0], module)
-    near = {_known_as(suffix, known): add for suffix, add in reversed(named.items())}  # the outer of two counts
+    near = {known_as(suffix, known): add for suffix, add in reversed(named.items())}  # the outer of two counts
     adds = {**near, **{suffix: add for suffix, add in named.items() if suffix in known}}
     for suffix in known:
         if suffix not in adds and any(_uses(node, suffix) for node in graph.nodes):
@@ -286,48 +238,8 @@ def _optional_values(form: CallForm) -> set[str]:
     return {name for name in form.values if name in parameters and parameters[name].default is None}
 
 
-def _known_as(suffix: str, known: Collection[str]) -> str:
-    """The name of the same branch where another form of the call reaches deeper (`attns.0` for `attns.0.attn`)."""
-    if suffix in known:
-        return suffix
-    near = [own for own in known if f"{suffix}.".startswith(f"{own}.") or own.startswith(f"{suffix}.")]
-    return max(near, key=len, default=suffix)
-
-
-def name_adds(adds: list[ResidualAdd], block: nn.Module) -> dict[str, ResidualAdd]:
-    """The adds by the first child in their branch with a weight matrix or kernel (`attn`, not the norm before it).
-
-    Of nested ones that begin with the same child, the name goes to the level that has more branches.
-    """
-    levels = levels_of(adds)
-    if any(sum(add.node in outer.nodes for add in level) > 1 for level in levels[1:] for outer in levels[0]):
-        levels.reverse()
-    named: dict[str, ResidualAdd] = {}
-    for add in (add for level in levels for add in level):
-        used = [(str(node.target), num_layers(block, node), node_parameters(block, node)) for node in add.nodes]
-        with_weights = [name for name, layers, _ in used if layers]
-        first = (with_weights or [name for name, _, parameters in used if parameters])[0]
-        suffix = _child_as_a_whole(first, add, block)
-        count = sum(other.split("@")[0] == suffix for other in named)
-        named[suffix if not count else f"{suffix}@{count + 1}"] = add
-    in_order = dict(sorted(named.items(), key=lambda item: adds.index(item[1])))
-    return with_holders(in_order)
-
-
 def _uses(node: fx.Node, name: str) -> bool:
     return _names_a_part(node) and f"{node.target}.".startswith(f"{name}.")
-
-
-def _child_as_a_whole(name: str, add: ResidualAdd, block: nn.Module) -> str:
-    """The child that holds a part called `name`, if it is inlined for that and all its layers are in the branch."""
-    ends = [place for place, letter in enumerate(name) if letter == "."]
-    inlined = inlined_paths(add.node.graph)
-    for path in (name[:end] for end in ends):
-        parts = (node for node in add.node.graph.nodes if str(node.target).startswith(f"{path}."))
-        if path in inlined and not adds_its_inputs(block.get_submodule(path)):
-            if all(node in add.nodes for node in parts if num_layers(block, node)):
-                return path
-    return name
 
 
 def _names_a_part(node: fx.Node) -> bool:

@@ -10,14 +10,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from ..graph.module_kinds import ModuleKinds
-from ..graph.node_kinds import is_inplace, is_layer_of_torch
 from ..graph.shape_guards import has_guards
 from ..graph.trace_errors import REENTRANT, UntraceableError
 from ..graph.tracing import TracedCall
-from ..torch_internals import own_children, own_parameters
 from . import known_blocks  # noqa: F401  (registers them)
 from .block_branches import (
     BlockBranches,
@@ -29,6 +27,7 @@ from .block_branches import (
 )
 from .branch_subgraph import ResidualAdd
 from .found import Discovery, FoundBranch, NoResidualBranchError
+from .module_roles import is_container, is_library_leaf, may_hold_branches, overwrites_outputs, with_parameters
 from .nesting import Candidate, is_open
 from .recorded_calls import RecordedCalls, record_calls
 from .registry import how_to_register, registered_block
@@ -52,7 +51,7 @@ def discover_in_call(
     None where a part runs under activation checkpointing of the reentrant kind, which its block refuses.
     """
     kinds = kinds or ModuleKinds(model)
-    calls = record_calls(model, args, kwargs, _may_hold_branches, kinds)
+    calls = record_calls(model, args, kwargs, may_hold_branches, kinds)
     if any(reason.startswith(REENTRANT) for reason in calls.failures.values()):
         return None
     return _Walk(model, calls, kinds).result()
@@ -62,7 +61,7 @@ def _calls_on(model: nn.Module, example: Any, kinds: ModuleKinds) -> RecordedCal
     args, kwargs = ((), example) if isinstance(example, dict) else (example, {})
     args = args if isinstance(args, (tuple, list)) else (args,)
     try:
-        return record_calls(model, args, kwargs, _may_hold_branches, kinds)
+        return record_calls(model, args, kwargs, may_hold_branches, kinds)
     except Exception as error:
         raise ValueError(
             f"`example` must be a batch that the model can be called with (a tensor, a tuple of arguments, or a dict "
@@ -79,12 +78,6 @@ def _described(example: Any) -> str:
     if isinstance(example, (tuple, list)):
         return "(" + ", ".join(map(_described, example)) + ")"
     return type(example).__name__
-
-
-def _may_hold_branches(module: nn.Module) -> bool:
-    """Whether the forward is looked into for residual adds."""
-    skipped = isinstance(module, torch.jit.ScriptModule) or _is_container(module) or _is_library_leaf(module)
-    return not skipped and any(True for _ in module.parameters()) and registered_block(module) is None
 
 
 class _Walk:
@@ -105,7 +98,7 @@ class _Walk:
         self.candidates: list[Candidate] = []
         self.notes: list[tuple[Candidate | None, Callable[[], None]]] = []
         self.joint: set[tuple[type, type]] = set()  # classes of blocks, and of children whose call feeds several sums
-        self.with_parameters = _with_parameters(model)
+        self.with_parameters = with_parameters(model)
         self.num_parents = Counter(child for module in model.modules() for child in module.children())
 
     def result(self) -> Discovery:
@@ -150,9 +143,9 @@ class _Walk:
             places = {branch.suffix: self.record(branch, inside) for branch in named}
             owners = {root: places[name] for name, its in roots.items() for root in its}
             self.visit_children(module, path, owners, None, inside)
-        elif _is_container(module):
+        elif is_container(module):
             self.visit_children(module, path, {}, None, inside)
-        elif not (_is_library_leaf(module) or (inside and self.with_parameters.isdisjoint(module.children()))):
+        elif not (is_library_leaf(module) or (inside and self.with_parameters.isdisjoint(module.children()))):
             self.trace(module, path, inside)  # of a layer inside a branch nothing can come of use; tracing takes time
 
     def trace(self, module: nn.Module, path: str, inside: Candidate | None) -> None:
@@ -241,7 +234,7 @@ class _Walk:
                     self.found.cut_off[branch.name] = f"{', '.join(names)}, used elsewhere too"
             if names := adds.deep_uses(counting):
                 self.found.deep_uses[module] = names
-            if any(_overwrites_outputs(graph, module, is_block=bool(counting)) for graph in adds.graphs):
+            if any(overwrites_outputs(graph, module, is_block=bool(counting)) for graph in adds.graphs):
                 self.note_overwriting()
 
         self.notes.append((inside, note))
@@ -327,42 +320,6 @@ class _Walk:
             lines.append("Could not be traced: " + _first_few(self.found.untraceable) + ".")
         lines.append(how_to_register(self.found.likely_block(self.model)))
         return " ".join(lines)
-
-
-def _overwrites_outputs(graph: fx.Graph, module: nn.Module, *, is_block: bool) -> bool:
-    """Whether a forward may overwrite what it is given or, outside a block, what a child returned."""
-    for node in graph.nodes:
-        if is_inplace(node, module) and node.all_input_nodes:
-            source = node.all_input_nodes[0]
-            given = source.op == "placeholder"
-            fresh = source.op == "call_module" and _is_library_leaf(module.get_submodule(str(source.target)))
-            if given or not (is_block or fresh):
-                return True
-    return False
-
-
-def _is_library_leaf(module: nn.Module) -> bool:
-    """PyTorch's own layers, which hold no residual add of a shape that tracing could find."""
-    return is_layer_of_torch(module) and not type(module).__module__.endswith((".container", ".transformer"))
-
-
-def _with_parameters(model: nn.Module) -> set[nn.Module]:
-    """All modules that have parameters, of their own or below."""
-    has: dict[nn.Module, bool] = {}
-
-    def look(module: nn.Module) -> bool:
-        if module not in has:
-            below = [look(child) for child in own_children(module).values() if child is not None]
-            has[module] = any(below) or any(own is not None for own in own_parameters(module).values())
-        return has[module]
-
-    look(model)
-    return {module for module, found in has.items() if found}
-
-
-def _is_container(module: nn.Module) -> bool:
-    """Whether the module, like a ModuleList, only holds others."""
-    return type(module).forward is nn.Module.forward
 
 
 def _join(path: str, name: str) -> str:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..discovery.block_branches import OtherUse, branches_for_call, leave_out_unread
+from ..discovery.block_branches import OtherUse, branches_for_call
 from ..discovery.found import Discovery
 from ..discovery.registry import registered_block
+from ..discovery.unread_outputs import leave_out_unread
 from ..forward_override import ForwardOverride, own_override
 from ..graph.call_form import CallForm, KnownForms, form_of, forward_signature, is_number
 from ..graph.graph_code import copy_of
