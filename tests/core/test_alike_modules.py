@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from residualdroppath import ResidualDropPath
 from residualdroppath.core.graph import tracing
 from residualdroppath.core.graph.module_kinds import ModuleKinds
+from residualdroppath.core.running.actions import scale_by
 
 WIDTH = 6
 
@@ -75,32 +76,30 @@ def by_name(m: Any, x: Tensor) -> Tensor:
     return m.linear(x) * {0: 1.0, 1: 2.0, 2: 3.0}[m.index]
 
 
-def by_hand(model: Stack, rdp: ResidualDropPath, x: Tensor) -> Tensor:
-    """The blocks that are kept, one after the other."""
-    for block, is_dropped in zip(model.blocks, rdp.plan.is_dropped, strict=True):
-        x = x if is_dropped else type(block).forward(block, x)
+def by_hand(model: Stack, x: Tensor) -> Tensor:
+    for block in model.blocks:
+        x = type(block).forward(block, x)
     return x
 
 
-def acting(model: Stack, **options: Any) -> ResidualDropPath:
-    """Drop path that scales nothing."""
-    return ResidualDropPath(model, 0.5, rate_over_depth="uniform", scale_by_keep=False, schedule=(1, 0), **options)
+def through_graphs(model: Stack, rdp: ResidualDropPath, x: Tensor) -> Tensor:
+    """All branches run and are added, each by the graph of its block."""
+    with rdp.acting([scale_by(1.0)] * len(rdp.branches)):
+        return model(x)
 
 
-def check_training(model: Stack, num_steps: int = 4) -> ResidualDropPath:
-    """Each block drops, or adds what its own forward adds."""
-    rdp = acting(model)
+def check_forward(model: Stack, **options: Any) -> ResidualDropPath:
+    rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform", **options)
     assert [branch.name for branch in rdp.branches] == [f"blocks.{i}" for i in range(len(model.blocks))]
-    for step in range(num_steps):
-        x = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(step))
-        assert torch.equal(model(x), by_hand(model, rdp, x))
-        rdp.step()
+    for _ in range(2):
+        x = torch.randn(3, WIDTH)
+        assert torch.equal(through_graphs(model, rdp, x), by_hand(model, x))
     return rdp
 
 
 def test_each_kind_is_traced_once(traced: Counter[nn.Module]) -> None:
     model = Stack([Block(plain) for _ in range(5)])
-    check_training(model)
+    check_forward(model)
     assert [traced[block] for block in model.blocks] == [1, 0, 0, 0, 0]
 
 
@@ -112,33 +111,31 @@ def test_a_call_is_traced_once_for_blocks_that_are_alike(traced: Counter[nn.Modu
 
 def test_a_flag_makes_another_kind(traced: Counter[nn.Module]) -> None:
     model = Stack([Block(gated, wide=index != 1) for index in range(3)])
-    check_training(model)
+    check_forward(model)
     assert [traced[block] for block in model.blocks] == [1, 1, 0]
 
 
 def test_a_flag_that_is_changed_later_counts_for_its_block_alone() -> None:
     model = Stack([Block(gated, wide=True) for _ in range(3)])
-    rdp, x = acting(model), torch.randn(3, WIDTH)
-    before = [model(x) for _ in range(2) if rdp.step() is None]
-    for _ in range(2):
-        changed = model.blocks[rdp.plan.is_dropped.index(False)]
-        vars(changed)["wide"] = not changed.wide
-        output = model(x)
-        assert torch.equal(output, by_hand(model, rdp, x)) and not any(torch.equal(output, b) for b in before)
-        before.append(output)
-        rdp.step()
+    rdp, x = check_forward(model), torch.randn(3, WIDTH)
+    seen = [by_hand(model, x)]
+    for changed in (1, 2, 1):
+        vars(model.blocks[changed])["wide"] ^= True
+        output = through_graphs(model, rdp, x)
+        assert torch.equal(output, by_hand(model, x)) and not torch.equal(output, seen[-1])
+        seen.append(output)
 
 
 def test_a_place_is_looked_up(traced: Counter[nn.Module]) -> None:
     model = Stack([Block(times_its_place, index=index) for index in range(4)])
-    check_training(model)
+    check_forward(model)
     assert [traced[block] for block in model.blocks] == [1, 0, 0, 0]
 
 
 @pytest.mark.parametrize("branch", [even_and_odd, by_name])
 def test_a_forward_that_decides_by_its_place(branch: Callable[..., Tensor], traced: Counter[nn.Module]) -> None:
     model = Stack([Block(branch, index=index) for index in range(3)])
-    check_training(model)
+    check_forward(model)
     assert all(traced[block] for block in model.blocks)
 
 
@@ -150,10 +147,7 @@ def test_what_a_call_decided_by_values_is_checked_for_each_block() -> None:
     with torch.no_grad():
         for block, bias in zip(model.blocks, (1.0, -1.0, 1.0), strict=True):
             block.get_parameter("linear.bias").fill_(bias)
-    rdp, x = acting(model, example=torch.randn(2, WIDTH)), torch.randn(3, WIDTH)
-    for _ in range(3):
-        assert torch.equal(model(x), by_hand(model, rdp, x))
-        rdp.step()
+    check_forward(model, example=torch.randn(2, WIDTH))
 
 
 def test_a_child_that_hangs_twice() -> None:
