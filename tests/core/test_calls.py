@@ -436,3 +436,35 @@ def test_threads_find_and_train_as_one_after_the_other() -> None:
     stop.set()
     bystander.join()
     assert errors == [] and sorted(at_once) == sorted(one_by_one)
+
+
+# --- what a forward writes to
+
+
+class CountsItself(nn.Module):
+    """A norm that counts its batches, and a scale that is clamped in place, in the forward."""
+
+    def __init__(self, in_place: bool):
+        super().__init__()
+        self.linear, self.in_place = nn.Linear(WIDTH, WIDTH), in_place
+        self.scale = nn.Parameter(torch.full((WIDTH,), 3.0))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count.add_(1)  # pyright: ignore[reportCallIssue]
+        if self.in_place:
+            with torch.no_grad():
+                self.scale.data.clamp_(max=2.0)
+        return x + self.linear(x) * self.scale
+
+
+@pytest.mark.parametrize(
+    ("in_place", "example"),
+    [(False, None), (True, None), (False, torch.ones(2, WIDTH))],  # an example runs on the parameters themselves
+    ids=["buffer", "parameter", "buffer_with_an_example"],
+)
+def test_discovery_writes_to_nothing(in_place: bool, example: Tensor | None) -> None:
+    model = nn.Sequential(nn.Linear(WIDTH, WIDTH), CountsItself(in_place), CountsItself(in_place), Block(heads))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    ResidualDropPath(model, example=example)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -13,13 +13,17 @@ import torch
 from torch import nn
 
 from contracts.subject import Subject
+from residualdroppath.core.discovery.own_drop_path import find_own_drop_path, switch_off
 from residualdroppath.models.torchvision_ops import ensure_torchvision_ops
 
 from .expected import ExpectedFile, ExpectedModel
 
 
 def build(model: ExpectedModel, seed: int = 0) -> nn.Module:
-    """The network in its precision and training mode, every parameter away from zero, the same at every call."""
+    """The network in its precision and training mode, every parameter away from zero, the same at every call.
+
+    Its own drop path is off: under the method it is, and the networks that contracts compare with are plain.
+    """
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(seed)
         network = _MAKERS.get(model.library, _by_path)(model)
@@ -29,6 +33,7 @@ def build(model: ExpectedModel, seed: int = 0) -> nn.Module:
         for parameter in network.parameters():
             if parameter.is_floating_point():
                 parameter.data += 0.05 * torch.randn_like(parameter)
+    switch_off(find_own_drop_path(network))
     return network.train()
 
 

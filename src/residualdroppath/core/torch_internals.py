@@ -79,6 +79,14 @@ def own_children(module: nn.Module) -> dict[str, nn.Module | None]:
     return module._modules
 
 
+def child_at(module: nn.Module, path: str) -> nn.Module:
+    """As `module.get_submodule(path)`, which looks every name up four times."""
+    for name in path.split(".") if path else ():
+        child = own_children(module).get(name)
+        module = module.get_submodule(name) if child is None else child  # raises where there is none
+    return module
+
+
 def own_buffers(module: nn.Module) -> dict[str, Tensor | None]:
     """The buffers of the module itself: the dict that it keeps them in."""
     return module._buffers

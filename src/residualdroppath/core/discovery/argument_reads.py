@@ -12,11 +12,12 @@ from ..graph.call_form import form_of, forward_signature, is_number
 from ..graph.node_kinds import METADATA_ATTRIBUTES, METADATA_METHODS, is_layer_of_torch, is_used
 from ..graph.trace_errors import UntraceableError
 from ..graph.tracing import trace_unknown
+from ..torch_internals import child_at
 
 
 def unread_arguments(module: nn.Module, call: fx.Node) -> set[fx.Node]:
     """Of the arguments of a child's call, those of which its forward reads the shape or dtype alone."""
-    child = module.get_submodule(str(call.target))
+    child = child_at(module, str(call.target))
     if is_layer_of_torch(child) or not _may_read_metadata(child):
         return set()
     form, values = form_of(forward_signature(child), call.args, call.kwargs)

@@ -8,6 +8,7 @@ from torch import nn
 
 from ..graph.node_kinds import node_parameters, num_layers
 from ..graph.tracing import adds_its_inputs, inlined_paths
+from ..torch_internals import child_at
 from .branch_subgraph import ResidualAdd, levels_of, with_holders
 
 
@@ -37,7 +38,7 @@ def _child_as_a_whole(name: str, add: ResidualAdd, block: nn.Module) -> str:
     inlined = inlined_paths(add.node.graph)
     for path in (name[:end] for end in ends):
         parts = (node for node in add.node.graph.nodes if str(node.target).startswith(f"{path}."))
-        if path in inlined and not adds_its_inputs(block.get_submodule(path)):
+        if path in inlined and not adds_its_inputs(child_at(block, path)):
             if all(node in add.nodes for node in parts if num_layers(block, node)):
                 return path
     return name

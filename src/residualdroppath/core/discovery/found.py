@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from ..graph.module_kinds import ModuleKinds
-from ..torch_internals import own_children
+from ..torch_internals import child_at, own_children
 
 
 class NoResidualBranchError(ValueError):
@@ -36,7 +36,7 @@ class FoundBranch:
     def modules(self) -> list[nn.Module]:
         """All that the branch runs, what it shares with other branches included."""
         names = [*self.roots, *self.shares]
-        children = [self.block.get_submodule(name) for name in names if _is_module(self.block, name)]
+        children = [child_at(self.block, name) for name in names if _is_module(self.block, name)]
         return [module for child in children for module in child.modules()]
 
 
@@ -111,4 +111,4 @@ def _outermost(paths: list[str]) -> list[str]:
 
 def _is_module(block: nn.Module, name: str) -> bool:
     parent, _, last = name.rpartition(".")
-    return own_children(block.get_submodule(parent)).get(last) is not None
+    return own_children(child_at(block, parent)).get(last) is not None

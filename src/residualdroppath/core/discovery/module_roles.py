@@ -6,7 +6,7 @@ import torch
 from torch import fx, nn
 
 from ..graph.node_kinds import is_inplace, is_layer_of_torch
-from ..torch_internals import own_children, own_parameters
+from ..torch_internals import child_at, own_children, own_parameters
 from .registry import registered_block
 
 
@@ -16,7 +16,7 @@ def overwrites_outputs(graph: fx.Graph, module: nn.Module, *, is_block: bool) ->
         if is_inplace(node, module) and node.all_input_nodes:
             source = node.all_input_nodes[0]
             given = source.op == "placeholder"
-            fresh = source.op == "call_module" and is_library_leaf(module.get_submodule(str(source.target)))
+            fresh = source.op == "call_module" and is_library_leaf(child_at(module, str(source.target)))
             if given or not (is_block or fresh):
                 return True
     return False

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from torch import fx, nn
 
 from ..graph.node_kinds import is_activation, is_activation_layer, num_layers_in
+from ..torch_internals import child_at
 from .branch_subgraph import ResidualAdd
 from .found import FoundBranch
 
@@ -111,7 +112,7 @@ def _learns_more_than_projection(node: fx.Node, module: nn.Module, blocks: set[n
     """Whether a node of a branch is more than a norm, a convolution or a linear layer, apart from `blocks` inside."""
     if node.op != "call_module":
         return is_activation(node, module)
-    return _is_more_than_projection(module.get_submodule(str(node.target)), blocks)
+    return _is_more_than_projection(child_at(module, str(node.target)), blocks)
 
 
 def _is_more_than_projection(module: nn.Module, blocks: set[nn.Module]) -> bool:

@@ -16,6 +16,8 @@ from ..graph.module_kinds import ModuleKinds
 from ..graph.shape_guards import has_guards
 from ..graph.trace_errors import REENTRANT, UntraceableError
 from ..graph.tracing import TracedCall
+from ..graph.tracing_sandbox import stand_ins_pass_for_values
+from ..torch_internals import child_at
 from . import known_blocks  # noqa: F401  (registers them)
 from .block_branches import (
     BlockBranches,
@@ -102,7 +104,8 @@ class _Walk:
         self.num_parents = Counter(child for module in model.modules() for child in module.children())
 
     def result(self) -> Discovery:
-        self.visit(self.model, "", inside=None)
+        with stand_ins_pass_for_values(self.model):  # once for all traces
+            self.visit(self.model, "", inside=None)
         self.reject_joint()
         blocks: dict[nn.Module, int] = {}
         for candidate in self.candidates:
@@ -124,7 +127,7 @@ class _Walk:
             for node in candidate.add.nodes if candidate.add else ():
                 if candidate.branch and node.op == "call_module":
                     block, name = candidate.branch.block, str(node.target)
-                    if (type(block), type(block.get_submodule(name))) in self.joint:
+                    if (type(block), type(child_at(block, name))) in self.joint:
                         candidate.reason = f"one call of {name} feeds several sums elsewhere in the network"
 
     def visit(self, module: nn.Module, path: str, inside: Candidate | None) -> None:
@@ -164,7 +167,7 @@ class _Walk:
         if module in self.inlined:  # its adds are those of the module that calls it
             self.visit_children(module, path, {}, adds, inside)
             return
-        self.inlined.update(map(module.get_submodule, adds.inlined()))
+        self.inlined.update(child_at(module, path) for path in adds.inlined())
         self.in_order(module, path, adds, inside)
 
     def branches_of(self, module: nn.Module) -> BlockBranches:
@@ -208,7 +211,7 @@ class _Walk:
         for branch in self.named(found, [suffix for suffix in adds.found if adds.holder(suffix)]):
             for name in adds.children_called_before[branch.suffix]:
                 if (owner := owner_of.get(name)) is None or adds.is_around(owner, branch.suffix):
-                    self.visit(module.get_submodule(name), _join(path, name), places[owner] if owner else inside)
+                    self.visit(child_at(module, name), _join(path, name), places[owner] if owner else inside)
             holder = adds.holder(branch.suffix)
             around = places[holder] if holder else inside
             places[branch.suffix] = self.record(branch, around, adds.found[branch.suffix])
@@ -222,7 +225,7 @@ class _Walk:
         """What else there is to know of a forward, for the places where it turns out to count."""
         for other in adds.others:
             if other.call:
-                self.joint.add((type(module), type(module.get_submodule(other.call))))
+                self.joint.add((type(module), type(child_at(module, other.call))))
             reason = partial(self.found.rejected_adds.__setitem__, _join(path, other.node.name), other.reason)
             holder = adds.holder_of(other.node)
             self.notes.append((places[holder] if holder else inside, reason))
@@ -264,10 +267,10 @@ class _Walk:
             if self.num_parents[child] > 1 and child in self.found.outputs_read:
                 del self.found.outputs_read[child]
         for name, read in adds.outputs_read.items():
-            if self.num_parents[child := module.get_submodule(name)] == 1:
+            if self.num_parents[child := child_at(module, name)] == 1:
                 self.found.outputs_read[child] = read
         for name, call in adds.calls_of_children if self.calls is None else ():
-            if call not in (given := self.given.setdefault(module.get_submodule(name), [])):
+            if call not in (given := self.given.setdefault(child_at(module, name), [])):
                 given.append(call)
 
     def visit_children(
@@ -284,7 +287,7 @@ class _Walk:
             if name in never:
                 reason = f"it lies in {_join(path, name)}, which the forward of {type(module).__name__} does not call"
                 place = Candidate(None, place, reason=reason)
-            self.visit(module.get_submodule(name), _join(path, name), place)
+            self.visit(child_at(module, name), _join(path, name), place)
 
     def never_called(self, module: nn.Module, adds: BlockBranches | None) -> set[str]:
         """Children that no call of a forward can run, as far as its graphs tell: none depends on flags or shapes."""
@@ -295,11 +298,11 @@ class _Walk:
 
     def in_order_of_calls(self, module: nn.Module, adds: BlockBranches | None) -> Iterator[str]:
         """Names of descendants to visit: those called, in order of the calls, then the other children."""
-        if adds is not None:
-            yield from adds.children_called
-        names = [name for name, _ in module.named_children()]
+        called = adds.children_called if adds is not None else ()
+        yield from called
+        names = [name for name, _ in module.named_children() if name not in called]
         if self.calls is not None:  # a container is called in the order of what it holds
-            first = {name: self.first_call(module.get_submodule(name)) for name in names}
+            first = {name: self.first_call(child_at(module, name)) for name in names}
             names.sort(key=first.__getitem__)
         yield from names
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def _places(module: nn.Module, path: str = "") -> Iterator[Place]:
         yield module, str(attribute), "layerdrop"
     config = own.get("config")
     for attribute, value in own.items():
-        if _is_number(value):
+        if type(value) not in NO_NUMBERS and _is_number(value):
             if BLOCK_RATE.fullmatch(attribute) or BLOCK_RATES.get(name) == attribute:
                 if attribute in _names_in_forward(type(module)):
                     yield module, attribute, "block"
@@ -132,8 +133,11 @@ def _rate_of_drop_path(module: nn.Module, path: str) -> str:
     return attribute
 
 
+NO_NUMBERS = {bool, dict, OrderedDict, set, str, tuple, type(None)}  # what modules hold most; `Real` takes longer
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+    return type(value) in (float, int) or (isinstance(value, Real) and not isinstance(value, bool))
 
 
 def _names_in_forward(module_class: type[nn.Module]) -> set[str]:

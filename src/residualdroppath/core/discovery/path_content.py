@@ -10,6 +10,7 @@ from ..graph.module_kinds import ModuleKinds, once_of_a_kind
 from ..graph.node_kinds import is_depthwise, node_parameters, num_layers
 from ..graph.trace_errors import UntraceableError
 from ..graph.tracing import trace_forward
+from ..torch_internals import child_at
 
 SCALE_METHODS = ("view", "reshape", "mul", "unsqueeze")
 
@@ -59,7 +60,7 @@ def content_of(module: nn.Module, node: fx.Node, kinds: ModuleKinds | None = Non
     layers = num_layers(module, node)
     if node.op != "call_module":
         return PathContent(1, int(layers == 0), int(layers > 0), layers)
-    child = module.get_submodule(str(node.target))
+    child = child_at(module, str(node.target))
     return PathContent(
         1,
         int(not layers and once_of_a_kind(kinds, _only_scales, child)),

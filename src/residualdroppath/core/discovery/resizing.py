@@ -21,7 +21,7 @@ from ..graph.node_kinds import (
 )
 from ..graph.trace_errors import UntraceableError
 from ..graph.tracing import trace_forward
-from ..torch_internals import AnyNorm, Convolution
+from ..torch_internals import AnyNorm, Convolution, child_at
 
 ENLARGING = ("interpolate", "upsample", "pixel_shuffle", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 ENLARGING += ("upsample_nearest", "upsample_bilinear", "max_unpool1d", "max_unpool2d", "max_unpool3d")
@@ -36,7 +36,7 @@ def enlarges(module: nn.Module, node: fx.Node, kinds: ModuleKinds | None = None)
     """Whether what the node returns is larger than what it is given; a child that ends in upsampling counts."""
     if node.op != "call_module":
         return _name(node) in ENLARGING
-    return once_of_a_kind(kinds, _child_enlarges, module.get_submodule(str(node.target)))
+    return once_of_a_kind(kinds, _child_enlarges, child_at(module, str(node.target)))
 
 
 def _child_enlarges(child: nn.Module) -> bool:
@@ -86,7 +86,7 @@ def _steps_through(graph: fx.Graph, module: nn.Module) -> int:
 
 def _steps_of_node(node: fx.Node, module: nn.Module) -> int:
     if node.op == "call_module":
-        return _steps_of(module.get_submodule(str(node.target)))
+        return _steps_of(child_at(module, str(node.target)))
     if (name := _name(node)) in ENLARGING:
         factor = node.kwargs.get("scale_factor")
         return -1 if isinstance(factor, (int, float)) and factor < 1 else 1

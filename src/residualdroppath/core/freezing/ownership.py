@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..discovery.found import Discovery
-from ..torch_internals import own_children, own_parameters
+from ..torch_internals import child_at, own_children, own_parameters
 
 TRUNK = -1
 Edge = tuple[int, str]  # (id of a module, name of its child or parameter)
@@ -109,7 +109,7 @@ def _resolve(block: nn.Module, names: Sequence[str]) -> tuple[list[nn.Module], l
     slots: list[Slot] = []
     for root in names:
         parent_path, _, name = root.rpartition(".")
-        parent = block.get_submodule(parent_path)
+        parent = child_at(block, parent_path)
         child = own_children(parent).get(name)
         if child is not None:
             modules.append(child)
@@ -121,7 +121,7 @@ def _resolve(block: nn.Module, names: Sequence[str]) -> tuple[list[nn.Module], l
 def _edges(block: nn.Module, root: str) -> list[Edge]:
     """Where a child or parameter hangs. Tracing calls a child of two names by the first."""
     parent_path, _, name = root.rpartition(".")
-    parent = block.get_submodule(parent_path)
+    parent = child_at(block, parent_path)
     child = own_children(parent).get(name)
     names = [name] if child is None else [other for other, its in own_children(parent).items() if its is child]
     return [(id(parent), name) for name in names]

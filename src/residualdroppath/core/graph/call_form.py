@@ -71,15 +71,14 @@ class KnownForms:
 
     def form_of(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[CallForm, dict[str, Any]]:
         """As the function of this name."""
-        given = {**dict(enumerate(args)), **kwargs}
         try:
-            key = tuple([(name, _simple_kind(value)) for name, value in given.items()])
+            key = (*map(_simple_kind, args), *((name, _simple_kind(value)) for name, value in kwargs.items()))
             if key not in self._known:
                 self._known[key] = self._arranged(args, kwargs)
         except _NotSimple:
             return form_of(self.signature, args, kwargs)
         form, places = self._known[key]
-        return form, {name: given[place] for name, place in places}
+        return form, {name: args[place] if type(place) is int else kwargs[place] for name, place in places}
 
     def _arranged(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[CallForm, list[tuple[str, Any]]]:
         """The form of calls like this one, and the place of each of its values: a number, or the name it is given."""
@@ -96,12 +95,10 @@ class _NotSimple(Exception):
 def _simple_kind(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return torch.Tensor
-    if value is None or isinstance(value, bool):
+    if _is_fixed(value):
         return value
     if is_number(value):
         return int  # as any number
-    if isinstance(value, str):
-        return value
     raise _NotSimple
 
 

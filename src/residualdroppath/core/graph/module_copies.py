@@ -38,7 +38,9 @@ class ModuleCopies:
         in_training: bool,
         kinds: ModuleKinds | None = None,
     ):
-        self._paths = {id(module): name for name, module in root.named_modules()}  # of what hangs twice, the first
+        held_once = kinds is not None and kinds.holds_each_once(root)
+        # Of what hangs twice, the first path.
+        self._paths = {} if held_once else {id(module): name for name, module in root.named_modules()}
         self.tensor_at = tensor_at
         self.call = call
         self.number_at = number_at

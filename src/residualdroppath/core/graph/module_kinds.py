@@ -83,6 +83,10 @@ class ModuleKinds:
             self._kinds[module] = self._kind(module)
         return self._kinds[module]
 
+    def holds_each_once(self, module: nn.Module) -> bool:
+        """Whether nothing below the module hangs there under two names."""
+        return self.of(module) is not module
+
     def places(self, module: nn.Module) -> dict[str, int]:
         """Attributes that equal the place of the module, or of one around it, in a list."""
         own = vars(module)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from ..torch_internals import AnyNorm, BatchNorm, Convolution
+from ..torch_internals import AnyNorm, BatchNorm, Convolution, child_at
 
 ADD_FUNCTIONS = (operator.add, operator.iadd, torch.add)
 ADD_METHODS = ("add", "add_", "__add__", "__iadd__")
@@ -98,7 +98,7 @@ def down_to_last(module: Any) -> list[Any]:
 def is_inplace(node: fx.Node, module: nn.Module) -> bool:
     """Whether the node overwrites its first input."""
     if node.op == "call_module":
-        child = module.get_submodule(str(node.target))
+        child = child_at(module, str(node.target))
         while isinstance(child, nn.Sequential) and len(child) > 0:
             child = next((member for member in child if not isinstance(member, nn.Identity)), child[0])
         return getattr(child, "inplace", False) is True
@@ -117,7 +117,7 @@ def is_inplace(node: fx.Node, module: nn.Module) -> bool:
 def node_parameters(module: nn.Module, node: fx.Node) -> list[nn.Parameter]:
     """Parameters that the node itself brings in, those of a called child included."""
     if node.op == "call_module":
-        return list(module.get_submodule(str(node.target)).parameters())
+        return list(child_at(module, str(node.target)).parameters())
     if node.op == "get_attr":
         value = operator.attrgetter(str(node.target))(module)
         return [value] if isinstance(value, nn.Parameter) else []
@@ -127,7 +127,7 @@ def node_parameters(module: nn.Module, node: fx.Node) -> list[nn.Parameter]:
 def num_layers(module: nn.Module, node: fx.Node) -> int:
     """Weight matrices and kernels that the node itself brings in."""
     if node.op == "call_module":
-        return num_layers_in(module.get_submodule(str(node.target)))
+        return num_layers_in(child_at(module, str(node.target)))
     return sum(map(is_matrix, node_parameters(module, node)))
 
 
@@ -202,9 +202,7 @@ PRODUCTS = ("mul", "mul_", "imul", "matmul", "bmm", "einsum", "scaled_dot_produc
 def is_activation(node: fx.Node, module: nn.Module) -> bool:
     """Whether the node applies an activation last, or looks vectors up."""
     if node.op == "call_module":
-        layers = [
-            layer for layer in module.get_submodule(str(node.target)).modules() if not isinstance(layer, nn.Identity)
-        ]
+        layers = [layer for layer in child_at(module, str(node.target)).modules() if not isinstance(layer, nn.Identity)]
         return isinstance(layers[-1], nn.Embedding) or is_activation_layer(layers[-1]) if layers else False
     return node.op != "get_attr" and getattr(node.target, "__name__", node.target) in ACTIVATIONS
 
@@ -237,7 +235,7 @@ def is_linear(node: fx.Node, module: nn.Module) -> bool:
             and getattr(node.target, "__name__", node.target) in ("mul", "truediv", "view", "reshape")
         )
     kinds = (nn.Sequential, nn.Linear, Convolution, BatchNorm, nn.Identity, nn.AvgPool2d)
-    return all(isinstance(layer, kinds) for layer in module.get_submodule(str(node.target)).modules())
+    return all(isinstance(layer, kinds) for layer in child_at(module, str(node.target)).modules())
 
 
 def is_concatenation(node: fx.Node) -> bool:
@@ -258,7 +256,7 @@ def is_convolution(node: fx.Node, module: nn.Module) -> bool:
     """Whether the node calls a convolution, with or without a norm and nothing else."""
     if node.op != "call_module":
         return False
-    child = module.get_submodule(str(node.target))
+    child = child_at(module, str(node.target))
     layers = [member for member in child.modules() if not any(True for _ in member.children())]
     convolutions = [layer for layer in layers if isinstance(layer, Convolution)]
     others = [layer for layer in layers if layer not in convolutions and not isinstance(layer, nn.Identity)]

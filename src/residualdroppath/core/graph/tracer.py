@@ -70,7 +70,7 @@ class ForwardTracer(fx.Tracer):
 
     def tensor_at(self, path: str, tensor: torch.Tensor) -> TracedValue:
         if path not in self._tensors:
-            value = tensor.detach() if isinstance(tensor, nn.Parameter) or self.run_child is None else tensor.clone()
+            value = tensor.detach().clone()  # the forward may write to it: norms count batches
             self._tensors[path] = TracedValue(self.create_node("get_attr", path, (), {}), self, value)
         return self._tensors[path]
 

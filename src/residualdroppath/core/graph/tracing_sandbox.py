@@ -94,6 +94,7 @@ def grad_and_autocast() -> tuple:
 
 _lock = threading.RLock()
 _num_tracing = 0
+_covered: set[nn.Module] = set()  # modules for whose forwards names are replaced
 _replaced: list[tuple[MutableMapping[str, Any], str, Any]] = []
 
 
@@ -118,16 +119,20 @@ def stand_ins_pass_for_values(module: nn.Module) -> Iterator[None]:
                 if callable(function):
                     _replace(math.__dict__, name, _recorded(function, is_stand_in))
         _num_tracing += 1
-        for namespace in _namespaces_of(module):
-            if "isinstance" not in namespace:
-                _replace(namespace, "isinstance", isinstance_)
-            if "len" not in namespace:
-                _replace(namespace, "len", len_)
+        if module not in _covered:
+            _covered.update(module.modules())
+            for namespace in _namespaces_of(module):
+                if "isinstance" not in namespace:
+                    _replace(namespace, "isinstance", isinstance_)
+                if "len" not in namespace:
+                    _replace(namespace, "len", len_)
     try:
         yield
     finally:
         with _lock:
             _num_tracing -= 1
+            if _num_tracing == 0:
+                _covered.clear()
             while _num_tracing == 0 and _replaced:
                 namespace, name, function = _replaced.pop()
                 if function is None:

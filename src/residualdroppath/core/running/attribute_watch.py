@@ -17,6 +17,7 @@ class _Seen:
     """A module with its attributes and children as they were, and the plain ones among them by name."""
 
     module: nn.Module
+    spaces: tuple[dict[str, Any], dict[str, nn.Module | None]]
     values: list[Any]
     plain: dict[str, Any]
 
@@ -35,11 +36,12 @@ class AttributeWatch:
     def changed(self) -> bool:
         """Whether something is not what it was when this was called before."""
         found = False
-        for seen in self._seen:
-            now = _values(seen.module)  # mostly the same objects, which is found out fast
-            if len(now) != len(seen.values) or not all(map(operator.is_, now, seen.values)):
+        for seen in self._seen:  # mostly the same objects, which is found out fast
+            own, children = seen.spaces
+            same = len(own) + len(children) == len(seen.values)
+            if not same or not all(map(operator.is_, (*own.values(), *children.values()), seen.values)):
                 before, after = seen.plain, _look(seen.module)
-                seen.values, seen.plain = after.values, after.plain
+                seen.values, seen.plain, seen.spaces = after.values, after.plain, after.spaces
                 found |= before != after.plain
         return found
 
@@ -48,11 +50,8 @@ class AttributeWatch:
         return tuple([seen.module.training for seen in self._seen])
 
 
-def _values(module: nn.Module) -> list[Any]:
-    return [*vars(module).values(), *own_children(module).values()]
-
-
 def _look(module: nn.Module) -> _Seen:
-    plain = {name: value for name, value in vars(module).items() if is_plain(value) and name != "training"}
-    absent = {name: None for name, child in own_children(module).items() if child is None}
-    return _Seen(module, _values(module), {**plain, **absent})
+    own, children = vars(module), own_children(module)
+    plain = {name: value for name, value in own.items() if is_plain(value) and name != "training"}
+    absent = {name: None for name, child in children.items() if child is None}
+    return _Seen(module, (own, children), [*own.values(), *children.values()], {**plain, **absent})

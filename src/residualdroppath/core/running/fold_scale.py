@@ -14,7 +14,7 @@ from torch.func import functional_call
 from ..discovery.branch_subgraph import ResidualAdd
 from ..forward_override import foreign_forward
 from ..graph.node_kinds import down_to_last, is_layer_of_torch
-from ..torch_internals import BatchNorm, Convolution, has_hooks, own_children, own_parameters
+from ..torch_internals import BatchNorm, Convolution, child_at, has_hooks, own_children, own_parameters
 
 LINEAR_IN_PARAMETERS = (nn.Linear, Convolution, BatchNorm, nn.GroupNorm, nn.LayerNorm)
 # Elements of the activations by which they must outnumber the parameters: multiplying these takes calls of its own.
@@ -39,9 +39,9 @@ class FoldTarget:
 
         On a GPU passes over memory are cheap beside further calls, so there the output is scaled.
         """
-        if like.device.type != "cpu":
+        if like.numel() <= MIN_ELEMENTS_TO_FOLD or like.device.type != "cpu":
             return None
-        chain = down_to_last(self.block.get_submodule(self.target))
+        chain = down_to_last(child_at(self.block, self.target))
         last = chain[-1]
         able = (
             isinstance(last, LINEAR_IN_PARAMETERS)
@@ -50,8 +50,8 @@ class FoldTarget:
             and own_parameters(last).keys() == {"weight", "bias"}
             and sum(p.numel() for p in last.parameters(recurse=False)) + MIN_ELEMENTS_TO_FOLD <= like.numel()
             and not any(is_watched(child) for child in chain)
-            and sum(_times_held(last, self.block.get_submodule(name)) for name in self.called) == 1
-            and all(self.block.get_submodule(name) is not last for name in self.read)
+            and sum(_times_held(last, child_at(self.block, name)) for name in self.called) == 1
+            and all(child_at(self.block, name) is not last for name in self.read)
         )
         return last if able else None
 
