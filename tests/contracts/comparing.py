@@ -71,6 +71,26 @@ def attributes(network: nn.Module) -> list[Any]:
     ]
 
 
+def attributes_set_by(network: nn.Module, inputs: Inputs) -> list[tuple[int, str]]:
+    """Attributes that the network's own forwards set, by the place of their module in `attributes`, and name."""
+    before = attributes(network)
+    with torch.no_grad():
+        network(**inputs)
+        in_training = attributes(network)
+        network.eval()(**inputs)
+        network.train()(**inputs)
+    return [
+        (number, name)
+        for number, (own, *others) in enumerate(zip(before, in_training, attributes(network), strict=True))
+        for name in ({*own, *others[-1]} if number else ())
+        if any(_is_changed(own.get(name), other.get(name)) for other in others)
+    ]
+
+
+def _is_changed(before: Any, after: Any) -> bool:
+    return after is not before and (isinstance(after, Tensor) or isinstance(before, Tensor) or bool(after != before))
+
+
 def assert_identical(actual: Trace, expected: Trace, what: str) -> None:
     """Bit for bit."""
     torch.testing.assert_close(

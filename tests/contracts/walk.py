@@ -24,6 +24,7 @@ from .comparing import (
     assert_identical,
     assert_near,
     attributes,
+    attributes_set_by,
     backward,
     buffers_of,
     calls_of,
@@ -63,6 +64,7 @@ class Walk:
         self.model = model
         self.plain = subject.plain
         self.owners: dict[str, str] = {}
+        self.sets_itself = attributes_set_by(copy.deepcopy(subject.plain), subject.inputs(0))
 
     # --- the model stays plain
 
@@ -91,7 +93,7 @@ class Walk:
         for own, other in zip(self.model.parameters(), plain.parameters(), strict=True):
             other.requires_grad = own.requires_grad  # torch.matmul takes another path by this flag
         with torch.no_grad():
-            outputs = [flat_output(network.eval()(**inputs)) for network in (self.model, plain)]
+            outputs = [flat_output(seeded(network.eval())(**inputs)) for network in (self.model, plain)]
             self.model.train()
             plain.train()
             assert torch.equal(*outputs), "evaluation differs"
@@ -108,7 +110,11 @@ class Walk:
             parameter.requires_grad = flag
 
     def removed_is_plain(self, before: list[Any]) -> None:
-        assert attributes(self.model) == before, "`remove()` leaves something behind"
+        after = attributes(self.model)
+        for number, name in self.sets_itself:
+            after[number].pop(name, None)
+            before[number].pop(name, None)
+        assert after == before, "`remove()` leaves something behind"
         self.model.zero_grad()
         plain = self.in_step(self.state())
         inputs = self.subject.inputs(4)
@@ -266,7 +272,7 @@ class Walk:
         """Of the model now: values of parameters and buffers, and gradients."""
         values = self.model.state_dict()  # with the versions of modules
         for name, value in values.items():
-            values[name] = value.detach().clone()
+            values[name] = value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
         return State(values, [None if p.grad is None else p.grad.clone() for p in self.model.parameters()])
 
     def in_step(self, state: State) -> nn.Module:
