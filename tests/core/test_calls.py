@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import math
 import threading
 import warnings
@@ -468,3 +469,15 @@ def test_discovery_writes_to_nothing(in_place: bool, example: Tensor | None) -> 
     before = {name: value.clone() for name, value in model.state_dict().items()}
     ResidualDropPath(model, example=example)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_garbage_is_collected_after_tracing_as_before(collects: bool) -> None:
+    (gc.enable if collects else gc.disable)()
+    try:
+        ResidualDropPath(nn.Sequential(Block(heads), Block(heads)), example=torch.randn(2, 3, WIDTH))
+        with pytest.raises(NoResidualBranchError):
+            ResidualDropPath(nn.Sequential(nn.Linear(WIDTH, WIDTH)))
+        assert gc.isenabled() == collects
+    finally:
+        gc.enable()

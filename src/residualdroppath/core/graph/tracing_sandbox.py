@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 import math
 import random
@@ -94,6 +95,7 @@ def grad_and_autocast() -> tuple:
 
 _lock = threading.RLock()
 _num_tracing = 0
+_collects = True
 _covered: set[nn.Module] = set()  # modules for whose forwards names are replaced
 _replaced: list[tuple[MutableMapping[str, Any], str, Any]] = []
 
@@ -104,11 +106,14 @@ def stand_ins_pass_for_values(module: nn.Module) -> Iterator[None]:
 
     Functions under `torch.fx.wrap` are recorded as one node where they get stand-ins of what no call has shown. Names
     are replaced in the modules that define this code while something is traced, in any thread: wherever they get real
-    values they do what they did.
+    values they do what they did. Meanwhile garbage is not collected: tracing makes many small objects, and each
+    collection would go through all that the process holds.
     """
-    global _num_tracing
+    global _num_tracing, _collects
     with _lock:
         if _num_tracing == 0:
+            _collects = gc.isenabled()
+            gc.disable()
             for namespace, name in functions_wrapped_for_fx():
                 if (function := namespace.get(name)) is not None:
                     _replace(namespace, name, _recorded(function, _is_unknown))
@@ -133,6 +138,8 @@ def stand_ins_pass_for_values(module: nn.Module) -> Iterator[None]:
             _num_tracing -= 1
             if _num_tracing == 0:
                 _covered.clear()
+                if _collects:
+                    gc.enable()
             while _num_tracing == 0 and _replaced:
                 namespace, name, function = _replaced.pop()
                 if function is None:
