@@ -28,7 +28,7 @@ MODELS = {
 }
 VIT = {"vit_12_blocks": 12, "vit_40_blocks": 40}
 TRANSFORMERS = ("qwen3_24_layers", "mt5_12_layers")
-REPEATS = 200  # of each block's forward
+REPEATS = 50  # of each block's forward
 
 
 def serve(network: str, options: dict[str, Any]) -> None:
@@ -128,7 +128,7 @@ def acting_blocks() -> Callable[[], dict[str, float]]:
     rdp = ResidualDropPath(network, 0.5, rate_over_depth="uniform", seed=SEED)
     for block, branch in zip(hand.blocks, rdp.branches, strict=True):
         block.forward = by_hand(branch.name in rdp.plan.dropped, block)
-    x = torch.randn(1, 16, 32, 32)
+    x = torch.randn(1, 16, 8, 8)  # small, so that operations hide little of what is measured
     network(x)
     repeats = REPEATS
 
@@ -138,7 +138,9 @@ def acting_blocks() -> Callable[[], dict[str, float]]:
         return sum(taken) / len(taken) / REPEATS / 1e9
 
     def answer() -> dict[str, float]:
-        return {"seconds": seconds(network) - seconds(hand)}
+        pairs = [(seconds(network), seconds(hand)) for _ in range(9)]
+        acting, plain = (min(times) for times in zip(*pairs, strict=True))
+        return {"seconds": acting - plain}
 
     answer()
     return answer

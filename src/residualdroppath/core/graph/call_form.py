@@ -29,7 +29,7 @@ class CallForm:
     values: tuple[str, ...]
     constants: Mapping[str, Any]
 
-    @property
+    @functools.cached_property
     def key(self) -> tuple:
         """Equal for calls that one graph can serve."""
         return self.values, tuple((name, repr(value)) for name, value in self.constants.items())
