@@ -234,7 +234,7 @@ MUTATIONS = (
     _mutation(
         "a factor goes into a layer whose weight is read",
         "running/fold_scale.py",
-        "            and all(self.block.get_submodule(name) is not last for name in self.read)\n",
+        "            and all(child_at(self.block, name) is not last for name in self.read)\n",
         "",
         "test_last_layer.py::test_the_factor_stays_outside_where_somebody_could_tell",
     ),
@@ -433,8 +433,8 @@ MUTATIONS = (
     _mutation(
         "branches are in order of definition",
         "discovery/network_walk.py",
-        "        if adds is not None:\n            yield from adds.children_called\n",
-        "",
+        "called = adds.children_called if adds is not None else ()",
+        "called = ()",
         "test_discovery.py::test_blocks_defined_last_but_run_first_come_first",
     ),
     _mutation(
