@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from builds import HERE, Build, in_turn, ratio, served, source_of
+from builds import HERE, Build, in_turn, ratio, served, source_of, write
 
 NETWORKS = {"resnet50d": ("resnet50d", 128), "resnet200d": ("resnet200d", 0), "small_resnet20": ("small_resnet", 32)}
 IMAGE_SIZE = 32
@@ -68,10 +68,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
 
-    import torch
-
-    from residualdroppath.records.environment import environment
-
     record: dict[str, Any] = {
         "config": {"commit": arguments.commit, "image_size": IMAGE_SIZE, "rate": 0.5, "seed": SEED},
         "step_other_over_this": {},
@@ -99,10 +95,7 @@ def main() -> None:
                 [build.close() for build in builds.values()]
             record["iteration_this_over_other"][network] = ratio(answers, "this", "other")
             record["value_check"][network] = ratio(answers, "this", "without check", "dropped_part")
-    record["environment"] = {**environment(torch.device("cpu")), "threads": 1}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(record, indent=2) + "\n")
-    print(json.dumps({name: value for name, value in record.items() if name != "environment"}, indent=2))
+    write(record, arguments.out)
 
 
 if __name__ == "__main__":

@@ -69,3 +69,15 @@ def ratio(answers: dict[str, list[dict[str, Any]]], over: str, under: str, kind:
     low, median, high = statistics.quantiles(ratios, n=4)
     total = sum(a["seconds"] for a in answers[over]) / sum(b["seconds"] for b in answers[under])
     return {"median": median, "quartiles": [low, high], "of_sums": total if kind is None else None, "n": len(ratios)}
+
+
+def write(record: dict[str, Any], path: Path) -> None:
+    """To the file, with what was measured on; and all but that to the terminal."""
+    import torch
+
+    from residualdroppath.records.environment import environment
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = {**record, "environment": {**environment(torch.device("cpu")), "threads": 1}}
+    path.write_text(json.dumps(whole, indent=2) + "\n")
+    print(json.dumps(record, indent=2))

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from builds import HERE, Build, in_turn, ratio, served, source_of
+from builds import HERE, Build, in_turn, ratio, served, source_of, write
 
 SEED = 0
 MODELS = {
@@ -153,10 +153,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
 
-    import torch
-
-    from residualdroppath.records.environment import environment
-
     record: dict[str, Any] = {
         "config": {"commit": arguments.commit, "rounds": arguments.rounds, "batch_size": 1, "seed": SEED},
         "first_use_other_over_this": {},
@@ -182,10 +178,7 @@ def main() -> None:
         name: medians["vit_40_blocks"][name]["construction"] / medians["vit_12_blocks"][name]["construction"]
         for name in sources
     }
-    record["environment"] = {**environment(torch.device("cpu")), "threads": 1}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(record, indent=2) + "\n")
-    print(json.dumps({name: value for name, value in record.items() if name != "environment"}, indent=2))
+    write(record, arguments.out)
 
 
 if __name__ == "__main__":

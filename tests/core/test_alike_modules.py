@@ -160,6 +160,13 @@ def test_a_child_that_hangs_twice() -> None:
     assert kinds.of(apart.a) == kinds.of(apart.b) == kinds.of(shared)
 
 
+def test_empty_children_are_alike() -> None:
+    """As the identity shortcuts of many ResNets, `nn.Sequential()`, which is falsy."""
+    blocks = [nn.Sequential(nn.Linear(2, 2), nn.Sequential()) for _ in range(2)]
+    kinds = ModuleKinds(nn.ModuleList(blocks))
+    assert kinds.of(blocks[0]) == kinds.of(blocks[1])
+
+
 def test_shapes_and_classes_make_kinds() -> None:
     layers = nn.ModuleList([nn.Linear(2, 3), nn.Linear(2, 3), nn.Linear(3, 2), nn.Linear(2, 3, bias=False)])
     layers.append(type("Own", (nn.Linear,), {})(2, 3))

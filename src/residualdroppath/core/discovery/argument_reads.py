@@ -8,7 +8,7 @@ from typing import Any
 from torch import fx, nn
 from torch.fx.node import map_arg
 
-from ..graph.call_form import form_of, forward_signature, is_number
+from ..graph.call_form import form_of, forward_signature, numbers_in
 from ..graph.node_kinds import METADATA_ATTRIBUTES, METADATA_METHODS, is_layer_of_torch, is_used
 from ..graph.trace_errors import UntraceableError
 from ..graph.tracing import trace_unknown
@@ -21,9 +21,8 @@ def unread_arguments(module: nn.Module, call: fx.Node) -> set[fx.Node]:
     if is_layer_of_torch(child) or not _may_read_metadata(child):
         return set()
     form, values = form_of(forward_signature(child), call.args, call.kwargs)
-    numbers = {name: value for name, value in values.items() if is_number(value)}
     try:
-        graph = trace_unknown(child, form, numbers).graph
+        graph = trace_unknown(child, form, numbers_in(values)).graph
     except UntraceableError:
         return set()
     read = {str(node.target) for node in graph.nodes if node.op == "placeholder" and is_used(node)}

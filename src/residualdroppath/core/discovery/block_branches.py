@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from ..graph.call_form import CallForm, form_of, forward_signature, is_number, plainest_form
+from ..graph.call_form import CallForm, form_of, forward_signature, numbers_in, plainest_form
 from ..graph.module_kinds import ModuleKinds
 from ..graph.node_kinds import is_add, is_used
 from ..graph.shape_guards import is_guard
@@ -175,7 +175,7 @@ def _other_forms(
     forms: dict[Hashable, tuple[CallForm, dict[str, Any]]] = {}
     for args, kwargs in given if others else ():
         form, values = form_of(signature, args, kwargs)
-        numbers = {name: value for name, value in values.items() if is_number(value)}
+        numbers = numbers_in(values)
         if any({**form.constants, **values}.get(name, default) != default for name, default in others.items()):
             forms[form.key, tuple(numbers.items())] = form, numbers
     return list(forms.values())

@@ -24,16 +24,18 @@ def leave_out_unread(
     """
     if outputs_read is None:
         return graph
-    left, _ = copy_of(graph)
-    (output,) = (node for node in left.nodes if node.op == "output")
+    (output,) = (node for node in graph.nodes if node.op == "output")
     returned, rest = _first_values(output.args[0]) if shortens else (output.args[0], [])
     if not isinstance(returned, (tuple, list)) or (rest and not all(i < len(returned) for i in outputs_read)):
         return graph
     unread = [v for i, v in enumerate(returned) if i not in outputs_read and isinstance(v, fx.Node)] + rest
     if not unread:
         return graph
-    output.args = (type(returned)(v if i in outputs_read else None for i, v in enumerate(returned)),)
-    served = {node for value in unread for node in upstream(value)}
+    left, copies = copy_of(graph)
+    (output,) = (node for node in left.nodes if node.op == "output")
+    kept = (v if i in outputs_read else None for i, v in enumerate(returned))
+    output.args = (type(returned)(copies[v] if isinstance(v, fx.Node) else v for v in kept),)
+    served = {copies[node] for value in unread for node in upstream(value)}
     for node in reversed(left.nodes):
         if node in served and not node.users and node.op in ("call_function", "call_method"):
             if not is_inplace(node, module) and not any(word in str(node.target) for word in RANDOM):

@@ -168,5 +168,10 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def numbers_in(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those values of a call that are numbers."""
+    return {name: value for name, value in values.items() if is_number(value)}
+
+
 def _element(name: str, place: int) -> str:
     return f"{name}_{place}"

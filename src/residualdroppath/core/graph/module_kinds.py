@@ -103,7 +103,7 @@ class ModuleKinds:
         all_parts = self._parts[module] = frozenset(parts).union(*below)
         if len(all_parts) < len(parts) + sum(map(len, below)):
             return module
-        held = ((name, child and kinds[child]) for name, child in own_children(module).items())
+        held = ((name, None if child is None else kinds[child]) for name, child in own_children(module).items())
         description = (*self._description(module), *held)
         return self._numbers.setdefault(description, len(self._numbers))
 

@@ -55,14 +55,9 @@ class TracedCall:
     not_to_run: str = ""
 
 
-def trace_forward(
-    module: nn.Module,
-    form: CallForm | None = None,
-    *,
-    in_training: bool = True,
-) -> fx.Graph:
-    """The graph of `trace_unknown`."""
-    return trace_unknown(module, form, in_training=in_training).graph
+def trace_forward(module: nn.Module) -> fx.Graph:
+    """The graph of `trace_unknown`, of the plainest call."""
+    return trace_unknown(module).graph
 
 
 def trace_unknown(
@@ -85,11 +80,9 @@ def trace_unknown(
     refuse_foreign_forward(module)
 
     def trace(kinds: ModuleKinds | None, parts: Collection[str]) -> TracedCall:
-        is_inlined = functools.partial(_is_inlined_child, parts=parts, kinds=kinds)
-        new_tracer = functools.partial(
-            ForwardTracer, module, in_training=in_training, is_inlined=is_inlined, kinds=kinds
-        )
-        return _trace_unknown(new_tracer, form, values, may_guess=may_guess)
+        new_tracer = functools.partial(_tracer_of, module, parts, kinds, in_training)
+        with errors_of_the_forward(), random_states_kept(), stand_ins_pass_for_values(module):
+            return _trace_unknown(new_tracer, form, values, may_guess=may_guess)
 
     return _with_parts_inlined(module, trace, kinds)
 
@@ -100,6 +93,17 @@ def trace_kind(module: nn.Module, form: CallForm, numbers: Mapping[str, Any], ki
         return trace_unknown(module, form, numbers)
     use = "trace", form.key, tuple(numbers.items())
     return kinds.once(lambda module: trace_unknown(module, form, numbers, kinds=kinds), module, use)
+
+
+def _tracer_of(
+    module: nn.Module,
+    parts: Collection[str],
+    kinds: ModuleKinds | None,
+    in_training: bool,
+    outcomes: GuardOutcomes = (),
+) -> ForwardTracer:
+    is_inlined = functools.partial(_is_inlined_child, parts=parts, kinds=kinds)
+    return ForwardTracer(module, outcomes, in_training=in_training, is_inlined=is_inlined, kinds=kinds)
 
 
 Trace = Callable[[ModuleKinds | None, Collection[str]], TracedCall]  # with the paths of children to inline
@@ -138,30 +142,28 @@ def _trace_unknown(
     new_tracer: Callable[[GuardOutcomes], ForwardTracer], form: CallForm, values: Mapping[str, Any], *, may_guess: bool
 ) -> TracedCall:
     outcomes: GuardOutcomes = ()
-    module = new_tracer(()).root
-    with errors_of_the_forward(), random_states_kept(), stand_ins_pass_for_values(module):
-        ranks = list(RANKS)
-        met: list[str] = []  # errors so far
-        for _ in range(MOST_OUTCOMES):
-            tracer = new_tracer(outcomes)
-            tracer.may_guess, tracer.rank = may_guess, ranks[0]
-            try:
-                graph, _ = _trace(tracer, form, values)
-                return TracedCall(graph, form, guesses=tracer.guesses, checkpoints=tracer.checkpoints)
-            except Exception as error:  # such as `if x.shape[0] % 2: raise ...`: turn at the last condition
-                met.append(where := f"{error!r} {line_of(error)}")
-                if is_our_own(error) or met.count(where) == MOST_ALIKE:  # nothing that was turned avoids it
-                    raise
-                taken = tracer.taken
-                if tracer.uses_rank and not taken and len(ranks) > 1:
-                    del ranks[0]
-                    continue
-                while taken and not taken[-1]:
-                    taken.pop()
-                if not taken:
-                    raise
-                outcomes = (*taken[:-1], False)
-        raise CannotFollow(f"it has more conditions on shapes than can be tried ({MOST_OUTCOMES})")
+    ranks = list(RANKS)
+    met: list[str] = []  # errors so far
+    for _ in range(MOST_OUTCOMES):
+        tracer = new_tracer(outcomes)
+        tracer.may_guess, tracer.rank = may_guess, ranks[0]
+        try:
+            graph, _ = _trace(tracer, form, values)
+            return TracedCall(graph, form, guesses=tracer.guesses, checkpoints=tracer.checkpoints)
+        except Exception as error:  # such as `if x.shape[0] % 2: raise ...`: turn at the last condition
+            met.append(where := f"{error!r} {line_of(error)}")
+            if is_our_own(error) or met.count(where) == MOST_ALIKE:  # nothing that was turned avoids it
+                raise
+            taken = tracer.taken
+            if tracer.uses_rank and not taken and len(ranks) > 1:
+                del ranks[0]
+                continue
+            while taken and not taken[-1]:
+                taken.pop()
+            if not taken:
+                raise
+            outcomes = (*taken[:-1], False)
+    raise CannotFollow(f"it has more conditions on shapes than can be tried ({MOST_OUTCOMES})")
 
 
 def trace_call(
@@ -187,9 +189,8 @@ def trace_call(
 
     def trace(kinds: ModuleKinds | None, parts: Collection[str]) -> TracedCall:
         given = next(of_each_trace)
-        is_inlined = functools.partial(_is_inlined_child, parts=parts, kinds=kinds)
         with errors_of_the_forward(), _call_followed(module):
-            tracer = ForwardTracer(module, (), in_training=in_training, is_inlined=is_inlined, kinds=kinds)
+            tracer = _tracer_of(module, parts, kinds, in_training)
             tracer.run_child, tracer.may_hold_objects = run_child or PlainCopies().run, not to_run
             own, originals = detached_with_originals(given if given is values else own_objects(given))
             graph, returned = _trace(tracer, form, own)

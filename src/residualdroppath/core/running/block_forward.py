@@ -18,7 +18,7 @@ from ..discovery.found import Discovery
 from ..discovery.registry import registered_block
 from ..discovery.unread_outputs import leave_out_unread
 from ..forward_override import ForwardOverride, own_override
-from ..graph.call_form import CallForm, KnownForms, form_of, forward_signature, is_number
+from ..graph.call_form import CallForm, KnownForms, forward_signature, numbers_in
 from ..graph.graph_code import copy_of
 from ..graph.shape_guards import late_guards
 from ..graph.trace_errors import UntraceableError
@@ -100,7 +100,7 @@ class BlockForward(ForwardOverride):
             self.shared.kinds.forget()
         form, values = self._forms.form_of(args, kwargs)
         key = form.key, self.attributes.modes()
-        result = self._calls.run(key, values, _TemplatesOfCall(self, form, args, kwargs))
+        result = self._calls.run(key, values, _TemplatesOfCall(self, form, values, args, kwargs))
         return self.original(*args, **kwargs) if result is NOT_FOLLOWED else result
 
     def _add_by_name(self, name: str, shortcut: Tensor, branch: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
@@ -128,6 +128,7 @@ class _TemplatesOfCall:
 
     block: BlockForward
     form: CallForm
+    values: Mapping[str, Any]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
@@ -172,9 +173,8 @@ class _TemplatesOfCall:
     def _trace(self, follow: bool) -> TracedCall:
         """Without running the block where that needs no guess; what children return is checked at the first run."""
         module, kinds = self.block.module, self.block.shared.kinds
-        form, values = form_of(self.form.signature, self.args, self.kwargs)
-        numbers = {name: value for name, value in values.items() if is_number(value)}
-        if not follow and all(name in numbers or isinstance(value, Tensor) for name, value in values.items()):
+        form, numbers = self.form, numbers_in(self.values)
+        if not follow and all(name in numbers or isinstance(value, Tensor) for name, value in self.values.items()):
             with contextlib.suppress(UntraceableError):
                 if module.training and not (call := trace_kind(module, form, numbers, kinds)).guesses:
                     return replace(call, graph=copy_of(call.graph)[0])
