@@ -74,7 +74,7 @@ class Enforcement:
         self.discovery, self._first_call = discovery, None
         for block in self.blocks:
             block.follow_discovery(discovery)
-        self.look_again()
+        self._look()
 
     def look_again(self) -> None:
         """The network may have changed: who owns which module and parameter, as it is now."""

@@ -16,11 +16,13 @@ from .discovery.network_walk import discover, discover_in_call
 from .discovery.own_drop_path import find_own_drop_path, switched_off
 from .enforcement import Enforcement
 from .forward_override import own_override
+from .garbage import garbage_waits
 from .iteration import Iteration, iteration_of, plain_iteration
 from .options import STATE_FORMAT, Options, make_options
 from .planning.plan import Kind, Plan, PlanOptions, make_plan, scheduled_kind
 from .running.add_point import Action
 from .running.block_forward import BlockForward
+from .torch_internals import modules_below
 
 _NOT_GIVEN = object()
 
@@ -89,17 +91,18 @@ class ResidualDropPath:
         if drop_path_rate is not _NOT_GIVEN:
             keywords["drop_path_rate"] = drop_path_rate
         self.options = make_options(options, keywords)
-        if any(own_override(module, BlockForward) is not None for module in model.modules()):
+        if any(own_override(module, BlockForward) is not None for module in modules_below(model)):
             raise ValueError("`model` is already under a ResidualDropPath; call its `remove()` first.")
         self.model = model
         self._own_drop_path = find_own_drop_path(model)
         self._compile_options: dict[str, Any] | None = None
         self._active = True
         self._state_to_load: dict[str, Any] | None = None
-        with switched_off(self._own_drop_path):  # as the model will run, and the same whatever its rates are
-            self.discovery = discover(model) if example is None else discover(model, example)
-        self._follow_discovery()
-        self._go_to(0)
+        with garbage_waits():
+            with switched_off(self._own_drop_path):  # as the model will run, and the same whatever its rates are
+                self.discovery = discover(model) if example is None else discover(model, example)
+            self._follow_discovery()
+            self._go_to(0)
 
     def _follow_discovery(self) -> None:
         """Make the model follow iterations over the branches found."""
@@ -116,6 +119,7 @@ class ResidualDropPath:
         )
         self._look_at_branches()
 
+    @garbage_waits()
     def _follow_first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The first training forward: what its call shows takes the place of what was found without one."""
         with switched_off(self._own_drop_path):

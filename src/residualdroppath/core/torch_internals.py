@@ -87,6 +87,17 @@ def child_at(module: nn.Module, path: str) -> nn.Module:
     return module
 
 
+def modules_below(module: nn.Module) -> list[nn.Module]:
+    """As `module.modules()`, itself first and each once, which hands every module on through all above it."""
+    found: dict[nn.Module, None] = {}
+    stack: list[nn.Module | None] = [module]
+    while stack:
+        if (member := stack.pop()) is not None and member not in found:
+            found[member] = None
+            stack += reversed([*own_children(member).values()])
+    return list(found)
+
+
 def own_buffers(module: nn.Module) -> dict[str, Tensor | None]:
     """The buffers of the module itself: the dict that it keeps them in."""
     return module._buffers

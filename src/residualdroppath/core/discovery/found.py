@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from ..graph.module_kinds import ModuleKinds
-from ..torch_internals import child_at, own_children
+from ..torch_internals import child_at, modules_below, own_children
 
 
 class NoResidualBranchError(ValueError):
@@ -37,7 +37,7 @@ class FoundBranch:
         """All that the branch runs, what it shares with other branches included."""
         names = [*self.roots, *self.shares]
         children = [child_at(self.block, name) for name in names if _is_module(self.block, name)]
-        return [module for child in children for module in child.modules()]
+        return [module for child in children for module in modules_below(child)]
 
 
 @dataclass

@@ -17,7 +17,7 @@ from ..graph.shape_guards import has_guards
 from ..graph.trace_errors import REENTRANT, UntraceableError
 from ..graph.tracing import TracedCall
 from ..graph.tracing_sandbox import stand_ins_pass_for_values
-from ..torch_internals import child_at
+from ..torch_internals import child_at, modules_below, own_children
 from . import known_blocks  # noqa: F401  (registers them)
 from .block_branches import (
     BlockBranches,
@@ -101,7 +101,9 @@ class _Walk:
         self.notes: list[tuple[Candidate | None, Callable[[], None]]] = []
         self.joint: set[tuple[type, type]] = set()  # classes of blocks, and of children whose call feeds several sums
         self.with_parameters = with_parameters(model)
-        self.num_parents = Counter(child for module in model.modules() for child in module.children())
+        self.num_parents = Counter(
+            child for module in modules_below(model) for child in {*own_children(module).values()} if child is not None
+        )
 
     def result(self) -> Discovery:
         with stand_ins_pass_for_values(self.model):  # once for all traces

@@ -18,6 +18,7 @@ from ..graph.nested_values import detached
 from ..graph.plain_copies import PlainCopies
 from ..graph.trace_errors import UntraceableError, refuse_foreign_forward
 from ..graph.tracing import TracedCall, trace_call
+from ..graph.tracing_sandbox import stand_ins_pass_for_values
 from ..random_states import random_states_restored
 from ..torch_internals import unseen_by_modes
 
@@ -48,7 +49,7 @@ def record_calls(
     copies = PlainCopies(recorder.forward_of, in_training=not model.training)
     recorder.copies = copies
     args, kwargs = detached(tuple(args)), detached(dict(kwargs))  # the forward may write to them
-    with random_states_restored(model), unseen_by_modes(), torch.no_grad():
+    with random_states_restored(model), unseen_by_modes(), torch.no_grad(), stand_ins_pass_for_values(model):
         copies.of(model)(*args, **kwargs)
     return recorder.calls
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..discovery.found import Discovery
-from ..torch_internals import child_at, own_children, own_parameters
+from ..torch_internals import child_at, modules_below, own_children, own_parameters
 
 TRUNK = -1
 Edge = tuple[int, str]  # (id of a module, name of its child or parameter)
@@ -84,7 +84,7 @@ def assign_owners(model: nn.Module, discovery: Discovery) -> Ownership:
 
 def _used_by_trunk(model: nn.Module, discovery: Discovery) -> tuple[list[nn.Module], list[Slot]]:
     """The model, and what forwards of the trunk use that hangs in a branch too; not what was replaced since."""
-    modules, slots, present = [model], [], set(model.modules())
+    modules, slots, present = [model], [], set(modules_below(model))
     for module, names in discovery.deep_uses.items():
         if module not in present:
             continue

@@ -14,8 +14,16 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from ..discovery.module_roles import with_parameters
 from ..forward_override import ForwardOverride, own_override
-from ..torch_internals import call_at_checkpoints, is_exporting, outside_of_graphs, skipped_by_compiler, wraps_compiled
+from ..torch_internals import (
+    call_at_checkpoints,
+    is_exporting,
+    modules_below,
+    outside_of_graphs,
+    skipped_by_compiler,
+    wraps_compiled,
+)
 
 
 class Observer(Protocol):
@@ -141,12 +149,13 @@ def _exit(forwards: TrainingForwards) -> None:
 def watch(model: nn.Module, forwards: TrainingForwards) -> list[WatchedForward]:
     """Watch every module of `model` that has parameters and is not yet watched; what was installed."""
     installed = []
-    for module in model.modules():
+    has_parameters = with_parameters(model)
+    for module in modules_below(model):
         if isinstance(module, torch.jit.ScriptModule) or own_override(module, WatchedForward) is not None:
             continue
         if type(module).forward is nn.Module.forward:  # a container, which cannot be called
             continue
-        if module is model or (any(True for _ in module.parameters()) and not wraps_compiled(module)):
+        if module is model or (module in has_parameters and not wraps_compiled(module)):
             forward = WatchedForward(module, forwards, is_root=module is model)
             forward.install()
             installed.append(forward)

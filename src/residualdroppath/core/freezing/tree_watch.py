@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..torch_internals import own_children, own_parameters
+from ..torch_internals import modules_below, own_children, own_parameters
 
 
 class TreeWatch:
@@ -17,7 +17,7 @@ class TreeWatch:
 
     def look(self) -> None:
         """From now on compare with the network as it is."""
-        members = [m for m in self.model.modules() if not isinstance(m, torch.jit.ScriptModule)]
+        members = [m for m in modules_below(self.model) if not isinstance(m, torch.jit.ScriptModule)]
         self._children = [(children, tuple(children.values())) for children in map(own_children, members)]
         self._parameters = [(own, tuple(own)) for own in map(own_parameters, members)]
         self._absent = [(own, name) for own, names in self._parameters for name in names if own[name] is None]

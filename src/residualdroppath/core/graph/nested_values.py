@@ -11,10 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
+HOLD_NOTHING = frozenset({int, float, bool, str, types.NoneType, torch.Tensor, torch.dtype, torch.device})
+
 
 def map_values(value: Any, function: Callable[[Any], Any]) -> Any:
     """The function of all that lists, tuples, dicts and slices hold; other values as one."""
     kind = type(value)
+    if kind in HOLD_NOTHING:
+        return function(value)
     if kind is tuple or kind is list:
         return kind(map_values(item, function) for item in value)
     if kind is dict:

@@ -235,7 +235,10 @@ class ForwardTracer(fx.Tracer):
                 given["other"] = self.create_node("call_function", operator.mul, (given["other"], alpha), {})
             if set(given) == {"input", "other"}:
                 args, kwargs = (given["input"], given["other"]), {}
-        node = self.graph.create_node(kind, target, args, kwargs, name)
+        if not isinstance(args, tuple):
+            raise CannotFollow("it unpacks a value of unknown length into the arguments of a call")
+        node = self.graph.create_node(kind, target, name=name)
+        node.args, node.kwargs = args, kwargs  # given to `create_node`, each is searched for symbolic numbers
         if self._inside:
             node.meta["nn_module_stack"] = dict(self._inside)
         return node

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import inspect
 import math
 import random
@@ -18,7 +17,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ..torch_internals import functions_wrapped_for_fx
+from ..garbage import garbage_waits
+from ..torch_internals import functions_wrapped_for_fx, modules_below
 from .traced_value import UNKNOWN, CannotFollow, is_stand_in
 
 
@@ -95,7 +95,6 @@ def grad_and_autocast() -> tuple:
 
 _lock = threading.RLock()
 _num_tracing = 0
-_collects = True
 _covered: set[nn.Module] = set()  # modules for whose forwards names are replaced
 _replaced: list[tuple[MutableMapping[str, Any], str, Any]] = []
 
@@ -106,40 +105,38 @@ def stand_ins_pass_for_values(module: nn.Module) -> Iterator[None]:
 
     Functions under `torch.fx.wrap` are recorded as one node where they get stand-ins of what no call has shown. Names
     are replaced in the modules that define this code while something is traced, in any thread: wherever they get real
-    values they do what they did. Meanwhile garbage is not collected: tracing makes many small objects, and each
-    collection would go through all that the process holds.
+    values they do what they did.
     """
-    global _num_tracing, _collects
+    global _num_tracing
     with _lock:
         if _num_tracing == 0:
-            _collects = gc.isenabled()
-            gc.disable()
             for namespace, name in functions_wrapped_for_fx():
                 if (function := namespace.get(name)) is not None:
                     _replace(namespace, name, _recorded(function, _is_unknown))
             for function in OF_SIZES:  # their arguments are parsed before they are given to a mode
                 _replace(torch.__dict__, function.__name__, _recorded(function, is_stand_in))
+            for of_dtype in (torch.finfo, torch.iinfo):
+                _replace(torch.__dict__, of_dtype.__name__, _recorded_class(of_dtype))
             _replace(torch.__dict__, "is_tensor", lambda value: isinstance_(value, torch.Tensor))
             for name, function in list(vars(math).items()):
                 if callable(function):
                     _replace(math.__dict__, name, _recorded(function, is_stand_in))
         _num_tracing += 1
         if module not in _covered:
-            _covered.update(module.modules())
+            _covered.update(modules_below(module))
             for namespace in _namespaces_of(module):
                 if "isinstance" not in namespace:
                     _replace(namespace, "isinstance", isinstance_)
                 if "len" not in namespace:
                     _replace(namespace, "len", len_)
     try:
-        yield
+        with garbage_waits():
+            yield
     finally:
         with _lock:
             _num_tracing -= 1
             if _num_tracing == 0:
                 _covered.clear()
-                if _collects:
-                    gc.enable()
             while _num_tracing == 0 and _replaced:
                 namespace, name, function = _replaced.pop()
                 if function is None:
@@ -162,7 +159,7 @@ def isinstance_(value: Any, kinds: Any) -> bool:
 
 
 def _namespaces_of(module: nn.Module) -> list[dict[str, Any]]:
-    classes = {type(m) for m in module.modules() if not isinstance(m, torch.jit.ScriptModule)}
+    classes = {type(m) for m in modules_below(module) if not isinstance(m, torch.jit.ScriptModule)}
     found = {id(space): space for each in classes for space in _namespaces_of_class(each)}
     return list(found.values())
 
@@ -206,6 +203,20 @@ def _recorded(function: Callable[..., Any], wanted: Callable[[Any], bool]) -> Ca
         return found.tracer.create_proxy("call_function", function, args, kwargs)
 
     return recorded
+
+
+@functools.cache
+def _recorded_class(wanted: type) -> type:
+    """The class, whose making of an object is one node where it gets stand-ins."""
+
+    class SameInstances(type):
+        def __instancecheck__(cls, value: Any) -> bool:
+            return isinstance(value, wanted)
+
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            return _recorded(wanted, is_stand_in)(*args, **kwargs)
+
+    return SameInstances(wanted.__name__, (), {})
 
 
 def len_(value: Any) -> Any:

@@ -90,7 +90,7 @@ class BlockForward(ForwardOverride):
         self._calls.clear()
 
     def _act(self, *args: Any, **kwargs: Any) -> Any:
-        acting = any(state.action is not None for state in self.states.values())
+        acting = [True for state in self.states.values() if state.action is not None]
         if not acting and (self.compile_options is None or self.paused):
             return self.original(*args, **kwargs)
         if self.registered is not None:

@@ -40,6 +40,8 @@ def run_unless_reentrant(
             raise RuntimeError(_refusal(block))
         return run(*args, **kwargs)
     output = run(*args, **kwargs)
+    if isinstance(output, Tensor) and output.requires_grad and not is_returned_by_reentrant_checkpoint(output):
+        return output  # as mostly
     outputs = output if isinstance(output, tuple) else (output,)
     returned = [value for value in outputs if isinstance(value, Tensor)]
     if any(map(is_returned_by_reentrant_checkpoint, returned)):
