@@ -19,7 +19,13 @@ PACKAGE = "residualdroppath"
 
 # What modules of a folder may import besides each other and COMMON: folders with all below them, or single modules.
 COMMON = ("errors", "models.torchvision_ops")  # what a person can mend, and what importing torchvision takes
-CORE_GROUND = ("core.forward_override", "core.torch_internals", "core.options", "core.random_states")
+CORE_GROUND = (
+    "core.forward_override",
+    "core.garbage",
+    "core.torch_internals",
+    "core.options",
+    "core.random_states",
+)
 GROUND = ("core", "records")
 PARTS = (*GROUND, "models", "data", "analysis", "reporting")
 RULES: dict[str, tuple[str, ...]] = {

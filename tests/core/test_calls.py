@@ -122,6 +122,24 @@ def test_a_call_shows_what_python_decides_by(prepare: Callable[[Tensor], Tensor]
         rdp.step()
 
 
+def integers(h: Tensor) -> Tensor:
+    is_limit = isinstance(torch.finfo(torch.float32), torch.finfo)  # of a value, as at every other moment
+    return h.clamp(max=torch.iinfo(h.long().dtype).max) if is_limit else h * 0
+
+
+@pytest.mark.parametrize("prepare", [smallest_number, integers])
+def test_limits_of_a_dtype_need_no_call(prepare: Callable[[Tensor], Tensor]) -> None:
+    model, plain = network(prepare), network(prepare)
+    rdp = ResidualDropPath(model, 0.0)
+    assert [branch.name for branch in rdp.branches] == ["0", "1"] and not rdp.discovery.needs_call
+    assert torch.equal(model(batch()), plain(batch()))
+    rdp.remove()
+    rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform")
+    rdp.step()
+    torch.testing.assert_close(model(batch()), plain(batch()))
+    assert type(torch.finfo) is type and type(torch.iinfo) is type
+
+
 @pytest.mark.parametrize("prepare", [row_by_row, number_of_python, finite_or_clamped])
 def test_without_a_call_the_error_says_what_to_pass(prepare: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(NoResidualBranchError, match="`example=`"):

@@ -7,6 +7,7 @@ import re
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -100,3 +101,12 @@ def test_checkpoints_are_noticed_and_recomputed_in_the_context_given() -> None:
     events.clear()
     checkpoint(function, x, use_reentrant=False)
     assert events == ["run"]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_modules_below_are_those_of_modules() -> None:
+    shared = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    network = nn.Sequential(shared, nn.ModuleDict({"a": shared, "b": nn.Linear(2, 2)}), nn.ReLU())
+    network.register_module("absent", None)
+    network.append(torch.jit.script(nn.Sequential(nn.Linear(2, 2))))
+    assert torch_internals.modules_below(network) == list(network.modules())
