@@ -25,7 +25,11 @@ granularities = pytest.mark.parametrize("granularity", ["batch", "sample"])
 
 
 def plans_of(options: PlanOptions, num: int = 120) -> list[Plan]:
-    return [make_plan(options, iteration) for iteration in range(num)]
+    known, plans = FIRST, []
+    for iteration in range(num):
+        known = cycle_at(options, iteration, known).begins  # else each plan goes through all cycles before it
+        plans.append(make_plan(options, iteration, known))
+    return plans
 
 
 def cycles_of(plans: list[Plan]) -> list[tuple[list[Plan], list[Plan]]]:
@@ -269,10 +273,9 @@ def test_resumed_anywhere_plans_are_those_of_an_uninterrupted_training(tiny: Tin
 @some_models("own_add")
 @pytest.mark.parametrize(
     "cycle",
-    [None, 3, {}, {"iteration": 9, "num_draws": 0}, {"iteration": 1, "num_draws": 2}, {"iteration": -1, "num_draws": -1},
-     {"iteration": True, "num_draws": 0}],
+    [3, {}, *({"iteration": i, "num_draws": n} for i, n in ((9, 0), (1, 2), (-1, -1), (True, 0), (0, None)))],
     ids=str,
-)  # fmt: skip
+)
 def test_a_cycle_that_makes_no_sense_is_refused(tiny: TinyModel, cycle: Any) -> None:
     rdp = ResidualDropPath(tiny.build(), 0.5)
     state = {**rdp.state_dict(), "iteration": 2, "cycle": cycle}
