@@ -97,7 +97,7 @@ def _trained(options: PlanOptions, cycle: Cycle, decides: Draw) -> tuple[Draw, .
     if options.trains == "all":
         return ()
     if options.trains == "union":
-        return tuple(draws_of(options, cycle))
+        return draws_of(options, cycle)
     if options.trains == "unrelated":
         return (replace(decides, nonempty=True, stream="unrelated"),)
     return (decides,)
