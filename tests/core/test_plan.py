@@ -32,7 +32,14 @@ def plans(rdp: ResidualDropPath, num: int) -> list[Plan]:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"freeze": "stop_gradient", "granularity": "sample"}, {"schedule": "random"}, {"schedule": (2, 3)}],
+    [
+        {},
+        {"freeze": "stop_gradient", "granularity": "sample"},
+        {"schedule": "random"},
+        {"schedule": (2, 3)},
+        {"schedule": "random", "trains": "union", "draw": "balanced", "empty_draw": "plain"},
+        {"freeze": "stop_gradient", "granularity": "sample", "trains": "unrelated", "draw": "balanced"},
+    ],
     ids=str,
 )
 def test_two_objects_make_the_same_plans(options: dict[str, Any]) -> None:

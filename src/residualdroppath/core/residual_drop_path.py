@@ -64,18 +64,18 @@ class ResidualDropPath:
             running statistics (`"running"`).
         schedule: `(a, b)`: a `drop_path` iterations, then b `dropped_part` iterations that train what the
             last of the a dropped; `(1, 0)` is drop path alone. `"random"`: either kind with probability 1/2.
-        trains: what `dropped_part` iterations train: what the `"last"` draw of the cycle dropped, or the `"union"` of
-            what its draws dropped, row by row too; a cycle of `"random"` is its `drop_path` iterations in a row and
-            the `dropped_part` ones after them.
-            Controls: a random set of the same distribution that is `"unrelated"` to what was dropped, or `"all"`, trunk
-            included. The draws are the same whichever is trained.
-        draw: `"independent"`, or `"balanced"`: each branch at exactly its rate, in each draw the sum of the rates
-            rounded down or up, and in each deck of 20 draws every branch equally often, up to one (exactly: while
-            rates stay as they are). Neighbours make up for each other, so no plan keeps much more memory than another.
-            With `granularity="sample"` the rows of a batch are the draws of decks.
+        trains: what `dropped_part` iterations train. `"last"`: what the last draw of their cycle dropped. `"union"`:
+            what any draw of it dropped, row by row too; a cycle of `"random"` is a run of `drop_path` iterations and
+            the `dropped_part` ones that follow. Two controls: `"unrelated"`, a random set of the same distribution,
+            independent of what was dropped; `"all"`, everything, the trunk included. Draws do not depend on it.
+        draw: `"independent"`: each branch by itself. `"balanced"`: each branch at exactly its rate; in each draw as
+            many branches as their rates add up to, rounded down or up; and, while rates stay, in each deck of 20 draws
+            branches of equal rate equally often, up to one. Of neighbours about as many are dropped in every draw, so
+            no plan keeps much more memory than another. With `granularity="sample"` rows are the draws of decks.
         empty_draw: what becomes of a draw to be trained that drops nothing. `"redraw"`: it is drawn again, so that the
-            effective rates are above the nominal ones. `"plain"`: the iteration is plain, nothing scaled, and a new
-            cycle begins with the next one; rates stay nominal. Not with `granularity="sample"`.
+            effective rates are above the nominal ones (balanced: if these add up to less than 1). `"plain"`: the
+            iteration is plain, nothing is scaled, and a new cycle begins with the next one; rates stay nominal. Not
+            with `granularity="sample"`.
         rate_over_time: a factor on the rates over training: `None` or `"constant"`, `"warmup"` (rises over
             the first tenth), `"early"` (the first half only), `"late"` (the second half only), or a
             function from progress in [0, 1] to a factor in [0, 1]. Needs `total_iterations`.

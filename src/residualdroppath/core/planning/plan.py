@@ -75,7 +75,7 @@ def make_plan(options: PlanOptions, iteration: int, known: Beginning = FIRST) ->
     kind: Kind = "drop_path" if iteration <= cycle.deciding else "dropped_part"
     draws = (decides,) if kind == "drop_path" else _trained(options, cycle, decides)
     if not any(decides.nominal_rates) or (cycle.is_empty and decided_at == cycle.deciding):
-        # Nothing to drop: a plain iteration, whatever the schedule says.
+        # Nothing to drop, or nothing dropped: a plain iteration, whatever the schedule says.
         kind, decided_at = "drop_path", iteration
         decides = replace(decides, nominal_rates=tuple(0.0 for _ in options.names), nonempty=False)
         draws = (decides,)
@@ -93,7 +93,10 @@ def make_plan(options: PlanOptions, iteration: int, known: Beginning = FIRST) ->
 
 
 def _trained(options: PlanOptions, cycle: Cycle, decides: Draw) -> tuple[Draw, ...]:
-    """What the `dropped_part` iterations of a cycle train, as draws: the union of them; none: everything."""
+    """What the `dropped_part` iterations of a cycle train, as draws: the union of them; none: everything.
+
+    The draws of `drop_path` iterations are the same for all of these, so that they can be compared in pairs.
+    """
     if options.trains == "all":
         return ()
     if options.trains == "union":
