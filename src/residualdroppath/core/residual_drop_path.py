@@ -67,7 +67,8 @@ class ResidualDropPath:
         trains: what `dropped_part` iterations train. `"last"`: what the last draw of their cycle dropped. `"union"`:
             what any draw of it dropped, row by row too; a cycle of `"random"` is a run of `drop_path` iterations and
             the `dropped_part` ones that follow. Two controls: `"unrelated"`, a random set of the same distribution,
-            independent of what was dropped; `"all"`, everything, the trunk included. Draws do not depend on it.
+            independent of what was dropped; `"all"`, everything, the trunk included. What is dropped does not depend on
+            it, but for where cycles end under `empty_draw="plain"`: with `"union"`, where no draw dropped anything.
         draw: `"independent"`: each branch by itself. `"balanced"`: each branch at exactly its rate; in each draw as
             many branches as their rates add up to, rounded down or up; and, while rates stay, in each deck of 20 draws
             branches of equal rate equally often, up to one. Of neighbours about as many are dropped in every draw, so

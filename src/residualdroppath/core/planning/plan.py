@@ -95,7 +95,7 @@ def make_plan(options: PlanOptions, iteration: int, known: Beginning = FIRST) ->
 def _trained(options: PlanOptions, cycle: Cycle, decides: Draw) -> tuple[Draw, ...]:
     """What the `dropped_part` iterations of a cycle train, as draws: the union of them; none: everything.
 
-    The draws of `drop_path` iterations are the same for all of these, so that they can be compared in pairs.
+    Which draws are made does not depend on it, while none ends a cycle early: so these can be compared in pairs.
     """
     if options.trains == "all":
         return ()
