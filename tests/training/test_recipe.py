@@ -23,7 +23,7 @@ EVERY_OPTION: dict[str, Any] = {
     "iterations": 70, "cycle": "same_batch",
     "batch_size": 16, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.0, "warmup": 0.0, "label_smoothing": 0.1,
     "seed": 9,
-    "init_seed": 1, "order_seed": 2, "plan_seed": 3, "validate_every": 4, "test": False,
+    "init_seed": 1, "order_seed": 2, "plan_seed": 3, "dropped_part_lr": 2.0, "validate_every": 4, "test": False,
     "device": "cpu", "amp": "bf16", "channels_last": True, "threads": 1,
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from .method_options import OF_THE_RUN, OPTIONS, option_fields
 C = TypeVar("C", bound=BaseModel)
 Method = Literal["plain", "drop_path", "residual_drop_path"]
 # A part of the method taken out or replaced (`controls.py`), to see what that part is worth.
-Control = Literal["drop_path_effective", "freezing_only", "without_freezing", "unrelated_part"]
+Control = Literal["drop_path_effective", "freezing_only"]
 
 
 class _DataAndModel(BaseModel):
@@ -74,6 +74,7 @@ class Recipe(_WithMethod):
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="of the cross-entropy")
 
+    dropped_part_lr: float = Field(default=1.0, gt=0, description="factor on lr in dropped_part iterations")
     validate_every: int = Field(default=1, ge=1, description="epochs from one validation to the next; the last always")
     test: bool = Field(default=True, description="use the test set, once, after training")
     device: str = Field(default="auto", description="cpu, cuda, or auto")

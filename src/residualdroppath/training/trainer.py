@@ -16,7 +16,7 @@ from ..data.augment import channel_statistics, normalise, random_crop, random_mi
 from ..data.images import ImageData, Split
 from ..errors import UserError, first_line
 from ..models.classifier import make_classifier
-from .controls import in_iteration, iterations_of_cycle, residual_drop_path
+from .controls import always_trains_trunk, in_iteration, iterations_of_cycle, residual_drop_path
 from .optimizer import learning_rate, make_optimizer
 from .recipe import TrainConfig
 from .runtime import derived_seed, pick_device
@@ -85,13 +85,13 @@ class Trainer:
     @property
     def trains_trunk(self) -> bool:
         """Whether the trunk learns in the iteration in force."""
-        everything = self.kind != "dropped_part" or self.config.method == "without_freezing"
-        return everything or (self.rdp is not None and self.rdp.options.train_trunk)
+        return self.rdp is None or self.kind == "drop_path" or always_trains_trunk(self.rdp.options)
 
     @property
     def lr(self) -> float:
         """Of the iteration in force."""
-        return learning_rate(self.config.lr, self.config.warmup, self.iteration + 1, self.total_iterations)
+        factor = self.config.dropped_part_lr if self.kind == "dropped_part" else 1.0
+        return factor * learning_rate(self.config.lr, self.config.warmup, self.iteration + 1, self.total_iterations)
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The augmented batches of an epoch, float[batch, channels, size, size] and int64[batch]."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...core.planning.plan import PlanOptions, rates_at, scheduled_kind
 from ...errors import UserError
-from ...training.controls import DROP_PATH_ALONE, iterations_of_cycle
+from ...training.controls import DROP_PATH_ALONE, always_trains_trunk, iterations_of_cycle
 from ...training.recipe import TrainConfig
 from .definition import Budget, Values
 
@@ -62,28 +61,21 @@ def iterations_with(config: TrainConfig, updates: int) -> int:
 
 
 def trunk_updates(config: TrainConfig, iterations: int) -> int:
-    """Updates of the trunk in a training of so many iterations, as far as the schedule decides them."""
-    options = config.options(seed=config.seed_of("plan"), total_iterations=iterations)
-    always = options.train_trunk or config.method in ("plain", "without_freezing", *DROP_PATH_ALONE)
-    if always or not options.trains_dropped or not options.may_drop:
+    """Updates of the trunk in a training of so many iterations, as the schedule has them; the mean of a random one."""
+    options = config.options(seed=0, total_iterations=iterations)
+    alone = config.method in ("plain", *DROP_PATH_ALONE)
+    if alone or always_trains_trunk(options) or not options.trains_dropped or not options.may_drop:
         return iterations
-    plan = PlanOptions(
-        names=("any",),
-        drop_rates=(0.5,),
-        schedule=options.schedule,
-        rate_over_time=options.rate_factor,
-        total_iterations=iterations,
-        seed=options.seed,
-    )
-    return sum(_trains_trunk(plan, iteration) for iteration in range(iterations))
+    num_drop_path, num_dropped_part = (1, 1) if options.schedule == "random" else options.schedule
+    factor = options.rate_factor or (lambda progress: 1.0)
 
+    def trains_trunk(iteration: int) -> bool:
+        """In `drop_path` iterations, and where the draw in force had nothing to drop."""
+        place = iteration % (num_drop_path + num_dropped_part)
+        decided_at = iteration - max(0, place - num_drop_path + 1)
+        return decided_at == iteration or factor(decided_at / iterations) == 0
 
-def _trains_trunk(plan: PlanOptions, iteration: int) -> bool:
-    """In `drop_path` iterations, and where the draw in force has nothing to drop."""
-    decided_at = iteration
-    while scheduled_kind(plan, decided_at) == "dropped_part":
-        decided_at -= 1
-    return decided_at == iteration or not any(rates_at(plan, decided_at))
+    return sum(map(trains_trunk, range(iterations)))
 
 
 def seed_major(cells: Sequence[Cell], seeds: Sequence[int]) -> list[tuple[Cell, int]]:

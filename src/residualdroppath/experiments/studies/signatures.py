@@ -9,7 +9,7 @@ FEWEST_PAIRS = 5
 UNDERFIT = 0.02  # of training accuracy
 CLEARLY_FEWER = 0.9  # of updates: budgets of cost are never met exactly
 # Methods that claim to be more than drop path.
-ABOVE_DROP_PATH = ("residual_drop_path", "freezing_only", "without_freezing", "unrelated_part")
+ABOVE_DROP_PATH = ("residual_drop_path", "freezing_only")
 
 
 def signatures(row: Row, plain: Row | None) -> list[str]:
