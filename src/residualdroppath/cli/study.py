@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..experiments.studies.cache import Cache
 from ..experiments.studies.definition import Study, read_study
 from ..experiments.studies.engines import Engine, local_engine, ray_engine
+from ..experiments.studies.page import write_study_page
 from ..experiments.studies.progress import StudyProgress
 from ..experiments.studies.run import StudyRun
 from ..experiments.studies.table import terminal_table
@@ -66,7 +67,10 @@ def study(arguments: list[str]) -> None:
         record = {**run.record(), "file": str(command.file)}
     for path in filter(None, (out / "study.json", command.record)):
         write_record(path, record)
-    table_console(160).print(terminal_table(record))
+    page = write_study_page(record, out / "index.html")
+    console = table_console(160)
+    console.print(terminal_table(record))
+    console.print(f"page: {page}", soft_wrap=True)
     if record["failures"]:
         label, error = next(iter(record["failures"].items()))
         raise UserError(f"{len(record['failures'])} trials failed; the first, {label}: {error}")

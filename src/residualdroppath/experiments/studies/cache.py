@@ -15,7 +15,6 @@ from ...data.images import Encoded, ImageSource, InMemory, Split
 from ...data.sources import Source
 from ...records.environment import device_name
 from ...records.files import read_json, write_record
-from ...training.controls import DROP_PATH_ALONE
 from ...training.method_options import OF_THE_RUN, OPTIONS
 from ...training.recipe import TrainConfig
 from ...training.runtime import pick_device
@@ -47,7 +46,7 @@ def canonical(config: TrainConfig) -> TrainConfig:
     free = [name for name in NOT_OF_THE_RESULT if name != "epochs" or config.iterations is not None]
     if config.method == "plain":
         free += [*(name for name in OPTIONS if name not in OF_THE_RUN), "cycle", "plan_seed"]
-    elif config.method in DROP_PATH_ALONE:
+    elif config.method == "drop_path":
         free += OF_DROPPED_PARTS
     fields = type(config).model_fields
     unset = {name: fields[name].get_default(call_default_factory=True) for name in free if name in fields}

@@ -55,11 +55,13 @@ class StudyRun:
         if unknown := [name for name in self.only if name not in self.study.variants]:
             raise UserError(f"`only` must name variants ({', '.join(self.study.variants)}), got {unknown[0]!r}.")
         names = [name for name in self.study.variants if not self.only or name in self.only]
+        budgets = dict.fromkeys(budget for name in names for budget in self.study.budgets_of(name))
         self.cells = [
             Cell(name, tuple(point.items()), budget)
             for point in self.study.points
+            for budget in budgets
             for name in names
-            for budget in self.study.budgets_of(name)
+            if budget in self.study.budgets_of(name)
         ]
         self.costs: dict[str, Cost] = {}
 

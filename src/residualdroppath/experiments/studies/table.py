@@ -47,11 +47,11 @@ def budgets_text(record: Row) -> str:
     return "equal " + " and ".join(names)
 
 
-def row_name(row: Row, *, budgets: bool) -> str:
+def row_name(row: Row, *, budgets: bool, chosen: bool = True) -> str:
     at = ", ".join(f"{name} {value}" for name, value in row["point"].items())
-    chosen = ", ".join(f"{name} {value}" for name, value in row["chosen"].items())
+    settings = ", ".join(f"{name} {value}" for name, value in row["chosen"].items()) if chosen else ""
     text = row["variant"] + (f", equal {row['budget'].replace('_', ' ')}" if budgets else "")
-    return text + (f", {at}" if at else "") + (f" ({chosen})" if chosen else "")
+    return text + (f", {at}" if at else "") + (f" ({settings})" if settings else "")
 
 
 def with_deviation(value: Row) -> str:
