@@ -31,6 +31,8 @@ class Cell:
 
 def plain_iterations(plain: TrainConfig, train_images: int) -> int:
     """Those of one unit: plain training by the base recipe."""
+    if plain.batch_size > train_images:
+        raise UserError(f"`batch_size` must be at most the {train_images} training images, got {plain.batch_size}.")
     return plain.iterations or plain.epochs * (train_images // plain.batch_size)
 
 
