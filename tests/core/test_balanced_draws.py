@@ -35,7 +35,7 @@ def strata_of_deck(rates: tuple[float, ...], seed: int, number: int) -> list[lis
     return [[in_play[place] for place in run] for run in strata([rates[index] for index in in_play], 1 - shift)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(RATES, SEEDS, st.integers(0, 10**6))
 def test_counts_are_sums_of_rates_rounded_down_or_up(rates: tuple[float, ...], seed: int, number: int) -> None:
     """Of all branches, of each stratum, and of each branch over the deck."""
@@ -49,13 +49,13 @@ def test_counts_are_sums_of_rates_rounded_down_or_up(rates: tuple[float, ...], s
         assert low <= sum(draw[index] for draw in draws) <= high
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(RATES, st.floats(0.001, 1.0))
 def test_strata_are_neighbours_of_which_about_one_is_dropped_or_kept(rates: tuple[float, ...], first: float) -> None:
     runs = strata(rates, first)
     assert [index for run in runs for index in run] == list(range(len(rates))) and all(runs)
-    for run in runs[1:-1]:  # the first and the last may be cut short
-        assert 0.5 - 1e-9 <= math.fsum(min(rates[index], 1 - rates[index]) for index in run) <= 1.5 + 1e-9
+    for run in runs[1:-1]:  # the first and the last may be cut short, and so the second may begin late
+        assert 0.25 - 1e-9 <= math.fsum(min(rates[index], 1 - rates[index]) for index in run) <= 1.5 + 1e-9
 
 
 def test_strata_of_equal_rates() -> None:
@@ -129,11 +129,21 @@ def test_rates_below_one_in_all_are_scaled_up_where_a_draw_may_not_be_empty() ->
     assert 0 < sum(not plan.dropped for plan in alone) and all(plan.drop_rates == rates for plan in alone)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(st.sampled_from([1e-9, 1e-3, 0.05, 0.1, 0.2, 0.3, 1 / 3, 0.7]), min_size=1, max_size=12), SEEDS)
 def test_draws_to_be_trained_are_never_empty(rates: Sequence[float], seed: int) -> None:
     effective = balanced_effective_rates(tuple(rates))
     assert all(any(draw) for number in range(5) for draw in deck(effective, seed, number, "test"))
+
+
+@pytest.mark.parametrize("num", [3, 6, 10, 11, 23])
+def test_rates_that_add_up_to_one_but_for_rounding_drop_something(num: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the offset where a sum just below a whole number would lack a drop."""
+    rates = balanced_effective_rates(tuple(0.001 * (index + 1) for index in range(num)))
+    numbers = balanced.uniform_row(1, 2, "test", 2 + num + DECK * (1 + num))
+    monkeypatch.setattr(balanced, "uniform_row", lambda *_: [0.0, *numbers[1:]])
+    for own in (rates, (1 / num,) * num, (0.1,) * 10):
+        assert all(any(draw) for draw in deck.__wrapped__(own, 1, 2, "test"))
 
 
 def test_rates_over_time_hold_for_each_draw() -> None:
@@ -150,6 +160,7 @@ def test_rows_of_a_batch_are_the_draws_of_decks() -> None:
         plan = make_plan(options, iteration)
         mask = plan.mask(50)
         assert mask.shape == (10, 50) and mask.dtype == torch.bool
+        assert not torch.equal(mask[:, :DECK], mask[:, DECK : 2 * DECK])
         assert torch.equal(plan.mask(23), mask[:, :23]) and plan.mask(0).shape == (10, 0)
         for start in (0, DECK):
             counts = mask[:, start : start + DECK].sum(dim=1).tolist()

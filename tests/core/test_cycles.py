@@ -214,6 +214,14 @@ def test_rates_of_zero_are_plain_for_as_long_as_they_last() -> None:
     assert "".join(plan.kind[-1] if plan.dropped else "." for plan in plans_of(options, 10)) == "....hththt"
 
 
+def test_a_cycle_whose_last_draw_has_no_rates_ends_with_it() -> None:
+    """Its iterations are plain, whatever an earlier draw has dropped: the next one draws again."""
+    options = replace(SIX, drop_rates=(0.9,) * 6, schedule=(2, 1), trains="union", empty_draw="plain")
+    options = replace(options, rate_over_time=lambda p: float(p != 0.1), total_iterations=10)
+    assert cycle_at(options, 0).is_empty and make_plan(options, 0).dropped and not make_plan(options, 1).dropped
+    assert [plan.kind for plan in plans_of(options, 5)[2:]] == ["drop_path", "drop_path", "dropped_part"]
+
+
 # --- the object
 
 
