@@ -48,6 +48,7 @@ RULES: dict[str, tuple[str, ...]] = {
         f"experiments.{name}": (*PARTS, "training", "experiments.progress")
         for name in ("bench", "compare", "network_report", "spiral")
     },
+    "experiments.studies": (*PARTS, "training", "experiments.progress", "experiments.compare"),
     "cli": (*PARTS, "training", "experiments"),
 }
 

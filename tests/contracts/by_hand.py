@@ -26,7 +26,12 @@ def masks_of(rdp: ResidualDropPath, rows: int, plan: Plan | None = None) -> dict
 
 
 def drops_a_part(rdp: ResidualDropPath, rows: int, plan: Plan | None = None) -> bool:
-    """Some branches or rows are dropped and, where there are several branches that may be, some are not."""
+    """Some branches or rows are dropped and, where there are several branches that may be, some are not.
+
+    Where everything is trained, nothing is left out.
+    """
+    if rdp.options.trains == "all" and (plan or rdp.plan).kind == "dropped_part":
+        return True
     rates = (plan or rdp.plan).drop_rates
     masks = [mask for mask, rate in zip(masks_of(rdp, rows, plan).values(), rates, strict=True) if rate > 0]
     dropped = [bool(row) for mask in masks for row in mask]
@@ -38,7 +43,7 @@ def learners_of(rdp: ResidualDropPath, rows: int) -> set[str]:
     masks = masks_of(rdp, rows)
     if rdp.kind == "drop_path":
         return {TRUNK} | {name for name, dropped in masks.items() if not dropped.all()}
-    trunk = {TRUNK} if rdp.options.train_trunk else set()
+    trunk = {TRUNK} if rdp.options.train_trunk or rdp.options.trains == "all" else set()
     return trunk | {name for name, dropped in masks.items() if dropped.any()}
 
 

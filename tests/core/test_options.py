@@ -37,6 +37,9 @@ INVALID: list[tuple[str, Any, str]] = [
     ("schedule", (1.0, 1), "'random' or"),
     ("schedule", (True, 1), "'random' or"),
     ("schedule", 1, "'random' or"),
+    ("trains", "first", "'last', 'union', 'unrelated', 'all'"),
+    ("draw", "shuffled", "'independent', 'balanced'"),
+    ("empty_draw", None, "'redraw', 'plain'"),
     ("rate_over_time", "cosine", "'constant', 'warmup', 'early', 'late'"),
     ("rate_over_time", 0.5, "'constant', 'warmup', 'early', 'late'"),
     ("total_iterations", 0, "positive integer"),
@@ -80,6 +83,14 @@ def test_sample_goes_with_stop_gradient_only() -> None:
         ResidualDropPath(BY_NAME["own_add"].build(), granularity="sample")
     message = str(raised.value)
     for part in ("`granularity='sample'`", "`freeze='stop_gradient'`", "got freeze='parameters'", "cannot be frozen"):
+        assert part in message
+
+
+def test_rows_that_drop_nothing_are_redrawn() -> None:
+    with pytest.raises(ValueError) as raised:
+        ResidualDropPath(BY_NAME["own_add"].build(), granularity="sample", freeze="stop_gradient", empty_draw="plain")
+    message = str(raised.value)
+    for part in ("`granularity='sample'`", "`empty_draw='redraw'`", "got empty_draw='plain'", "number of rows"):
         assert part in message
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from residualdroppath import Plan, ResidualDropPath
-from residualdroppath.core.planning.plan import PlanOptions, make_plan, rates_over_depth, scheduled_kind
+from residualdroppath.core.planning.plan import PlanOptions, make_plan, rates_over_depth
 
 from .stepping import assert_close, forward_backward, gradients_of
 from .tiny_models import BY_NAME, TinyModel, some_models
@@ -32,7 +32,14 @@ def plans(rdp: ResidualDropPath, num: int) -> list[Plan]:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"freeze": "stop_gradient", "granularity": "sample"}, {"schedule": "random"}, {"schedule": (2, 3)}],
+    [
+        {},
+        {"freeze": "stop_gradient", "granularity": "sample"},
+        {"schedule": "random"},
+        {"schedule": (2, 3)},
+        {"schedule": "random", "trains": "union", "draw": "balanced", "empty_draw": "plain"},
+        {"freeze": "stop_gradient", "granularity": "sample", "trains": "unrelated", "draw": "balanced"},
+    ],
     ids=str,
 )
 def test_two_objects_make_the_same_plans(options: dict[str, Any]) -> None:
@@ -67,7 +74,7 @@ def test_schedule(schedule: tuple[int, int], expected: str) -> None:
 
 def test_random_schedule_takes_each_kind_about_half_the_time_and_starts_with_drop_path() -> None:
     for seed in range(20):
-        assert scheduled_kind(replace(SIX, schedule="random", seed=seed), 0) == "drop_path"
+        assert make_plan(replace(SIX, schedule="random", seed=seed), 0).kind == "drop_path"
     num = kinds(replace(SIX, schedule="random"), 400).count("d")
     assert 160 < num < 240  # four standard deviations
 

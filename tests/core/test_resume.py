@@ -19,6 +19,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"schedule": (2, 3), "rate_over_depth": "uniform", "scale_by_keep": False},
     {"schedule": "random", "frozen_norm": "batch", "seed": 5},
     {"rate_over_time": "warmup", "total_iterations": 40, "train_trunk": True},
+    {"schedule": (3, 1), "trains": "union", "draw": "balanced", "empty_draw": "plain"},
 ]
 
 

@@ -14,12 +14,17 @@ from residualdroppath.training.recipe import TrainConfig, read_config
 EVERY_OPTION: dict[str, Any] = {
     "data": "some/folder", "data_dir": "elsewhere", "download": True, "image_size": 32, "label_column": "fine",
     "image_column": "img", "validation_fraction": 0.25, "train_size": 500, "split_seed": 4, "crop_padding": 0,
-    "mirror": False, "model": "resnet18", "depth": 14, "width": 8, "method": "drop_path", "drop_path_rate": 0.3,
+    "mirror": False,
+    "images_per_class": 20, "num_classes": 5, "class_seed": 2,
+    "model": "resnet18", "depth": 14, "width": 8, "method": "drop_path", "drop_path_rate": 0.3,
     "rate_over_depth": "uniform", "freeze": "stop_gradient", "granularity": "sample", "scale_by_keep": False,
     "frozen_norm": "running", "schedule": [2, 3], "rate_over_time": "late", "train_trunk": True,
     "drop_rates": {"*.2": 0.0}, "include": ["layer*"], "exclude": ["*.0"], "check_frozen": False, "epochs": 3,
+    "iterations": 70, "cycle": "same_batch",
     "batch_size": 16, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.0, "warmup": 0.0, "label_smoothing": 0.1,
-    "seed": 9, "device": "cpu", "amp": "bf16", "channels_last": True, "threads": 1,
+    "seed": 9,
+    "init_seed": 1, "order_seed": 2, "plan_seed": 3, "dropped_part_lr": 2.0, "validate_every": 4, "test": False,
+    "device": "cpu", "amp": "bf16", "channels_last": True, "threads": 1,
 }  # fmt: skip
 
 

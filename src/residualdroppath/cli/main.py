@@ -14,6 +14,7 @@ from .bench import bench
 from .branches import branches
 from .compare import compare
 from .spiral import spiral
+from .study import study
 from .train import train
 
 
@@ -32,6 +33,9 @@ COMMANDS = {
     ),
     "compare": Command(
         compare, "train by several methods over several seeds, and print a table", "whole epochs are kept"
+    ),
+    "study": Command(
+        study, "answer a question over variants and seeds, in parallel, with runs kept and never repeated"
     ),
     "branches": Command(
         branches,

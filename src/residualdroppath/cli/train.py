@@ -24,7 +24,7 @@ def train(arguments: list[str]) -> None:
     recipe = command.recipe
     out = command.out or Path("runs") / f"{folder_name(recipe)}-{recipe.method}-seed{recipe.seed}"
     result = run_training(recipe, out, resume=command.resume, title=recipe.method)
-    console.print(
-        f"test accuracy {100 * result['test_accuracy']:.2f} %  (validation {100 * result['validation_accuracy']:.2f} %)"
-    )
+    validation = f"validation {100 * result['validation_accuracy']:.2f} %"
+    tested = f"test accuracy {100 * result['test_accuracy']:.2f} %  ({validation})" if recipe.test else validation
+    console.print(tested)
     console.print(f"page: {out / 'index.html'}", soft_wrap=True)

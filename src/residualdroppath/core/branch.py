@@ -14,7 +14,8 @@ from .discovery.own_rates import rates_of_branches
 from .freezing.frozen_norms import has_batch_statistics
 from .freezing.ownership import Ownership, Slot
 from .options import Options
-from .planning.draws import effective_rates
+from .planning.balanced import balanced_effective_rates
+from .planning.draw import rates_of
 from .planning.rates import branch_rates
 
 
@@ -54,8 +55,29 @@ def _dropped_always(name: str, rate: float, num_branches: int) -> str:
     return (
         f"The branch {name} is dropped in every drop_path iteration that a dropped_part iteration trains (effective "
         f"rate 1, nominal rate {rate:g}), for one branch has to be dropped and {others}. Give further branches a rate "
-        "above 0 (`rate_over_depth='uniform'`, `drop_rates`; `print(rdp)` lists what was found), or use drop path "
-        "alone, `schedule=(1, 0)`."
+        "above 0 (`rate_over_depth='uniform'`, `drop_rates`; `print(rdp)` lists what was found), make draws that "
+        "drop nothing plain iterations, `empty_draw='plain'`, or use drop path alone, `schedule=(1, 0)`."
+    )
+
+
+def warn_of_raised_rates(branches: Sequence[Branch], options: Options) -> None:
+    """One warning, about the branch whose effective rate is most above twice its nominal one."""
+    raised = [each for each in branches if 2.0 * each.drop_rate < each.effective_rate < ALWAYS]
+    if not raised:
+        return
+    worst = max(raised, key=lambda each: each.effective_rate / each.drop_rate)
+    remedies = ["higher rates, or more branches with a rate"]
+    if options.granularity == "batch":
+        remedies.append("`empty_draw='plain'`: draws that drop nothing are plain iterations, and rates stay nominal")
+    rates = tuple(each.drop_rate for each in branches)
+    if balanced_effective_rates(rates)[branches.index(worst)] <= 2.0 * worst.drop_rate:
+        remedies.append("`draw='balanced'`: few draws drop nothing")
+    warnings.warn(
+        f"The effective rate of the branch {worst.name} is {worst.effective_rate:.3g}, over twice its nominal rate of "
+        f"{worst.drop_rate:.3g}, for draws that drop nothing are drawn again; so it is for {len(raised)} of "
+        f"{len(branches)} branches. To avoid it: {'; '.join(remedies)}.",
+        UserWarning,
+        stacklevel=3,
     )
 
 
@@ -89,7 +111,7 @@ def make_branches(
     """
     if options.trains_dropped:
         rates = [rate if has_something else 0.0 for rate, has_something in zip(rates, learns, strict=True)]
-    effective = effective_rates(tuple(rates)) if options.trains_dropped else rates
+    effective = rates_of(options.draw, tuple(rates), options.redraws)
     for found, rate, effective_rate in zip(discovery.branches, rates, effective, strict=True):
         if effective_rate > ALWAYS and rate <= ALWAYS:
             warnings.warn(_dropped_always(found.name, rate, len(rates)), UserWarning, stacklevel=USERS_FRAME)

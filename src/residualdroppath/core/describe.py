@@ -27,10 +27,11 @@ def describe(
     total = sum(parameter.numel() for parameter in model.parameters())
     in_branches = sum(branch.num_parameters for branch in branches)
     shown = {name: value for name, value in options.as_dict().items() if value not in (None, [], {})}
+    effect = "dropped" if plan.kind == "drop_path" or options.trains == "last" else "learn"
     blocks = len({id(branch.block) for branch in branches})
     lines = [
         f"ResidualDropPath({', '.join(f'{name}={value!r}' for name, value in shown.items())})",
-        f"  iteration {plan.iteration}: {plan.kind}, {len(plan.dropped)} of {len(branches)} branches dropped",
+        f"  iteration {plan.iteration}: {plan.kind}, {len(plan.dropped)} of {len(branches)} branches {effect}",
         f"  {len(branches)} residual branches in {blocks} blocks, with {in_branches:,} of {total:,} parameters",
     ]
     width = max(len(branch.name) for branch in branches)

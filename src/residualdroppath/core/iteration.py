@@ -44,6 +44,8 @@ def iteration_of(plan: Plan, options: Options, branches: Sequence[Branch]) -> It
     """The method (DESIGN.md section 1), as far as a plan decides it."""
     if plan.kind == "drop_path":
         return _drop_path(plan, options)
+    if options.trains == "all":
+        return plain_iteration(len(branches))
     return _dropped_part(plan, options, branches)
 
 

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Literal, get_args
 
+DrawForm = Literal["independent", "balanced"]
+EmptyDraw = Literal["redraw", "plain"]
 Freeze = Literal["parameters", "stop_gradient"]
 FrozenNorm = Literal["update", "batch", "running"]
 Granularity = Literal["batch", "sample"]
 RateOverDepth = Literal["linear", "uniform"]
 RateOverTime = Literal["constant", "warmup", "early", "late"] | Callable[[float], float] | None
 Schedule = tuple[int, int] | Literal["random"]
+Trains = Literal["last", "union", "unrelated", "all"]
 
 RATES_OVER_TIME: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
@@ -21,7 +24,7 @@ RATES_OVER_TIME: dict[str, Callable[[float], float]] = {
     "early": lambda progress: 1.0 if progress < 0.5 else 0.0,
     "late": lambda progress: 0.0 if progress < 0.5 else 1.0,
 }
-STATE_FORMAT = 2
+STATE_FORMAT = 3
 NUM_SAMPLES_OF_A_FUNCTION = 33
 # Options that a checkpoint need not agree on: they change no plan.
 FREE_ON_RESUME = ("check_frozen",)
@@ -66,6 +69,21 @@ class Options:
         "norms of frozen parts, update: as in training; batch: running statistics stay; running: these are used",
     )
     schedule: Schedule = _option((1, 1), "(drop_path, dropped_part) iterations of a cycle, or random")
+    trains: Trains = _option(
+        "last",
+        "what dropped_part iterations train, last: what the last draw of the cycle dropped; union: what any of its "
+        "draws dropped; controls, unrelated: a random set of the same distribution; all: everything, trunk included",
+    )
+    draw: DrawForm = _option(
+        "independent",
+        "independent: each branch by itself; balanced: nearly the same number of branches in each draw, and each "
+        "branch equally often",
+    )
+    empty_draw: EmptyDraw = _option(
+        "redraw",
+        "a draw to be trained that drops nothing, redraw: is drawn again, which raises the rates; plain: makes a "
+        "plain iteration, and the next one draws again",
+    )
     rate_over_time: RateOverTime = _option(
         None, "factor on the rates over training: constant, warmup, early or late; needs total_iterations"
     )
@@ -88,6 +106,9 @@ class Options:
         _check_choice("freeze", self.freeze, get_args(Freeze))
         _check_choice("granularity", self.granularity, get_args(Granularity))
         _check_choice("frozen_norm", self.frozen_norm, get_args(FrozenNorm))
+        _check_choice("trains", self.trains, get_args(Trains))
+        _check_choice("draw", self.draw, get_args(DrawForm))
+        _check_choice("empty_draw", self.empty_draw, get_args(EmptyDraw))
         for name in ("scale_by_keep", "train_trunk", "check_frozen"):
             _check_choice(name, getattr(self, name), (True, False))
         if self.granularity == "sample" and self.freeze != "stop_gradient":
@@ -95,6 +116,12 @@ class Options:
                 f"`granularity='sample'` goes with `freeze='stop_gradient'` only, got freeze={self.freeze!r}: a "
                 "parameter cannot be frozen for some rows of a batch. Set `freeze='stop_gradient'`, or "
                 "`granularity='batch'`."
+            )
+        if self.granularity == "sample" and self.empty_draw != "redraw":
+            raise ValueError(
+                "`granularity='sample'` goes with `empty_draw='redraw'` only, got empty_draw="
+                f"{self.empty_draw!r}: whether a batch drops nothing is known only when its number of rows is. Set "
+                "`empty_draw='redraw'`, or `granularity='batch'`."
             )
         self._check_schedule()
         self._check_time()
@@ -137,6 +164,11 @@ class Options:
     def trains_dropped(self) -> bool:
         """Whether the schedule has `dropped_part` iterations."""
         return self.schedule == "random" or self.schedule[1] > 0
+
+    @property
+    def redraws(self) -> bool:
+        """Whether draws that drop nothing are drawn again, which raises the rates."""
+        return self.trains_dropped and self.empty_draw == "redraw"
 
     @property
     def may_drop(self) -> bool:

@@ -4,6 +4,8 @@
     dropped_part:  x[l+1] = merge_l(shortcut_l(x[l]) + f_l(x[l])),  f_l detached where it is frozen
                    and `freeze="stop_gradient"`
 
+What is frozen: all but what `trains` names, as rows too, from the draws of the cycle.
+
 It interprets the traced forward of each block node by node. What runs fast must equal it.
 """
 
@@ -79,7 +81,8 @@ def _learning(plan: Plan, options: Options, masks: Tensor) -> set[int]:
     some_row, every_row = masks.any(dim=1).tolist(), masks.all(dim=1).tolist()
     if plan.kind == "drop_path":
         return {TRUNK} | {index for index, dropped in enumerate(every_row) if not dropped}
-    return ({TRUNK} if options.train_trunk else set()) | {index for index, dropped in enumerate(some_row) if dropped}
+    trunk = {TRUNK} if options.train_trunk or options.trains == "all" else set()
+    return trunk | {index for index, dropped in enumerate(some_row) if dropped}
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from .branch import make_branches, nominal_rates
+from .branch import make_branches, nominal_rates, warn_of_raised_rates
 from .describe import describe
 from .discovery.network_walk import discover, discover_in_call
 from .discovery.own_drop_path import find_own_drop_path, switched_off
@@ -19,7 +19,9 @@ from .forward_override import own_override
 from .garbage import garbage_waits
 from .iteration import Iteration, iteration_of, plain_iteration
 from .options import STATE_FORMAT, Options, make_options
-from .planning.plan import Kind, Plan, PlanOptions, make_plan, scheduled_kind
+from .planning.cycles import FIRST, Beginning, Kind, cycle_at
+from .planning.plan import Plan, make_plan
+from .planning.plan_options import PlanOptions
 from .running.add_point import Action
 from .running.block_forward import BlockForward
 from .torch_internals import modules_below
@@ -64,6 +66,19 @@ class ResidualDropPath:
             running statistics (`"running"`).
         schedule: `(a, b)`: a `drop_path` iterations, then b `dropped_part` iterations that train what the
             last of the a dropped; `(1, 0)` is drop path alone. `"random"`: either kind with probability 1/2.
+        trains: what `dropped_part` iterations train. `"last"`: what the last draw of their cycle dropped. `"union"`:
+            what any draw of it dropped, row by row too; a cycle of `"random"` is a run of `drop_path` iterations and
+            the `dropped_part` ones that follow. Two controls: `"unrelated"`, a random set of the same distribution,
+            independent of what was dropped; `"all"`, everything, the trunk included. What is dropped does not depend on
+            it, but for where cycles end under `empty_draw="plain"`: with `"union"`, where no draw dropped anything.
+        draw: `"independent"`: each branch by itself. `"balanced"`: each branch at exactly its rate; in each draw as
+            many branches as their rates add up to, rounded down or up; and, while rates stay, in each deck of 20 draws
+            branches of equal rate equally often, up to one. Of neighbours about as many are dropped in every draw, so
+            no plan keeps much more memory than another. With `granularity="sample"` rows are the draws of decks.
+        empty_draw: what becomes of a draw to be trained that drops nothing. `"redraw"`: it is drawn again, so that the
+            effective rates are above the nominal ones (balanced: if these add up to less than 1). `"plain"`: the
+            iteration is plain, nothing is scaled, and a new cycle begins with the next one; rates stay nominal. Not
+            with `granularity="sample"`.
         rate_over_time: a factor on the rates over training: `None` or `"constant"`, `"warmup"` (rises over
             the first tenth), `"early"` (the first half only), `"late"` (the second half only), or a
             function from progress in [0, 1] to a factor in [0, 1]. Needs `total_iterations`.
@@ -101,8 +116,10 @@ class ResidualDropPath:
         with garbage_waits():
             with switched_off(self._own_drop_path):  # as the model will run, and the same whatever its rates are
                 self.discovery = discover(model) if example is None else discover(model, example)
+            self._begins = FIRST  # the cycle in force
             self._follow_discovery()
             self._go_to(0)
+        warn_of_raised_rates(self.branches, self.options)
 
     def _follow_discovery(self) -> None:
         """Make the model follow iterations over the branches found."""
@@ -229,10 +246,11 @@ class ResidualDropPath:
             self._active = False
 
     def state_dict(self) -> dict[str, Any]:
-        """All that resuming needs, as plain values: the iteration, and the options to be compared."""
+        """All that resuming needs, as plain values: iteration and beginning of its cycle, and options to compare."""
         return {
             "format": STATE_FORMAT,
             "iteration": self.iteration,
+            "cycle": dataclasses.asdict(self._begins),
             "branches": [branch.name for branch in self.branches],
             "options": self.options.as_dict(),
         }
@@ -244,14 +262,16 @@ class ResidualDropPath:
         """
         self._require_active("load_state_dict")
         own = self.state_dict()
-        if missing := own.keys() - state.keys() - {"format"}:
-            raise ValueError(f"`state` must come from `state_dict()`; it lacks {sorted(missing)}.")
         if (version := state.get("format", 1)) not in range(1, STATE_FORMAT + 1):
             raise ValueError(
                 f"`state` has format {version!r}, this version knows 1 to {STATE_FORMAT}; update residualdroppath."
             )
+        not_needed = {"format"} if version >= 3 else {"format", "cycle"}
+        if missing := own.keys() - state.keys() - not_needed:
+            raise ValueError(f"`state` must come from `state_dict()`; it lacks {sorted(missing)}.")
         if type(iteration := state["iteration"]) is not int or iteration < 0:
             raise ValueError(f"`state['iteration']` must be a non-negative integer, got {iteration!r}.")
+        begins = Beginning.from_state(state.get("cycle"), iteration)
         if state["branches"] != own["branches"] and self.discovery.needs_call:
             self._state_to_load = state  # of branches that a call has shown: compared when one has shown them here
         elif state["branches"] != own["branches"]:
@@ -261,6 +281,7 @@ class ResidualDropPath:
                 "load it with the model it was saved with."
             )
         self.options.require_resumable(state["options"])
+        self._begins = begins
         self._go_to(iteration)
 
     def __repr__(self) -> str:
@@ -276,7 +297,14 @@ class ResidualDropPath:
 
     def __reduce__(self) -> tuple:
         """A copy or pickle, with its model: constructed anew around the copy of the model."""
-        return _reconstruct, (self.model, self.options, self.iteration, self._compile_options, self._active)
+        return _reconstruct, (
+            self.model,
+            self.options,
+            self.iteration,
+            self._compile_options,
+            self._active,
+            self._begins,
+        )
 
     def _take_notice(self) -> None:
         """Before a training forward: branches and plan follow what the user lets learn now."""
@@ -299,17 +327,22 @@ class ResidualDropPath:
             rate_over_time=self.options.rate_factor,
             total_iterations=self.options.total_iterations,
             seed=self.options.seed,
+            trains=self.options.trains,
+            draw=self.options.draw,
+            empty_draw=self.options.empty_draw,
         )
 
     def _go_to(self, iteration: int, *, stepping: bool = False) -> None:
-        self.plan = make_plan(self._plan_options, iteration)
+        self._begins = cycle_at(self._plan_options, iteration, self._begins).begins
+        self.plan = make_plan(self._plan_options, iteration, self._begins)
         effect = iteration_of(self.plan, self.options, self.branches)
         self._enforcement.follow(effect, self.plan, stepping=stepping)
 
     def _starts_cycle(self) -> bool:
         if self.options.schedule == "random":
-            return scheduled_kind(self._plan_options, self.iteration) == "drop_path"
-        return self.iteration % sum(self.options.schedule) == 0
+            cycle = cycle_at(self._plan_options, self.iteration, self._begins)
+            return self.iteration <= cycle.deciding
+        return self.iteration == self._begins.iteration
 
     def _require_active(self, method: str) -> None:
         if not self._active:
@@ -317,9 +350,15 @@ class ResidualDropPath:
 
 
 def _reconstruct(
-    model: nn.Module, options: Options, iteration: int, compile_options: dict[str, Any] | None, active: bool
+    model: nn.Module,
+    options: Options,
+    iteration: int,
+    compile_options: dict[str, Any] | None,
+    active: bool,
+    begins: Beginning = FIRST,
 ) -> ResidualDropPath:
     rdp = ResidualDropPath(model, options=options)
+    rdp._begins = begins
     rdp._go_to(iteration)
     if compile_options is not None:
         rdp.compile(**compile_options)

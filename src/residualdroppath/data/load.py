@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from sklearn.model_selection import train_test_split
 
 from ..errors import UserError
-from .images import ImageData
-from .sources import Request, read_source
+from .images import ImageData, Split
+from .sources import Request, Source, read_source
 
 
-def load_data(
-    request: Request, *, validation_fraction: float = 0.1, train_size: int | None = None, split_seed: int = 0
+def load_data(request: Request, **cuts: Any) -> ImageData:
+    """Read a set and cut it (`cut_data`)."""
+    return cut_data(read_source(request), request.data, **cuts)
+
+
+def cut_data(
+    source: Source,
+    name: str,
+    *,
+    validation_fraction: float = 0.1,
+    train_size: int | None = None,
+    images_per_class: int | None = None,
+    num_classes: int | None = None,
+    class_seed: int | None = None,
+    split_seed: int = 0,
 ) -> ImageData:
-    """Read a set and cut it.
+    """The parts of a set that a training uses.
 
     Args:
-        request: what to read, and from where.
+        source: all images, of the set called `name`.
         validation_fraction: of the training images, set aside to choose on; in (0, 1).
         train_size: keep this many of the remaining training images (each class in proportion).
-        split_seed: of both cuts, whatever the seed of the training.
+        images_per_class: of these, keep this many of each class.
+        num_classes: keep the images of this many classes, the first, or those that `class_seed` chooses.
+        split_seed: of all other cuts, whatever the seed of the training.
     """
-    source = read_source(request)
+    source = _some_classes(source, num_classes, class_seed)
     labels = source.train.labels
-    _require_two_of_each(labels, source.num_classes, request.data)
+    _require_two_of_each(labels, source.num_classes, name)
     train, validation = _cut(torch.arange(len(labels)), labels, validation_fraction, split_seed, "validation_fraction")
     if train_size is not None:
         if not source.num_classes <= train_size <= len(train):
             raise UserError(f"`train_size` must be in [{source.num_classes}, {len(train)}], got {train_size}.")
         if train_size < len(train):
             _, train = _cut(train, labels, train_size, split_seed, "train_size")
+    if images_per_class is not None:
+        train = _of_each_class(train, labels, source.num_classes, images_per_class, split_seed)
     return ImageData(
-        name=request.data,
+        name=name,
         train=source.train.subset(train),
         validation=source.train.subset(validation),
         test=source.test,
@@ -51,6 +71,39 @@ def _cut(
     except ValueError as error:
         raise UserError(f"`{name}`={size} cannot cut {len(index)} training images: {error}") from error
     return torch.from_numpy(rest).sort().values, torch.from_numpy(part).sort().values
+
+
+def _some_classes(source: Source, num_classes: int | None, seed: int | None) -> Source:
+    """The images of `num_classes` classes, which are numbered anew in their order."""
+    if num_classes is None:
+        return source
+    if num_classes > source.num_classes:
+        raise UserError(f"`num_classes` must be at most the set's {source.num_classes} classes, got {num_classes}.")
+    chosen = torch.arange(source.num_classes)
+    if seed is not None:
+        chosen = torch.randperm(source.num_classes, generator=torch.Generator().manual_seed(seed))
+    kept = chosen[:num_classes].sort().values
+    number = torch.full((source.num_classes,), -1)
+    number[kept] = torch.arange(num_classes)
+
+    def only(split: Split) -> Split:
+        part = split.subset((number[split.labels] >= 0).nonzero()[:, 0])
+        return replace(part, labels=number[part.labels])
+
+    return replace(source, train=only(source.train), test=only(source.test), num_classes=num_classes)
+
+
+def _of_each_class(index: torch.Tensor, labels: torch.Tensor, num_classes: int, count: int, seed: int) -> torch.Tensor:
+    """`count` of `index` of each class, by seed: a larger count holds all that a smaller one does."""
+    counts = torch.bincount(labels[index], minlength=num_classes)
+    if int(counts.min()) < count:
+        raise UserError(
+            f"`images_per_class` must be at most the {int(counts.min())} training images of class "
+            f"{int(counts.argmin())}, got {count}."
+        )
+    shuffled = index[torch.randperm(len(index), generator=torch.Generator().manual_seed(seed))]
+    of_class = [shuffled[labels[shuffled] == label][:count] for label in range(num_classes)]
+    return torch.cat(of_class).sort().values
 
 
 def _require_two_of_each(labels: torch.Tensor, num_classes: int, data: str) -> None:

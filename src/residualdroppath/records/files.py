@@ -19,6 +19,10 @@ from safetensors.torch import load_file, save_file
 from ..errors import UserError
 
 
+class InUse(UserError):
+    """Another process holds the folder."""
+
+
 @contextmanager
 def locked(
     path: Path, *below: Path, in_use: str = "a run that still goes on; wait for it or stop it"
@@ -30,7 +34,7 @@ def locked(
         lock = FileLock(path / ".lock", timeout=0)
         lock.acquire()
     except Timeout as error:
-        raise UserError(f"{path} is in use by {in_use}.") from error
+        raise InUse(f"{path} is in use by {in_use}.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be written to ({error}); choose another `out`.") from error
     try:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from ..records.files import write_text
 
 COLOURS = {"plain": "#555555", "drop_path": "#d08c00", "residual_drop_path": "#0b6fb8"}  # of the methods, everywhere
+CONTROL_COLOUR = "#8a5aa8"
 TEMPLATE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ title }}</title>

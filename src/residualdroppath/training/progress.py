@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,13 +14,18 @@ from torch import Tensor
 from .trainer import Trainer
 
 console = Console(stderr=True)
+OnEpoch = Callable[[int, int], None]
 
 
 class TrainingProgress:
-    """Loss, accuracy, images/s, kind of iteration and time left; `title` tells runs apart."""
+    """Loss, accuracy, images/s, kind of iteration and time left; `title` tells runs apart.
 
-    def __init__(self, title: str, total_iterations: int, done: int = 0):
+    With `on_epoch`, which is called after each epoch with it and their number, nothing is shown.
+    """
+
+    def __init__(self, title: str, total_iterations: int, done: int = 0, *, on_epoch: OnEpoch | None = None):
         self.title = title
+        self.on_epoch = on_epoch
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -27,7 +33,7 @@ class TrainingProgress:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=on_epoch is not None or not console.is_terminal,
         )
         self.task = self.progress.add_task(title, total=total_iterations, completed=done, numbers="")
         self.epoch_started = time.perf_counter()
@@ -50,9 +56,13 @@ class TrainingProgress:
         self.progress.update(self.task, completed=trainer.iteration, numbers=numbers)
 
     def epoch_line(self, row: dict[str, Any], epochs: int) -> None:
+        if self.on_epoch is not None:
+            self.on_epoch(row["epoch"], epochs)
+            return
+        validation = f"{100 * row['validation_accuracy']:5.2f} %" if "validation_accuracy" in row else "-"
         self.progress.console.print(
             f"{self.title}  epoch {row['epoch']:>3}/{epochs}  loss {row['train_loss']:.4f}  "
-            f"train {100 * row['train_accuracy']:5.2f} %  validation {100 * row['validation_accuracy']:5.2f} %  "
+            f"train {100 * row['train_accuracy']:5.2f} %  validation {validation}  "
             f"{row['images_per_second']:,.0f} img/s",
             highlight=False,
             soft_wrap=True,

@@ -14,6 +14,8 @@ from .method_options import OF_THE_RUN, OPTIONS, option_fields
 
 C = TypeVar("C", bound=BaseModel)
 Method = Literal["plain", "drop_path", "residual_drop_path"]
+# A part of the method taken out or replaced (`controls.py`), to see what that part is worth.
+Control = Literal["drop_path_effective", "freezing_only"]
 
 
 class _DataAndModel(BaseModel):
@@ -31,6 +33,11 @@ class _DataAndModel(BaseModel):
     )
     validation_fraction: float = Field(default=0.1, gt=0, lt=1, description="of the training images, to choose on")
     train_size: int | None = Field(default=None, ge=1, description="train on this many images only")
+    images_per_class: int | None = Field(
+        default=None, ge=1, description="of these, train on this many of each class only"
+    )
+    num_classes: int | None = Field(default=None, ge=2, description="keep this many classes only, the first ones")
+    class_seed: int | None = Field(default=None, ge=0, description="choose the classes kept by this seed instead")
     split_seed: int = Field(default=0, ge=0, lt=2**32, description="seed of the cuts, apart from the seed of training")
     crop_padding: int | None = Field(
         default=None, ge=0, description="random shift in pixels; default: an eighth of the size"
@@ -52,6 +59,12 @@ class Recipe(_WithMethod):
     """What decides the result of a run, but for its method and its seed."""
 
     epochs: int = Field(default=20, ge=1, description="passes over the training images")
+    iterations: int | None = Field(
+        default=None, ge=1, description="optimizer updates of the training, in place of `epochs`; the last may be cut"
+    )
+    cycle: Literal["next_batch", "same_batch"] = Field(
+        default="next_batch", description="each iteration on its own batch, or a whole cycle on one (the paper's form)"
+    )
     batch_size: int = Field(default=128, ge=2, description="images an iteration")
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="sgd has Nesterov momentum 0.9")
     lr: float = Field(default=0.1, gt=0, description="largest learning rate")
@@ -61,6 +74,9 @@ class Recipe(_WithMethod):
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="of the cross-entropy")
 
+    dropped_part_lr: float = Field(default=1.0, gt=0, description="factor on lr in dropped_part iterations")
+    validate_every: int = Field(default=1, ge=1, description="epochs from one validation to the next; the last always")
+    test: bool = Field(default=True, description="use the test set, once, after training")
     device: str = Field(default="auto", description="cpu, cuda, or auto")
     amp: Literal["none", "bf16", "fp16"] = Field(default="none", description="automatic mixed precision")
     channels_last: bool = Field(default=False, description="memory format of images and weights")
@@ -68,7 +84,11 @@ class Recipe(_WithMethod):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        self.options(seed=0, total_iterations=1)
+        schedule = self.options(seed=0, total_iterations=1).schedule
+        if self.class_seed is not None and self.num_classes is None:
+            raise ValueError("`class_seed` chooses `num_classes` classes; give that too")
+        if self.cycle == "same_batch" and schedule == "random":
+            raise ValueError("`cycle: same_batch` needs a `schedule` of a fixed length, got 'random'")
         return self
 
     def options(self, *, seed: int, total_iterations: int, **changes: Any) -> Options:
@@ -83,8 +103,15 @@ class Recipe(_WithMethod):
 class TrainConfig(Recipe):
     """Everything that decides the result of one run."""
 
-    method: Method = Field(default="residual_drop_path", description="how to train")
+    method: Method | Control = Field(default="residual_drop_path", description="how to train")
     seed: int = Field(default=0, ge=0, description="of initialisation, order, augmentation and draws")
+    init_seed: int | None = Field(default=None, ge=0, description="of initialisation; default: `seed`")
+    order_seed: int | None = Field(default=None, ge=0, description="of order, augmentation, dropout; default: `seed`")
+    plan_seed: int | None = Field(default=None, ge=0, description="of draws; default: `seed`")
+
+    def seed_of(self, purpose: Literal["init", "order", "plan"]) -> int:
+        own = {"init": self.init_seed, "order": self.order_seed, "plan": self.plan_seed}[purpose]
+        return self.seed if own is None else own
 
 
 def read_config(kind: type[C], path: Path) -> C:

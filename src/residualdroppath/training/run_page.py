@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ..reporting.axes import finish_axes
-from ..reporting.page import COLOURS, write_page
+from ..reporting.page import COLOURS, CONTROL_COLOUR, write_page
 from .recipe import TrainConfig
 from .run_folder import RunFolder
 
@@ -18,18 +18,26 @@ def write_run_page(folder: RunFolder, config: TrainConfig, result: dict[str, Any
     rows = folder.metrics()
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    epochs = [row["epoch"] for row in rows]
-    colour = COLOURS[config.method]
+    colour = COLOURS.get(config.method, CONTROL_COLOUR)
     for axes, quantity, factor in ((left, "loss", 1), (right, "accuracy", 100)):
         for part, style in (("train", ":"), ("validation", "-")):
-            values = [factor * row[f"{part}_{quantity}"] for row in rows]
-            axes.plot(epochs, values, style, color=colour, label=part, marker="." if len(rows) < 3 else "")
+            seen = [row for row in rows if f"{part}_{quantity}" in row]
+            values = [factor * row[f"{part}_{quantity}"] for row in seen]
+            axes.plot(
+                [row["epoch"] for row in seen],
+                values,
+                style,
+                color=colour,
+                label=part,
+                marker="." if len(rows) < 3 else "",
+            )
         finish_axes(axes, "epoch", "cross-entropy (nats)" if quantity == "loss" else "accuracy (%)")
-    accuracy = f"{100 * result['test_accuracy']:.2f} %"
+    part = "test" if config.test else "validation"
+    accuracy = f"{part} accuracy {100 * result[f'{part}_accuracy']:.2f} %"
     return write_page(
         folder.path,
         figure,
-        title=f"{config.method} on {Path(config.data).name}: test accuracy {accuracy}",
+        title=f"{config.method} on {Path(config.data).name}: {accuracy}",
         lines=[
             f"{config.model}, {result['parameters']:,} parameters, {result['train_images']:,} training images, "
             f"{result['iterations']:,} iterations, seed {config.seed}. Training accuracy is measured while training, "
@@ -44,8 +52,7 @@ def write_run_page(folder: RunFolder, config: TrainConfig, result: dict[str, Any
                         row["epoch"],
                         f"{row['train_loss']:.4f}",
                         f"{100 * row['train_accuracy']:.2f} %",
-                        f"{row['validation_loss']:.4f}",
-                        f"{100 * row['validation_accuracy']:.2f} %",
+                        *_validation(row),
                         f"{row['images_per_second']:,.0f}",
                     ]
                     for row in rows
@@ -54,3 +61,9 @@ def write_run_page(folder: RunFolder, config: TrainConfig, result: dict[str, Any
             {"title": "Recipe", "head": ["option", "value"], "rows": list(config.model_dump(mode="json").items())},
         ],
     )
+
+
+def _validation(row: dict[str, Any]) -> list[str]:
+    if "validation_loss" not in row:
+        return ["-", "-"]
+    return [f"{row['validation_loss']:.4f}", f"{100 * row['validation_accuracy']:.2f} %"]

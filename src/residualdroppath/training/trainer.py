@@ -12,17 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.residual_drop_path import ResidualDropPath
 from ..data.augment import channel_statistics, normalise, random_crop, random_mirror, with_channels
 from ..data.images import ImageData, Split
 from ..errors import UserError, first_line
 from ..models.classifier import make_classifier
+from .controls import always_trains_trunk, in_iteration, iterations_of_cycle, residual_drop_path
 from .optimizer import learning_rate, make_optimizer
 from .recipe import TrainConfig
 from .runtime import derived_seed, pick_device
 
 # The trainer, mean loss and accuracy of the epoch so far, and its iterations so far.
 OnProgress = Callable[["Trainer", Tensor, Tensor, int], None]
+
+
+class Diverged(UserError):
+    """The loss is no longer finite."""
 
 
 class Trainer:
@@ -38,15 +42,20 @@ class Trainer:
         self.device = pick_device(config.device)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        self.iterations_per_epoch = len(data.train) // config.batch_size
-        if self.iterations_per_epoch < 1:
+        batches = len(data.train) // config.batch_size
+        if batches < 1:
             raise UserError(
                 f"`batch_size` must be at most the {len(data.train)} training images, got {config.batch_size}."
             )
-        self.total_iterations = config.epochs * self.iterations_per_epoch
+        self.batches_per_epoch = batches
+        self.iterations_per_batch = iterations_of_cycle(config) if config.cycle == "same_batch" else 1
+        self.iterations_per_epoch = batches * self.iterations_per_batch
+        self.total_iterations = config.iterations or config.epochs * self.iterations_per_epoch
+        self.epochs = math.ceil(self.total_iterations / self.iterations_per_epoch)
         self.iteration = 0
+        self.trunk_updates = 0
 
-        torch.manual_seed(derived_seed(config.seed, "model"))
+        torch.manual_seed(derived_seed(config.seed_of("init"), "model"))
         made = make_classifier(
             config.model,
             in_channels=data.channels,
@@ -58,7 +67,7 @@ class Trainer:
         self.channels = made.channels
         self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         self.model: nn.Module = made.model.to(self.device).to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
-        self.rdp = _residual_drop_path(self.model, config, self.total_iterations)
+        self.rdp = residual_drop_path(self.model, config, self.total_iterations)
         self.optimizer = make_optimizer(self.model, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
 
@@ -74,16 +83,22 @@ class Trainer:
         return "plain" if self.rdp is None else self.rdp.kind
 
     @property
+    def trains_trunk(self) -> bool:
+        """Whether the trunk learns in the iteration in force."""
+        return self.rdp is None or self.kind == "drop_path" or always_trains_trunk(self.rdp.options)
+
+    @property
     def lr(self) -> float:
         """Of the iteration in force."""
-        return learning_rate(self.config.lr, self.config.warmup, self.iteration + 1, self.total_iterations)
+        factor = self.config.dropped_part_lr if self.kind == "dropped_part" else 1.0
+        return factor * learning_rate(self.config.lr, self.config.warmup, self.iteration + 1, self.total_iterations)
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The augmented batches of an epoch, float[batch, channels, size, size] and int64[batch]."""
-        generator = torch.Generator().manual_seed(derived_seed(self.config.seed, f"epoch {epoch}"))
+        generator = torch.Generator().manual_seed(derived_seed(self.config.seed_of("order"), f"epoch {epoch}"))
         order = torch.randperm(len(self.train_split), generator=generator)
         size = self.config.batch_size
-        indices = [order[start : start + size] for start in range(0, self.iterations_per_epoch * size, size)]
+        indices = [order[start : start + size] for start in range(0, self.batches_per_epoch * size, size)]
         for images, labels in self.train_split.batches(indices):
             images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
             if self.crop_padding:
@@ -100,13 +115,15 @@ class Trainer:
         """One optimizer update; the loss and the number of right answers, still on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
-        with self.autocast():
-            logits = self.model(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad()
+        with in_iteration(self.rdp, self.config.method):
+            with self.autocast():
+                logits = self.model(images)
+                loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+            self.scaler.scale(loss).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.zero_grad()
+        self.trunk_updates += self.trains_trunk
         if self.rdp is not None:
             self.rdp.step()
         self.iteration += 1
@@ -117,25 +134,31 @@ class Trainer:
 
         Raises `UserError` when the loss diverges.
         """
-        torch.manual_seed(derived_seed(self.config.seed, f"dropout {epoch}"))
+        torch.manual_seed(derived_seed(self.config.seed_of("order"), f"dropout {epoch}"))
         self.model.train()
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         started = last_look = asked = time.perf_counter()
         making_batches = 0.0
-        for done, (images, labels) in enumerate(self.batches(epoch), 1):
+        num_iterations = min(self.iterations_per_epoch, self.total_iterations - self.iteration)
+        done = 0
+        for images, labels in self.batches(epoch):
             making_batches += time.perf_counter() - asked
-            loss, correct = self.train_iteration(images, labels)
-            totals += torch.stack([loss.double(), correct.double()])
+            for _ in range(min(self.iterations_per_batch, num_iterations - done)):
+                loss, correct = self.train_iteration(images, labels)
+                done += 1
+                totals += torch.stack([loss.double(), correct.double()])
             now = time.perf_counter()
             # To look at a value is to wait for the device: not at every iteration.
-            if self.device.type == "cpu" or now - last_look > 0.5 or done == self.iterations_per_epoch:
+            if self.device.type == "cpu" or now - last_look > 0.5 or done == num_iterations:
                 last_look = now
                 self.require_finite(float(totals[0]), epoch)
                 on_progress(self, totals[0] / done, totals[1] / (done * self.config.batch_size), done)
             asked = time.perf_counter()
+            if done == num_iterations:
+                break
         seconds = time.perf_counter() - started
-        mean_loss, correct = (totals / self.iterations_per_epoch).tolist()
-        images_per_epoch = self.iterations_per_epoch * self.config.batch_size
+        mean_loss, correct = (totals / num_iterations).tolist()
+        images_per_epoch = num_iterations * self.config.batch_size
         return {
             "train_loss": mean_loss,
             "train_accuracy": correct / self.config.batch_size,
@@ -146,7 +169,7 @@ class Trainer:
 
     def require_finite(self, loss: float, epoch: int) -> None:
         if not math.isfinite(loss):
-            raise UserError(
+            raise Diverged(
                 f"The loss is no longer finite (epoch {epoch}, by iteration {self.iteration}). The checkpoint of the "
                 f"epoch before, if any, is kept. Try a lower `lr` (now {self.config.lr:g}), a longer `warmup`, or "
                 "`amp` bf16 or none."
@@ -176,6 +199,7 @@ class Trainer:
         return {
             "epoch": epoch,
             "iteration": self.iteration,
+            "trunk_updates": self.trunk_updates,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "rdp": None if self.rdp is None else self.rdp.state_dict(),
@@ -189,18 +213,8 @@ class Trainer:
             if self.rdp is not None:
                 self.rdp.load_state_dict(state["rdp"])
             self.iteration = int(state["iteration"])
+            self.trunk_updates = int(state["trunk_updates"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise UserError(
                 f"The checkpoint does not fit this model ({first_line(error)}); resume it with its own recipe."
             ) from error
-
-
-def _residual_drop_path(model: nn.Module, config: TrainConfig, total_iterations: int) -> ResidualDropPath | None:
-    if config.method == "plain":
-        return None
-    changes: dict[str, Any] = {"schedule": (1, 0)} if config.method == "drop_path" else {}
-    try:
-        options = config.options(seed=config.seed, total_iterations=total_iterations, **changes)
-        return ResidualDropPath(model, options=options)
-    except ValueError as error:
-        raise UserError(str(error)) from error

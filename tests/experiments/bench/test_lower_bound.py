@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from residualdroppath.core.planning.draw import Draw
 from residualdroppath.core.planning.plan import Plan
 from residualdroppath.experiments.bench.lower_bound import LowerBound
 
@@ -30,7 +31,7 @@ def floor(batch: tuple[bool, ...] = (False, False, False)) -> LowerBound:
 
 def plan(kind: str, *dropped: str) -> Plan:
     kept = tuple(name for name in NAMES if name not in dropped)
-    return Plan(0, kind, dropped, kept, (0.5,) * 3, 0, (0.5,) * 3, True, 0, ())  # type: ignore[arg-type]
+    return Plan(0, kind, dropped, kept, (0.5,) * 3, 0, (), (Draw(0, 0, 0, (0.5,) * 3, True),))  # type: ignore[arg-type]
 
 
 def test_plain_runs_and_trains_everything() -> None:
@@ -61,7 +62,7 @@ def test_dropped_adds_is_taken_from_the_trunk_once() -> None:
 
 
 def by_row(kind: str, rates: tuple[float, ...]) -> tuple[Plan, list[float]]:
-    own = dataclasses.replace(plan(kind), nominal_rates=rates, seed=3)
+    own = dataclasses.replace(plan(kind), draws=(Draw(3, 0, 0, rates, True),))
     return own, own.mask(8).double().mean(dim=1).tolist()
 
 

@@ -50,17 +50,25 @@ def effective_rates(drop_rates: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(min(1.0, rate / some_dropped) for rate in drop_rates)
 
 
-def draw_row(drop_rates: Sequence[float], *, seed: int, iteration: int, nonempty: bool = False) -> list[bool]:
+def draw_row(
+    drop_rates: Sequence[float], *, seed: int, iteration: int, nonempty: bool = False, stream: str = "drop"
+) -> list[bool]:
     """The first row of `draw_dropped`, without a tensor unless it has to be drawn again."""
-    drawn = _integers(seed, iteration, "drop", len(drop_rates))
+    drawn = _integers(seed, iteration, stream, len(drop_rates))
     dropped = [integer < rate * 2.0**53 for integer, rate in zip(drawn, drop_rates, strict=True)]  # both exact
     if nonempty and not any(dropped):
-        return draw_dropped(drop_rates, seed=seed, iteration=iteration, nonempty=True)[0].tolist()
+        return draw_dropped(drop_rates, seed=seed, iteration=iteration, nonempty=True, stream=stream)[0].tolist()
     return dropped
 
 
 def draw_dropped(
-    drop_rates: Sequence[float], *, seed: int, iteration: int, rows: int = 1, nonempty: bool = False
+    drop_rates: Sequence[float],
+    *,
+    seed: int,
+    iteration: int,
+    rows: int = 1,
+    nonempty: bool = False,
+    stream: str = "drop",
 ) -> Tensor:
     """Which branches each row drops, bool[rows, branches]; branch i with probability `drop_rates[i]`.
 
@@ -69,13 +77,13 @@ def draw_dropped(
     and a row whose first draw dropped something stays what it is without `nonempty`.
     """
     rates = torch.tensor(drop_rates, dtype=torch.float64)
-    dropped = uniform(seed, iteration, "drop", rows, len(drop_rates)) < rates
+    dropped = uniform(seed, iteration, stream, rows, len(drop_rates)) < rates
     if not nonempty or not bool((rates > 0).any()):
         return dropped
 
     empty = ~dropped.any(dim=1)
     if bool(empty.any()):
-        again = uniform(seed, iteration, "drop-again", rows, len(drop_rates) + 1)
+        again = uniform(seed, iteration, f"{stream}-again", rows, len(drop_rates) + 1)
         # P(the first dropped branch is i) = r_i * prod_{j<i}(1 - r_j); after it all is independent.
         none_before = torch.cumprod(torch.cat([torch.ones(1, dtype=torch.float64), 1 - rates]), dim=0)
         first_dropped = torch.cumsum(rates * none_before[:-1], dim=0)

@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import compress
-from typing import Literal
 
+import torch
 from torch import Tensor
 
-from ..options import Granularity, RateOverDepth, Schedule
-from .draws import draw_dropped, draw_row, effective_rates, uniform_row
-
-Kind = Literal["drop_path", "dropped_part"]
-
-
-@dataclass(frozen=True)
-class PlanOptions:
-    """All that a plan depends on beside the iteration.
-
-    `names` and `drop_rates` (nominal, each in [0, 1)) are per branch, in order of execution;
-    `rate_over_time` maps the progress of training in [0, 1] to a factor in [0, 1].
-    """
-
-    names: tuple[str, ...]
-    drop_rates: tuple[float, ...]
-    schedule: Schedule = (1, 1)
-    granularity: Granularity = "batch"
-    rate_over_time: Callable[[float], float] | None = None
-    total_iterations: int | None = None
-    seed: int = 0
+from ..options import RateOverDepth
+from .cycles import FIRST, Beginning, Cycle, Kind, cycle_at, draw_at, draws_of, dropped_by_any
+from .draw import Draw
+from .plan_options import PlanOptions
 
 
 @dataclass(frozen=True)
@@ -44,7 +27,8 @@ class Plan:
 
     `drop_rates` are the rates the draw was made with: effective ones where a `dropped_part`
     iteration trains what is drawn. `decided_at` is the iteration that made the draw. `is_dropped`: by branch, in
-    order of execution, whether it is one of `dropped`.
+    order of execution, whether it is one of `dropped`. `draws`: those that `dropped` is the union of, rows too;
+    none: all branches.
     """
 
     iteration: int
@@ -53,17 +37,19 @@ class Plan:
     kept: tuple[str, ...]
     drop_rates: tuple[float, ...]
     decided_at: int
-    nominal_rates: tuple[float, ...]
-    nonempty: bool
-    seed: int
     is_dropped: tuple[bool, ...]
+    draws: tuple[Draw, ...]
+
+    @property
+    def nonempty(self) -> bool:
+        """Whether the draw was made such that it drops something."""
+        return any(draw.nonempty for draw in self.draws)
 
     def mask(self, rows: int) -> Tensor:
         """Which rows drop which branches, bool[branches, rows], of `rows` rows over all ranks."""
-        dropped = draw_dropped(
-            self.nominal_rates, seed=self.seed, iteration=self.decided_at, rows=rows, nonempty=self.nonempty
-        )
-        return dropped.T.contiguous()
+        if not self.draws:
+            return torch.ones(len(self.is_dropped), rows, dtype=torch.bool)
+        return functools.reduce(torch.logical_or, [draw.rows(rows) for draw in self.draws]).T.contiguous()
 
 
 def rates_over_depth(block_of_branch: Sequence[int], drop_path_rate: float, shape: RateOverDepth) -> tuple[float, ...]:
@@ -78,80 +64,51 @@ def rates_over_depth(block_of_branch: Sequence[int], drop_path_rate: float, shap
     return tuple(drop_path_rate * block / last for block in block_of_branch)
 
 
-def scheduled_kind(options: PlanOptions, iteration: int) -> Kind:
-    """The kind by the schedule alone, before asking whether there is anything to drop."""
-    if options.schedule == "random":
-        coin = uniform_row(options.seed, iteration, "kind", 1)[0]
-        return "drop_path" if iteration == 0 or coin < 0.5 else "dropped_part"
-    num_drop_path, num_dropped_part = options.schedule
-    return "drop_path" if iteration % (num_drop_path + num_dropped_part) < num_drop_path else "dropped_part"
+def make_plan(options: PlanOptions, iteration: int, known: Beginning = FIRST) -> Plan:
+    """The plan of `iteration`. Equal arguments give equal plans, on every rank and after resuming.
 
-
-def deciding_iteration(options: PlanOptions, iteration: int) -> int:
-    """The last `drop_path` iteration up to `iteration`: the one whose draw is in force."""
-    while scheduled_kind(options, iteration) == "dropped_part":
-        iteration -= 1
-    return iteration
-
-
-def rates_at(options: PlanOptions, iteration: int) -> tuple[float, ...]:
-    """Nominal rates at an iteration, the factor of `rate_over_time` applied."""
-    if options.rate_over_time is None or options.total_iterations is None:
-        return options.drop_rates
-    factor = options.rate_over_time(min(1.0, iteration / options.total_iterations))
-    if not 0.0 <= factor <= 1.0:
-        raise ValueError(
-            f"`rate_over_time` must return a factor in [0, 1], got {factor!r} at iteration {iteration}; "
-            "scale it, and set `drop_path_rate` to the largest rate wanted."
-        )
-    return tuple(rate * factor for rate in options.drop_rates)
-
-
-def make_plan(options: PlanOptions, iteration: int) -> Plan:
-    """The plan of `iteration`. Equal arguments give equal plans, on every rank and after resuming."""
-    kind = scheduled_kind(options, iteration)
-    decided_at = deciding_iteration(options, iteration)
-    nominal = rates_at(options, decided_at)
-    if not any(nominal):  # nothing to drop: a plain iteration, whatever the schedule says
+    `known`, where some cycle begins, spares going through all cycles before it.
+    """
+    cycle = cycle_at(options, iteration, known)
+    decided_at = min(iteration, cycle.deciding)
+    decides = draw_at(options, cycle, decided_at)
+    kind: Kind = "drop_path" if iteration <= cycle.deciding else "dropped_part"
+    draws = (decides,) if kind == "drop_path" else _trained(options, cycle, decides)
+    if not any(decides.nominal_rates) or (cycle.is_empty and decided_at == cycle.deciding):
+        # Nothing to drop, or nothing dropped: a plain iteration, whatever the schedule says.
         kind, decided_at = "drop_path", iteration
-        nominal = tuple(0.0 for _ in nominal)
-
-    # A draw that no `dropped_part` iteration will train may be empty.
-    nonempty = any(nominal) and scheduled_kind(options, decided_at + 1) == "dropped_part"
-    dropped, kept, rates, is_dropped = _drawn(
-        options.names, nominal, options.granularity, options.seed, decided_at, nonempty
-    )
+        decides = replace(decides, nominal_rates=tuple(0.0 for _ in options.names), nonempty=False)
+        draws = (decides,)
+    is_dropped = _dropped(options, draws)
     return Plan(
         iteration=iteration,
         kind=kind,
-        dropped=dropped,
-        kept=kept,
-        drop_rates=rates,
+        dropped=tuple(compress(options.names, is_dropped)),
+        kept=tuple(compress(options.names, map(operator.not_, is_dropped))),
+        drop_rates=decides.rates,
         decided_at=decided_at,
-        nominal_rates=nominal,
-        nonempty=nonempty,
-        seed=options.seed,
         is_dropped=is_dropped,
+        draws=draws,
     )
 
 
-@functools.lru_cache(maxsize=64)  # the iterations of a cycle share a draw
-def _drawn(
-    names: tuple[str, ...],
-    nominal: tuple[float, ...],
-    granularity: Granularity,
-    seed: int,
-    decided_at: int,
-    nonempty: bool,
-) -> tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...], tuple[bool, ...]]:
-    """Names of the branches dropped, of those kept, the rates that the draw was made with, and by branch the draw."""
-    if granularity == "batch":
-        drawn = draw_row(nominal, seed=seed, iteration=decided_at, nonempty=nonempty)
-    else:
-        drawn = [rate > 0 for rate in nominal]
-    return (
-        tuple(compress(names, drawn)),
-        tuple(compress(names, map(operator.not_, drawn))),
-        effective_rates(nominal) if nonempty else nominal,
-        tuple(drawn),
-    )
+def _trained(options: PlanOptions, cycle: Cycle, decides: Draw) -> tuple[Draw, ...]:
+    """What the `dropped_part` iterations of a cycle train, as draws: the union of them; none: everything.
+
+    Which draws are made does not depend on it, while none ends a cycle early: so these can be compared in pairs.
+    """
+    if options.trains == "all":
+        return ()
+    if options.trains == "union":
+        return draws_of(options, cycle)
+    if options.trains == "unrelated":
+        return (replace(decides, nonempty=True, stream="unrelated"),)
+    return (decides,)
+
+
+def _dropped(options: PlanOptions, draws: tuple[Draw, ...]) -> tuple[bool, ...]:
+    if not draws:
+        return tuple(True for _ in options.names)
+    if options.granularity == "batch":
+        return dropped_by_any(draws)
+    return tuple(any(rates) for rates in zip(*(draw.nominal_rates for draw in draws), strict=True))

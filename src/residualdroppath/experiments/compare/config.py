@@ -32,6 +32,10 @@ class CompareConfig(Recipe):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"`{name}` must be a list of different values, got {values}")
+        for name in ("iterations", "cycle", "test"):
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default:
+                raise ValueError(f"`{name}` must keep its default in a comparison, got {value}; `rdp study` varies it")
         return self
 
 

@@ -1,0 +1,92 @@
+"""`rdp study`: a question answered over variants and seeds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from pydantic import BaseModel, Field
+
+from ..errors import UserError
+from ..experiments.studies.cache import Cache
+from ..experiments.studies.definition import Study, read_study
+from ..experiments.studies.engines import Engine, local_engine, ray_engine
+from ..experiments.studies.page import write_study_page
+from ..experiments.studies.progress import StudyProgress
+from ..experiments.studies.run import StudyRun
+from ..experiments.studies.table import terminal_table
+from ..records.files import write_record
+from ..training.recipe import checked
+from ..training.runtime import pick_device
+from .terminal import table_console
+
+
+class StudyCommand(BaseModel):
+    """Train every variant of a study file over its seeds, runs in parallel, and compare them.
+
+    Runs that have ended are kept and never repeated: start the same command again to go on.
+    """
+
+    file: Annotated[Path, tyro.conf.Positional] = Field(description="the study, a YAML file (docs/studies.md)")
+    out: Path | None = Field(default=None, description="folder of table and page; default: runs/study-NAME")
+    runs: Path | None = Field(
+        default=None, description="folder of the runs, which studies may share; default: OUT/runs"
+    )
+    workers: int | None = Field(default=None, ge=1, description="trials at once; default: a core per thread, 1 on CUDA")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads of a trial; default: cores / workers")
+    seeds: int | None = Field(default=None, ge=1, description="this many seeds, from 0, in place of the file's")
+    only: tuple[str, ...] = Field(default=(), description="these variants alone")
+    report: bool = Field(default=False, description="run nothing, report what is there")
+    data_dir: Path | None = Field(default=None, description="where named sets lie, in place of the file's")
+    engine: Literal["local", "ray"] = Field(default="local", description="processes of this machine, or a Ray cluster")
+    address: str | None = Field(default=None, description="of the Ray cluster; default: one started here")
+    gpus: float = Field(default=0.0, ge=0, description="ray: GPUs of a trial, such as 0.25 for four on one")
+    record: Path | None = Field(default=None, description="JSON file to keep the record in as well")
+
+
+def study(arguments: list[str]) -> None:
+    """Parse the command line, run what is missing, and show table, record and page."""
+    command = checked(lambda: tyro.cli(StudyCommand, prog="rdp study", args=arguments), "the command line")
+    changes: dict[str, Any] = {} if command.seeds is None else {"seeds": command.seeds}
+    if command.data_dir is not None:
+        changes["base"] = {"data_dir": str(command.data_dir)}
+    found = read_study(command.file, **changes)
+    out = command.out or Path("runs") / f"study-{found.name}"
+    workers, threads = _shares(command, found)
+    with StudyProgress() as progress:
+        run = StudyRun(
+            study=found,
+            cache=Cache(command.runs or out / "runs"),
+            engine=None if command.report else _engine(command, workers),
+            threads=threads,
+            progress=progress,
+            only=command.only,
+        )
+        record = {**run.record(), "file": str(command.file)}
+    for path in filter(None, (out / "study.json", command.record)):
+        write_record(path, record)
+    page = write_study_page(record, out / "index.html")
+    console = table_console(160)
+    console.print(terminal_table(record))
+    console.print(f"page: {page}", soft_wrap=True)
+    if record["failures"]:
+        label, error = next(iter(record["failures"].items()))
+        raise UserError(f"{len(record['failures'])} trials failed; the first, {label}: {error}")
+
+
+def _shares(command: StudyCommand, found: Study) -> tuple[int, int]:
+    """How many trials at once, and the threads of each."""
+    cores = os.cpu_count() or 1
+    plain = found.plain({})
+    threads = command.threads or plain.threads
+    at_once = 1 if pick_device(plain.device).type == "cuda" else max(1, cores // (threads or 1))
+    workers = command.workers or at_once
+    return workers, threads or max(1, cores // workers)
+
+
+def _engine(command: StudyCommand, workers: int) -> Engine:
+    if command.engine == "ray":
+        return ray_engine(command.address, command.gpus, command.workers)
+    return local_engine(workers)

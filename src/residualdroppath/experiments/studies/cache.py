@@ -1,0 +1,140 @@
+"""Runs and costs by content: what decides a result is its key, and its folder is named by it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...data.images import Encoded, ImageSource, InMemory, Split
+from ...data.sources import Source
+from ...records.environment import device_name
+from ...records.files import read_json, write_record
+from ...training.method_options import OF_THE_RUN, OPTIONS
+from ...training.recipe import TrainConfig
+from ...training.runtime import pick_device
+from ..compare.cost import Cost
+
+# Raised when a training by the same recipe gives another result than before; all runs are then made anew.
+CACHE_FORMAT = 1
+# Options that came after format 1, with the value at which training is what it was before: runs of then hold.
+CAME_LATER: dict[str, Any] = {
+    "trains": "last",
+    "draw": "independent",
+    "empty_draw": "redraw",
+    "dropped_part_lr": 1.0,
+}
+# What decides where and how fast a run is made, not what comes out.
+NOT_OF_THE_RESULT = ("data_dir", "download", "threads", "check_frozen", "test", "epochs")
+# Options that act in `dropped_part` iterations alone.
+OF_DROPPED_PARTS = ("frozen_norm", "train_trunk", "schedule", "trains", "empty_draw", "dropped_part_lr", "cycle")
+# What the cost of an iteration does not depend on.
+NOT_OF_THE_COST = (
+    "seed", "init_seed", "order_seed", "plan_seed", "epochs", "iterations", "lr", "weight_decay", "warmup",
+    "label_smoothing", "validation_fraction", "validate_every", "train_size", "images_per_class", "class_seed",
+    "split_seed", "cycle",
+)  # fmt: skip
+
+
+def canonical(config: TrainConfig) -> TrainConfig:
+    """`config` with defaults for all that its method does not look at, and for what does not decide a result."""
+    free = [name for name in NOT_OF_THE_RESULT if name != "epochs" or config.iterations is not None]
+    if config.method == "plain":
+        free += [*(name for name in OPTIONS if name not in OF_THE_RUN), "cycle", "plan_seed"]
+    elif config.method == "drop_path":
+        free += OF_DROPPED_PARTS
+    fields = type(config).model_fields
+    unset = {name: fields[name].get_default(call_default_factory=True) for name in free if name in fields}
+    device = pick_device(config.device).type
+    return config.model_copy(update={**unset, "test": False, "device": device})
+
+
+def run_key(config: TrainConfig, fingerprint: str) -> str:
+    """Of a canonical recipe and the content of its data."""
+    values = config.model_dump(mode="json")
+    return _digest({**_deciding(values), "data": fingerprint})
+
+
+def cost_key(config: TrainConfig, plain: TrainConfig, threads: int, fingerprint: str) -> str:
+    """Of the cost of an iteration of `config` in those of `plain`, both canonical."""
+    both = [
+        {name: value for name, value in _deciding(each.model_dump(mode="json")).items() if name not in NOT_OF_THE_COST}
+        for each in (config, plain)
+    ]
+    for each, own in zip(both, (config, plain), strict=True):
+        each["iterations"] = own.iterations if each["rate_over_time"] != "constant" else None
+        each["data"] = fingerprint
+    return _digest({"costs": both, "threads": threads, "device": device_name(pick_device(config.device))})
+
+
+def _deciding(values: dict[str, Any]) -> dict[str, Any]:
+    same = {name for name, before in CAME_LATER.items() if values.get(name, before) == before}
+    return {name: value for name, value in values.items() if name not in (*NOT_OF_THE_RESULT[:-1], *same)}
+
+
+def _digest(content: dict[str, Any]) -> str:
+    made_with = {"format": CACHE_FORMAT, "torch": torch.__version__.partition("+")[0]}
+    text = json.dumps({**made_with, **content}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fingerprint(source: Source) -> str:
+    """The digest of all images and labels of a set."""
+    digest = hashlib.sha256(f"{source.num_classes} {source.image_size} {source.mirrored}".encode())
+    for split in (source.train, source.test):
+        _add(digest, split)
+    return digest.hexdigest()
+
+
+def _add(digest: Any, split: Split) -> None:
+    digest.update(split.labels.cpu().numpy().tobytes())
+    images: ImageSource = split.source
+    if isinstance(images, InMemory):
+        digest.update(images.images.cpu().contiguous().numpy().tobytes())
+    elif isinstance(images, Encoded):
+        for item in images.items:
+            digest.update(item if isinstance(item, bytes) else f"{item.name} {item.stat().st_size}".encode())
+    else:
+        raise TypeError(f"no fingerprint of {type(images).__name__}")
+
+
+class Cache:
+    """Folders of runs, `KEY/`, and files of costs, `costs/KEY.json`; studies may share it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def folder(self, key: str) -> Path:
+        return self.path / key
+
+    def result(self, key: str) -> dict[str, Any] | None:
+        """Of a run that has ended: that of `rdp train`, or the reason why it `diverged`; `evaluation` once tested."""
+        folder = self.folder(key)
+        if (folder / "diverged.json").is_file():
+            return read_json(folder / "diverged.json")
+        if not (folder / "result.json").is_file():
+            return None
+        result = read_json(folder / "result.json")
+        tested = folder / "evaluation.json"
+        return {**result, "evaluation": read_json(tested)} if tested.is_file() else result
+
+    def cost(self, key: str) -> Cost | None:
+        path = self.path / "costs" / f"{key}.json"
+        return Cost(**read_json(path)) if path.is_file() else None
+
+    def keep_cost(self, key: str, cost: Cost) -> None:
+        write_record(self.path / "costs" / f"{key}.json", dataclasses.asdict(cost))
+
+    def missing(self, keys: Sequence[str], *, tested: bool) -> list[str]:
+        """Those of `keys` that have no result yet; with `tested`, or no evaluation."""
+        found = {key: self.result(key) for key in dict.fromkeys(keys)}
+        return [
+            key
+            for key, result in found.items()
+            if result is None or (tested and "evaluation" not in result and "diverged" not in result)
+        ]

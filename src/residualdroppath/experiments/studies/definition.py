@@ -1,0 +1,210 @@
+"""What a study file holds: a question, a base recipe, budgets, seeds, and variants with what they may be tuned over."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from ...errors import UserError, first_line
+from ...training.recipe import TrainConfig, checked
+
+Unit = Literal["iterations", "trunk_updates", "cost"]
+Seeds = tuple[Annotated[int, Field(ge=0)], ...]
+# What a study decides by itself: fields of a recipe that neither base nor variants may set.
+OF_THE_STUDY = ("seed", "test")
+Values = dict[str, Any]
+
+
+class Budget(NamedTuple):
+    """What all variants have alike: `scale` times the iterations, trunk updates or measured cost of plain training."""
+
+    unit: Unit
+    scale: float
+
+    @property
+    def name(self) -> str:
+        return self.unit if self.scale == 1 else f"{self.unit} x{self.scale:g}"
+
+
+class Tune(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seeds: Seeds = (1000, 1001, 1002)
+
+
+class Variant(BaseModel):
+    """One line of the table: changes to the base recipe, and what they may be tuned over.
+
+    `grid` (values by option, all combinations) or `tries` (a list of changes) are what is tuned over. `like` takes
+    over what another variant has, its chosen try included, in place of tries of its own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    changes: Values
+    tries: tuple[Values, ...] = ()
+    like: str | None = None
+    budgets: tuple[Budget, ...] | None = None
+
+
+class Study(BaseModel):
+    """A study, whole and checked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    question: str = Field(min_length=1)
+    base: Values = {}
+    budgets: tuple[Budget, ...] = Field(alias="budget", default=(Budget("iterations", 1.0),))
+    seeds: Seeds = (0, 1, 2, 3, 4)
+    grid: dict[str, list[Any]] = {}
+    tune: Tune = Tune()
+    variants: dict[str, Variant]
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count(cls, seeds: Any) -> Any:
+        return tuple(range(seeds)) if type(seeds) is int else seeds
+
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, seeds: Seeds) -> Seeds:
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError("must be a count above 0, or a list of different seeds")
+        return seeds
+
+    @field_validator("budgets", mode="before")
+    @classmethod
+    def _budgets(cls, budgets: Any) -> tuple[Budget, ...]:
+        return read_budgets(budgets)
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _variants(cls, variants: Any) -> dict[str, Variant]:
+        if not isinstance(variants, dict) or not variants:
+            raise ValueError("must be `name: changes of the recipe` lines")
+        return {str(name): read_variant(str(name), values) for name, values in variants.items()}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name, variant in self.variants.items():
+            other = None if variant.like is None else self.variants.get(variant.like)
+            if variant.like is not None and (other is None or other.like is not None):
+                allowed = [each for each, found in self.variants.items() if found.like is None and each != name]
+                raise ValueError(f"`like` of variant {name} must be one of {', '.join(allowed)}, got {variant.like!r}")
+        counts = {name: len(variant.tries) for name, variant in self.variants.items() if variant.like is None}
+        if len(set(counts.values())) > 1:
+            listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
+            raise ValueError(
+                f"every variant must have the same number of tries, but {listed}; change `grid` or `tries`, or let a "
+                "variant follow another (`like: NAME`)"
+            )
+        for name in self.grid:
+            if not self.grid[name]:
+                raise ValueError(f"`grid` has no value for {name}")
+        for changes in (self.base, *self.points):
+            require_options(changes, "base or grid")
+        for point in self.points:
+            for name in self.variants:
+                for tried in self.tries_of(name):
+                    self.config(point, name, tried)
+        return self
+
+    @property
+    def tuned(self) -> bool:
+        return any(variant.tries for variant in self.variants.values())
+
+    @property
+    def points(self) -> list[Values]:
+        """Points of the grid that every variant is run at; one, empty, without a grid."""
+        return combinations(self.grid)
+
+    def budgets_of(self, name: str) -> tuple[Budget, ...]:
+        return self.variants[name].budgets or self.budgets
+
+    def tries_of(self, name: str) -> tuple[Values, ...]:
+        """The changes that a variant, or the one that it is like, is tuned over; one, empty, where there are none."""
+        variant = self.variants[name]
+        return self.variants[variant.like or name].tries or ({},)
+
+    def config(self, point: Values, name: str, tried: Values) -> TrainConfig:
+        """The recipe of a variant at a point of the grid. Raises `UserError` for what no recipe can hold."""
+        variant = self.variants[name]
+        like = self.variants[variant.like].changes if variant.like else {}
+        changes = {**self.base, **point, **like, **tried, **variant.changes}
+        return checked(lambda: TrainConfig.model_validate(changes), f"variant {name} of study {self.name}")
+
+    def plain(self, point: Values) -> TrainConfig:
+        """The training that budgets are counted in."""
+        values = {**self.base, **point, "method": "plain"}
+        return checked(lambda: TrainConfig.model_validate(values), f"the base of study {self.name}")
+
+
+def read_study(path: Path, **changes: Any) -> Study:
+    """A study from its file; `changes` replace values of the file, those of `base` one by one."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"The study {path} cannot be read ({first_line(error)}).") from error
+    if not isinstance(values, dict):
+        raise UserError(f"The study {path} must hold `name`, `question`, `base`, `variants` (docs/studies.md).")
+    base = {**(values.get("base") or {}), **changes.pop("base", {})}
+    return checked(lambda: Study.model_validate({**values, "base": base, **changes}), str(path))
+
+
+def read_budgets(value: Any) -> tuple[Budget, ...]:
+    """`cost`, a list of such names, or `{cost: 0.7}` with a scale or a list of scales."""
+    allowed = get_args(Unit)
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, list | tuple):
+        value = {name if isinstance(name, str) else str(name): 1.0 for name in value}
+    if not isinstance(value, dict) or not value or not value.keys() <= set(allowed):
+        raise ValueError(f"must be one or more of {', '.join(allowed)}, each with a scale if it is not 1")
+    scales = {unit: scale if isinstance(scale, list) else [scale] for unit, scale in value.items()}
+    for scale in itertools.chain(*scales.values()):
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < float("inf"):
+            raise ValueError(f"the scale of a budget must be a number above 0, got {scale!r}")
+    return tuple(Budget(unit, float(scale)) for unit, own in scales.items() for scale in own)
+
+
+def read_variant(name: str, values: Any) -> Variant:
+    if not isinstance(values, dict):
+        raise ValueError(f"variant {name} must hold `option: value` lines, got {values!r}")
+    changes = dict(values)
+    grid, tries = changes.pop("grid", None), changes.pop("tries", None)
+    like, budget = changes.pop("like", None), changes.pop("budget", None)
+    if (grid is not None) + (tries is not None) + (like is not None) > 1:
+        raise ValueError(f"variant {name} may have one of `grid`, `tries` and `like`")
+    if grid is not None and not (
+        isinstance(grid, dict) and all(isinstance(own, list) and own for own in grid.values())
+    ):
+        raise ValueError(f"`grid` of variant {name} must hold a list of values by option, got {grid!r}")
+    if tries is not None and not (isinstance(tries, list) and all(isinstance(own, dict) for own in tries)):
+        raise ValueError(f"`tries` of variant {name} must be a list of changes, got {tries!r}")
+    tries = combinations(grid) if grid else tries or []
+    for own in (changes, *tries):
+        require_options(own, f"variant {name}")
+    return Variant(
+        changes=changes,
+        tries=tuple(tries),
+        like=like,
+        budgets=None if budget is None else read_budgets(budget),
+    )
+
+
+def combinations(grid: Mapping[str, list[Any]]) -> list[Values]:
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def require_options(changes: Values, where: str) -> None:
+    for name in changes:
+        if name in OF_THE_STUDY:
+            raise ValueError(f"`{name}` is set by the study itself; remove it from {where}")
+        if name not in TrainConfig.model_fields:
+            raise ValueError(f"`{name}` of {where} is not an option of `rdp train`")

@@ -1,0 +1,271 @@
+"""`study`: from a definition to its record: costs, tries, the choice, all seeds, the test set once, and comparisons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from ...errors import UserError
+from ...records.environment import environment
+from ...training.recipe import TrainConfig
+from ...training.run import request_of
+from ...training.runtime import pick_device
+from ..compare.cost import Cost, measure_against
+from .cache import Cache, canonical, cost_key, fingerprint, run_key
+from .definition import Study, Values
+from .engines import Engine
+from .plan import Cell, iterations_under, plain_iterations, seed_major
+from .progress import StudyProgress
+from .summary import summarise
+from .trial import Trial, load, source
+
+ROUNDS = 96  # of timing
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A cell with one of its tries: a recipe for any seed."""
+
+    cell: Cell
+    tried: Values
+    config: TrainConfig
+
+    def of_seed(self, seed: int) -> TrainConfig:
+        return canonical(self.config.model_copy(update={"seed": seed}))
+
+
+@dataclass
+class StudyRun:
+    """A study on its way. `only` these variants are run and shown; `threads` are those of a trial."""
+
+    study: Study
+    cache: Cache
+    engine: Engine | None  # None: nothing is run, what is there is reported
+    threads: int
+    progress: StudyProgress
+    only: Sequence[str] = ()
+    _fingerprints: dict[Any, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.only if name not in self.study.variants]:
+            raise UserError(f"`only` must name variants ({', '.join(self.study.variants)}), got {unknown[0]!r}.")
+        names = [name for name in self.study.variants if not self.only or name in self.only]
+        budgets = dict.fromkeys(budget for name in names for budget in self.study.budgets_of(name))
+        self.cells = [
+            Cell(name, tuple(point.items()), budget)
+            for point in self.study.points
+            for budget in budgets
+            for name in names
+            if budget in self.study.budgets_of(name)
+        ]
+        self.costs: dict[str, Cost] = {}
+
+    def record(self) -> dict[str, Any]:
+        """Run what is missing, and return all that came out."""
+        tuned_as = {cell: self._tuned_as(cell) for cell in self.cells}
+        tries = {cell: self._settings(cell) for cell in dict.fromkeys([*self.cells, *tuned_as.values()])}
+        choices = dict.fromkeys(tuned_as.values(), 0 if not self.study.tuned else None)
+        if self.study.tuned:
+            settings = [setting for cell in choices for setting in tries[cell]]
+            self._run("tuning", self._trials(settings, self.study.tune.seeds, tested=False))
+            choices = {cell: self._choose(tries[cell]) for cell in choices}
+        chosen: dict[Cell, Setting] = {}
+        for cell in self.cells:
+            choice = choices[tuned_as[cell]]
+            if choice is not None and tries[cell]:
+                chosen[cell] = tries[cell][choice]
+        final = list(chosen.values())
+        self._measure(final)
+        self._run("runs", self._trials(final, self.study.seeds, tested=True))
+        rows = [self._row(setting, tries[cell] if tuned_as[cell] == cell else []) for cell, setting in chosen.items()]
+        return {
+            "study": self.study.name,
+            "question": self.study.question,
+            "definition": _plain_values(self.study),
+            "environment": environment(pick_device(self._plain({}).device)),
+            "threads_of_a_run": self.threads,
+            "failures": self.progress.failures,
+            "pending": [cell.name for cell in self.cells if cell not in chosen],
+            **summarise(rows, [cell.point for cell in self.cells]),
+        }
+
+    # Recipes
+
+    def _plain(self, point: Values) -> TrainConfig:
+        return self.study.plain(point)
+
+    def _settings(self, cell: Cell) -> list[Setting]:
+        """One for each try, with the iterations of the cell's budget; none while a cost is not known."""
+        configs = [self.study.config(cell.values, cell.variant, tried) for tried in self.study.tries_of(cell.variant)]
+        if cell.budget.unit == "cost":
+            for config in configs:
+                self._cost(cell, config, measure=self.engine is not None)
+        settings = []
+        for tried, config in zip(self.study.tries_of(cell.variant), configs, strict=True):
+            cost = self._cost(cell, config, measure=False)
+            if cell.budget.unit == "cost" and cost is None:
+                return []
+            plain = self._plain(cell.values)
+            unit = plain_iterations(plain, len(self._data(plain).train))
+            iterations = iterations_under(cell.budget, config, unit, cost.per_iteration if cost else None)
+            settings.append(Setting(cell, tried, config.model_copy(update={"iterations": iterations})))
+        return settings
+
+    def _tuned_as(self, cell: Cell) -> Cell:
+        """The cell whose tries decide: of the variant that this one is like, under the budget nearest to its own."""
+        like = self.study.variants[cell.variant].like
+        if like is None:
+            return cell
+        budgets = self.study.budgets_of(like)
+        same_unit = [budget for budget in budgets if budget.unit == cell.budget.unit]
+        nearest = cell.budget if cell.budget in budgets else (same_unit or budgets)[0]
+        return Cell(like, cell.point, nearest)
+
+    def _choose(self, settings: list[Setting]) -> int | None:
+        """Which try has the best mean validation accuracy, the first of equals; None while some are missing."""
+        means = [self._mean_validation(setting) for setting in settings]
+        if not means or None in means:
+            return None
+        return max(range(len(means)), key=lambda index: means[index] or 0.0)
+
+    def _mean_validation(self, setting: Setting) -> float | None:
+        """Over the seeds of tuning; 0 for a run that diverged, None while one is missing."""
+        results = [self.cache.result(self._key(setting.of_seed(seed))) for seed in self.study.tune.seeds]
+        if any(result is None for result in results):
+            return None
+        return fmean(result.get("validation_accuracy", 0.0) for result in results if result is not None)
+
+    # Costs
+
+    def _measure(self, settings: list[Setting]) -> None:
+        """Costs that are not known: now, while no trial runs."""
+        for setting in settings:
+            self._cost(setting.cell, setting.config, measure=self.engine is not None)
+
+    def _cost(self, cell: Cell, config: TrainConfig, *, measure: bool) -> Cost | None:
+        plain, ours = canonical(self._plain(cell.values)), canonical(config)
+        key, unit = (cost_key(each, plain, self.threads, self._fingerprint(each)) for each in (ours, plain))
+        if key == unit:
+            return Cost(1.0, 1.0, 0)
+        if key not in self.costs:
+            found = self.cache.cost(key)
+            if found is None and measure:
+                self.progress.say(f"timing {cell.variant} against plain training")
+                torch.set_num_threads(self.threads)
+                found = measure_against(plain, {"ours": ours}, self._data, rounds=ROUNDS)["ours"]
+                self.cache.keep_cost(key, found)
+            if found is not None:
+                self.costs[key] = found
+        return self.costs.get(key)
+
+    # Trials
+
+    def _data(self, config: TrainConfig) -> Any:
+        plain = self._plain({})
+        return load(config, plain.data_dir, plain.download)
+
+    def _fingerprint(self, config: TrainConfig) -> str:
+        plain = self._plain({})
+        request = request_of(config.model_copy(update={"data_dir": plain.data_dir, "download": plain.download}))
+        if request not in self._fingerprints:
+            self._fingerprints[request] = fingerprint(source(request))
+        return self._fingerprints[request]
+
+    def _key(self, config: TrainConfig) -> str:
+        return run_key(config, self._fingerprint(config))
+
+    def _trials(self, settings: list[Setting], seeds: Sequence[int], *, tested: bool) -> list[Trial]:
+        """One for each result that is missing; cells that come to the same run share it."""
+        plain = self._plain({})
+        trials: dict[str, Trial] = {}
+        by_cell: dict[Cell, list[Setting]] = {}
+        for setting in settings:
+            by_cell.setdefault(setting.cell, []).append(setting)
+        for cell, seed in seed_major(list(by_cell), seeds):
+            for setting in by_cell[cell]:
+                config = setting.of_seed(seed)
+                key = self._key(config)
+                if key in trials or not self.cache.missing([key], tested=tested):
+                    continue
+                cost = self._cost(cell, setting.config, measure=False)
+                tried = " ".join(f"{name}={value}" for name, value in setting.tried.items() if not tested)
+                trials[key] = Trial(
+                    key=key,
+                    label=" ".join(part for part in (cell.name, tried, f"seed {seed}") if part),
+                    config=config,
+                    folder=self.cache.folder(key).absolute(),
+                    data_dir=plain.data_dir.absolute(),
+                    download=plain.download,
+                    threads=self.threads,
+                    tested=tested,
+                    work=(config.iterations or 1) * (cost.per_iteration if cost else 1.0),
+                )
+        return list(trials.values())
+
+    def _run(self, what: str, trials: list[Trial]) -> None:
+        if not trials or self.engine is None:
+            return
+        self.progress.begin(what, trials)
+        self.engine(trials, self.progress)
+        self.progress.end()
+
+    # Results
+
+    def _row(self, setting: Setting, settings: list[Setting]) -> dict[str, Any]:
+        cell, config = setting.cell, setting.config
+        cost = self._cost(cell, config, measure=False)
+        plain = self._plain(cell.values)
+        unit = plain_iterations(plain, len(self._data(plain).train))
+        runs = []
+        for seed in self.study.seeds:
+            canonical_config = setting.of_seed(seed)
+            key = self._key(canonical_config)
+            result = self.cache.result(key)
+            if result is not None and ("evaluation" in result or "diverged" in result):
+                runs.append(_run_row(seed, key, canonical_config, result))
+        return {
+            "variant": cell.variant,
+            "method": config.method,
+            "point": cell.values,
+            "budget": cell.budget.name,
+            "unit": cell.budget.unit,
+            "scale": cell.budget.scale,
+            "chosen": setting.tried,
+            "tries": self._tries(settings),
+            "iterations": config.iterations,
+            "cost": None if cost is None else {"per_iteration": cost.per_iteration, "per_cycle": cost.per_cycle},
+            "total_cost": None if cost is None else cost.per_iteration * (config.iterations or math.nan) / unit,
+            "runs": runs,
+        }
+
+    def _tries(self, settings: list[Setting]) -> list[dict[str, Any]]:
+        if not self.study.tuned:
+            return []
+        return [
+            {"values": setting.tried, "validation_accuracy": self._mean_validation(setting)} for setting in settings
+        ]
+
+
+def _run_row(seed: int, key: str, config: TrainConfig, result: dict[str, Any]) -> dict[str, Any]:
+    evaluation = result.get("evaluation", {})
+    return {
+        "seed": seed,
+        "key": key,
+        "recipe": config.model_dump(mode="json"),
+        "diverged": result.get("diverged"),
+        "validation_accuracy": result.get("validation_accuracy"),
+        "trunk_updates": result.get("trunk_updates"),
+        "train_seconds": result.get("train_seconds"),
+        **{name: evaluation.get(name) for name in ("test_accuracy", "test_loss", "train_accuracy", "train_loss")},
+    }
+
+
+def _plain_values(study: Study) -> dict[str, Any]:
+    values = study.model_dump(mode="json")
+    values["base"].pop("data_dir", None)  # a path of this machine
+    return values

@@ -1,0 +1,57 @@
+"""Rows of runs made into rows of a table: over seeds, against plain training and drop path, with what shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .signatures import signatures
+from .statistics import holm, paired, summary
+
+Row = dict[str, Any]
+REFERENCES = ("plain", "drop_path")
+QUANTITIES = ("test_accuracy", "validation_accuracy", "train_accuracy", "test_loss")
+
+
+def summarise(rows: list[Row], points: Sequence[Any] = ()) -> Row:
+    """`rows`, with figures over seeds, comparisons corrected by Holm's method over all of the study, and signatures."""
+    for row in rows:
+        for quantity in QUANTITIES:
+            row[quantity] = summary([run[quantity] for run in row["runs"] if run[quantity] is not None])
+        updates = {run["trunk_updates"] for run in row["runs"] if run["trunk_updates"] is not None}
+        row["trunk_updates"] = sum(updates) / len(updates) if updates else None
+    comparisons = []
+    for row in rows:
+        row["against"] = {}
+        for method in REFERENCES:
+            other = reference(rows, row, method)
+            if other is None or other is row or (row["method"] == "plain" and method != "plain"):
+                continue
+            found = paired(_by_seed(row), _by_seed(other))
+            row["against"][method] = {**found, "variant": other["variant"], "budget": other["budget"]}
+            comparisons.append(row["against"][method])
+    tested = [comparison for comparison in comparisons if comparison["p"] is not None]
+    for comparison, adjusted in zip(tested, holm([each["p"] for each in tested]), strict=True):
+        comparison["p_holm"] = adjusted
+    for row in rows:
+        row["signatures"] = signatures(row, reference(rows, row, "plain"))
+    return {"rows": rows, "comparisons": len(tested)}
+
+
+def reference(rows: Sequence[Row], row: Row, method: str) -> Row | None:
+    """The first row of `method` at the same point and budget; where there is none, at the whole of the budget.
+
+    Plain training is the same in all units.
+    """
+    same_point = [each for each in rows if each["method"] == method and each["point"] == row["point"]]
+    alike = [each for each in same_point if each["unit"] == row["unit"]]
+    alike += [each for each in same_point if method == "plain" and each not in alike]
+    for scale in (row["scale"], 1.0):
+        for each in alike:
+            if each["scale"] == scale:
+                return each
+    return None
+
+
+def _by_seed(row: Row) -> dict[int, float]:
+    return {run["seed"]: run["test_accuracy"] for run in row["runs"] if run["test_accuracy"] is not None}

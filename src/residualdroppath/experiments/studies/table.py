@@ -1,0 +1,80 @@
+"""The table of a study, in the terminal and as rows of its page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+Row = dict[str, Any]
+HEAD = ["variant", "test accuracy (%)", "n", "95 % interval", "minus plain", "minus drop path", "cost", "shows"]
+
+
+def table_rows(record: Row) -> list[list[str]]:
+    """One list of texts per row, in the order of `HEAD`."""
+    return [
+        [
+            row_name(row, budgets=len({row["budget"] for row in record["rows"]}) > 1),
+            with_deviation(row["test_accuracy"]),
+            str(row["test_accuracy"]["n"]),
+            interval_text(row["test_accuracy"]),
+            difference_text(row["against"].get("plain")),
+            difference_text(row["against"].get("drop_path")),
+            "-" if row["total_cost"] is None else f"{row['total_cost']:.2f}",
+            "; ".join(row["signatures"]),
+        ]
+        for row in record["rows"]
+    ]
+
+
+def terminal_table(record: Row) -> Table:
+    table = Table(
+        title=f"{record['study']}: {record['question']}  ({budgets_text(record)})",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for index, name in enumerate(HEAD):
+        table.add_column(name, justify="left" if index in (0, len(HEAD) - 1) else "right")
+    for cells in table_rows(record):
+        table.add_row(*cells)
+    return table
+
+
+def budgets_text(record: Row) -> str:
+    names = dict.fromkeys(row["budget"].replace("_", " ") for row in record["rows"])
+    return "equal " + " and ".join(names)
+
+
+def row_name(row: Row, *, budgets: bool, chosen: bool = True) -> str:
+    at = ", ".join(f"{name} {value}" for name, value in row["point"].items())
+    settings = ", ".join(f"{name} {value}" for name, value in row["chosen"].items()) if chosen else ""
+    text = row["variant"] + (f", equal {row['budget'].replace('_', ' ')}" if budgets else "")
+    return text + (f", {at}" if at else "") + (f" ({settings})" if settings else "")
+
+
+def with_deviation(value: Row) -> str:
+    if value["mean"] is None:
+        return "-"
+    return f"{100 * value['mean']:.2f}" + ("" if value["std"] is None else f" ± {100 * value['std']:.2f}")
+
+
+def interval_text(value: Row) -> str:
+    return "-" if value["low"] is None else f"{100 * value['low']:.2f} to {100 * value['high']:.2f}"
+
+
+def difference_text(value: Row | None) -> str:
+    """Mean of the paired differences in points, their interval, and p after Holm's correction."""
+    if value is None or value["mean"] is None:
+        return "-"
+    text = f"{100 * value['mean']:+.2f}"
+    if value["low"] is not None:
+        text += f" ({100 * value['low']:+.2f} to {100 * value['high']:+.2f})"
+    if value.get("p_holm") is not None:
+        text += f" p {p_text(value['p_holm'])}"
+    return text
+
+
+def p_text(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

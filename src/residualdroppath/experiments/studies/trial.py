@@ -1,0 +1,110 @@
+"""One trial: a run of the cache is made or gone on with, and tested if that is wanted."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ...data.images import ImageData
+from ...data.load import cut_data
+from ...data.sources import Request, Source, read_source
+from ...errors import UserError
+from ...records.files import InUse, locked, read_weights, write_json
+from ...training.recipe import Recipe, TrainConfig, read_config
+from ...training.run import cuts_of, request_of, train
+from ...training.trainer import Diverged, Trainer
+
+OnEpoch = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """All that a process needs to make one run: its recipe, canonical, its folder, and where its data are."""
+
+    key: str
+    label: str
+    config: TrainConfig
+    folder: Path
+    data_dir: Path
+    download: bool
+    threads: int
+    tested: bool
+    work: float  # in plain iterations
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended. `busy`: another process makes the same run at this time."""
+
+    status: Literal["done", "diverged", "failed", "busy"]
+    error: str = ""
+
+
+def run_trial(trial: Trial, on_epoch: OnEpoch) -> Outcome:
+    """Train, or go on with what is there, and keep everything in the trial's folder."""
+    torch.set_num_threads(trial.threads)
+    try:
+        with locked(trial.folder.parent / "locks" / trial.key):
+            _train(trial, on_epoch)
+            if trial.tested and not (trial.folder / "evaluation.json").is_file():
+                _evaluate(trial)
+    except InUse:
+        time.sleep(0.5)  # whoever asks again at once would find the same
+        return Outcome("busy")
+    except Diverged as error:
+        write_json(trial.folder / "diverged.json", {"diverged": str(error)})
+        return Outcome("diverged", str(error))
+    except (UserError, OSError) as error:
+        return Outcome("failed", str(error))
+    return Outcome("done")
+
+
+def _train(trial: Trial, on_epoch: OnEpoch) -> None:
+    if (trial.folder / "result.json").is_file():
+        return
+    written = trial.folder / "config.yaml"
+    started = written.is_file()
+    # A folder of data may have been moved: its content decided the key, its name is that of the first run.
+    config = read_config(TrainConfig, written) if started else trial.config
+    if not started:
+        shutil.rmtree(trial.folder, ignore_errors=True)  # what a kill left before the first epoch
+    train(config, trial.folder, resume=started, data=_data(trial), on_epoch=on_epoch)
+    shutil.rmtree(trial.folder / "checkpoints", ignore_errors=True)  # the result is whole
+
+
+def _evaluate(trial: Trial) -> None:
+    """The trained network on the test set, once, and on the training images as they are."""
+    data = _data(trial)
+    trainer = Trainer(trial.config, data)
+    trainer.model.load_state_dict(read_weights(trial.folder / "model.safetensors"))
+    found: dict[str, Any] = {}
+    for part, split in (("train", data.train), ("test", data.test)):
+        found[f"{part}_loss"], found[f"{part}_accuracy"] = trainer.evaluate(split)
+    write_json(trial.folder / "evaluation.json", found)
+
+
+def _data(trial: Trial) -> ImageData:
+    return load(trial.config, trial.data_dir, trial.download)
+
+
+def load(config: Recipe, data_dir: Path, download: bool) -> ImageData:
+    """The data of a recipe; what several trials of a process use is read once."""
+    config = config.model_copy(update={"data_dir": data_dir, "download": download})
+    return _cut(request_of(config), tuple(cuts_of(config).items()))
+
+
+@functools.lru_cache(maxsize=2)
+def source(request: Request) -> Source:
+    return read_source(request)
+
+
+@functools.lru_cache(maxsize=4)
+def _cut(request: Request, cuts: tuple[tuple[str, Any], ...]) -> ImageData:
+    return cut_data(source(request), request.data, **dict(cuts))

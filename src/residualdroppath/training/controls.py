@@ -1,0 +1,61 @@
+"""The `ResidualDropPath` of a method, and of the controls that take one part of it out; `trains` has others.
+
+drop_path_effective   drop path alone, at the rates that the draws of (1, 1) come to
+freezing_only         nothing is ever dropped; `dropped_part` iterations freeze as usual (LayerDropBack's form)
+"""
+
+from __future__ import annotations
+
+import glob
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from torch import nn
+
+from ..core.options import Options
+from ..core.residual_drop_path import ResidualDropPath
+from ..errors import UserError
+from .recipe import TrainConfig
+
+DROP_PATH_ALONE = ("drop_path", "drop_path_effective")
+
+
+def residual_drop_path(model: nn.Module, config: TrainConfig, total_iterations: int) -> ResidualDropPath | None:
+    """What acts on `model` in a training by `config`; None for plain training. Raises `UserError` with the reason."""
+    if config.method == "plain":
+        return None
+    changes: dict[str, Any] = {"schedule": (1, 0)} if config.method in DROP_PATH_ALONE else {}
+    try:
+        if config.method == "drop_path_effective":
+            changes |= {"drop_rates": _effective_rates(model, config), "include": (), "exclude": ()}
+        options = config.options(seed=config.seed_of("plan"), total_iterations=total_iterations, **changes)
+        return ResidualDropPath(model, options=options)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def iterations_of_cycle(config: TrainConfig) -> int:
+    """One, where iterations are all of one kind or come at random."""
+    schedule = config.options(seed=0, total_iterations=1).schedule
+    if config.method == "plain" or config.method in DROP_PATH_ALONE or schedule == "random":
+        return 1
+    return sum(schedule)
+
+
+def always_trains_trunk(options: Options) -> bool:
+    """Whether the trunk learns in `dropped_part` iterations too."""
+    return options.train_trunk or getattr(options, "trains", "last") == "all"
+
+
+def in_iteration(rdp: ResidualDropPath | None, method: str) -> AbstractContextManager[None]:
+    """Around forward, backward and update of the iteration in force."""
+    if rdp is not None and method == "freezing_only" and rdp.kind == "drop_path":
+        return rdp.paused()
+    return nullcontext()
+
+
+def _effective_rates(model: nn.Module, config: TrainConfig) -> dict[str, float]:
+    alternating = ResidualDropPath(model, options=config.options(seed=0, total_iterations=1, schedule=(1, 1)))
+    rates = {glob.escape(branch.name): branch.effective_rate for branch in alternating.branches}
+    alternating.remove()
+    return rates

@@ -1,0 +1,107 @@
+"""Keys change with what decides a result, and with nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from residualdroppath.data.images import InMemory, Split
+from residualdroppath.data.sources import Source
+from residualdroppath.experiments.compare.cost import Cost
+from residualdroppath.experiments.studies import cache as cache_module
+from residualdroppath.experiments.studies.cache import Cache, canonical, cost_key, fingerprint, run_key
+from residualdroppath.training.recipe import TrainConfig
+
+
+def key(data: str = "content", **options: Any) -> str:
+    return run_key(canonical(TrainConfig(**{"iterations": 10, "device": "cpu", **options})), data)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lr": 0.2}, {"seed": 1}, {"plan_seed": 1}, {"iterations": 11}, {"schedule": (2, 1)}, {"train_size": 50},
+        {"cycle": "same_batch"}, {"validate_every": 2}, {"data": "mnist"}, {"amp": "bf16"}, {"num_classes": 3},
+        {"dropped_part_lr": 2.0}, {"method": "plain"},
+    ],
+)  # fmt: skip
+def test_what_decides_a_result(options: dict[str, Any]) -> None:
+    assert key(**options) != key()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"threads": 3}, {"data_dir": Path("elsewhere")}, {"download": True}, {"check_frozen": False}, {"epochs": 5},
+        {"test": False}, {"device": "auto"},
+    ],
+)  # fmt: skip
+def test_what_does_not(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert key(**options) == key()
+
+
+def test_epochs_decide_where_iterations_are_not_given() -> None:
+    assert key(iterations=None, epochs=5) != key(iterations=None)
+
+
+def test_options_that_a_method_does_not_look_at() -> None:
+    assert key(method="plain", drop_path_rate=0.5, schedule=(2, 1), plan_seed=3, cycle="same_batch") == key(
+        method="plain"
+    )
+    assert key(method="drop_path", schedule=(2, 1), train_trunk=True, cycle="same_batch") == key(method="drop_path")
+    assert key(method="drop_path", drop_path_rate=0.5) != key(method="drop_path")
+
+
+def test_data_and_versions_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key()
+    assert key("other content") != before
+    monkeypatch.setattr(cache_module, "CACHE_FORMAT", 2)
+    after = key()
+    monkeypatch.setattr(torch, "__version__", "9.9.9")
+    assert len({before, after, key()}) == 3
+
+
+def test_an_option_that_came_later_leaves_earlier_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "CAME_LATER", {"warmup": TrainConfig().warmup})
+    config = canonical(TrainConfig(device="cpu"))
+    values = config.model_dump(mode="json")
+    without = {name: value for name, value in values.items() if name != "warmup"}
+    assert cache_module._deciding(values) == cache_module._deciding(without)
+    assert "warmup" in cache_module._deciding({**values, "warmup": 0.3})
+
+
+def test_cost_depends_on_the_method_and_not_on_how_it_learns() -> None:
+    def cost(threads: int = 1, **options: Any) -> str:
+        ours, plain = (
+            canonical(TrainConfig(**{"device": "cpu", "method": method, **options}))
+            for method in ("residual_drop_path", "plain")
+        )
+        return cost_key(ours, plain, threads, "content")
+
+    same = [cost(), cost(lr=0.5), cost(epochs=9), cost(iterations=99), cost(seed=4), cost(train_size=50)]
+    assert len(set(same)) == 1
+    others = [cost(2), cost(drop_path_rate=0.5), cost(freeze="stop_gradient"), cost(batch_size=64), cost(depth=8)]
+    assert len({same[0], *others}) == 6
+    assert cost(rate_over_time="early", iterations=9) != cost(rate_over_time="early", iterations=99)
+
+
+def test_fingerprint_of_content() -> None:
+    def source(pixel: int = 0, label: int = 0) -> Source:
+        images = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
+        images[0, 0, 0, 0] = pixel
+        split = Split(InMemory(images), torch.tensor([label, 0, 1, 1]))
+        return Source(split, split, 2, 1, 2, mirrored=False)
+
+    assert fingerprint(source()) == fingerprint(source())
+    assert len({fingerprint(source()), fingerprint(source(pixel=1)), fingerprint(source(label=1))}) == 3
+
+
+def test_costs_are_kept(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    assert cache.cost("a") is None
+    cache.keep_cost("a", Cost(0.7, 1.4, 9))
+    assert Cache(tmp_path).cost("a") == Cost(0.7, 1.4, 9)

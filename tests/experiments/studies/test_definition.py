@@ -1,0 +1,108 @@
+"""What a study file may hold, and the one line that refuses the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from residualdroppath.errors import UserError
+from residualdroppath.experiments.studies.definition import Budget, read_study
+from residualdroppath.training.recipe import TrainConfig
+
+from .tiny_studies import BASE, study, written
+
+
+def refused(tmp_path: Path, **changes: Any) -> str:
+    path = written(tmp_path / "study.yaml", **changes)
+    with pytest.raises(UserError) as error:
+        read_study(path)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_read_from_a_file(tmp_path: Path) -> None:
+    path = written(tmp_path / "study.yaml", seeds=3, budget="cost")
+    found = read_study(path, base={"data_dir": "elsewhere"})
+    assert found.seeds == (0, 1, 2) and found.budgets == (Budget("cost", 1.0),)
+    expected = {**BASE, "data_dir": "elsewhere", "method": "residual_drop_path", "drop_path_rate": 0.5}
+    assert found.config({}, "ours", {}) == TrainConfig.model_validate(expected)
+    assert read_study(path, seeds=7).seeds == tuple(range(7))
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        ("iterations", [("iterations", 1)]),
+        (["cost", "trunk_updates"], [("cost", 1), ("trunk_updates", 1)]),
+        ({"cost": 0.7}, [("cost", 0.7)]),
+        ({"cost": [0.7, 1], "iterations": 2}, [("cost", 0.7), ("cost", 1), ("iterations", 2)]),
+    ],
+)
+def test_budgets(budget: Any, expected: list[tuple[str, float]]) -> None:
+    assert list(study(budget=budget).budgets) == expected
+    own = study(variants={"plain": {"method": "plain", "budget": budget}, "ours": {}})
+    assert list(own.budgets_of("plain")) == expected and own.budgets_of("ours") == (("iterations", 1),)
+
+
+def test_grid_of_a_variant_is_all_combinations_and_tries_are_a_list() -> None:
+    found = study(
+        variants={
+            "a": {"grid": {"lr": [0.1, 0.2], "drop_path_rate": [0.3, 0.4]}},
+            "b": {"tries": [{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3}, {}]},
+            "c": {"like": "a", "freeze": "stop_gradient"},
+        }
+    )
+    assert len(found.tries_of("a")) == 4 and found.tries_of("c") == found.tries_of("a")
+    config = found.config({}, "c", found.tries_of("c")[1]).model_dump()
+    assert (config["lr"], config["drop_path_rate"], config["freeze"]) == (0.1, 0.4, "stop_gradient")
+
+
+def test_points_of_the_grid() -> None:
+    found = study(grid={"train_size": [50, 100], "num_classes": [3, 5]})
+    assert found.points[1] == {"train_size": 50, "num_classes": 5} and len(found.points) == 4
+    assert found.config(found.points[1], "plain", {}).num_classes == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "a b"}, "`name`"),
+        ({"question": ""}, "`question`"),
+        ({"extra": 1}, "`extra` is not an option"),
+        ({"seeds": 0}, "`seeds`"),
+        ({"seeds": [1, 1]}, "different seeds"),
+        ({"budget": "time"}, "one or more of iterations, trunk_updates, cost"),
+        ({"budget": {"cost": 0}}, "scale of a budget"),
+        ({"variants": {}}, "`variants`"),
+        ({"variants": {"a": 3}}, "variant a must hold"),
+        ({"variants": {"a": {"speed": 3}}}, "`speed` of variant a is not an option"),
+        ({"variants": {"a": {"lr": -1}}}, "`lr`"),
+        ({"variants": {"a": {"seed": 3}}}, "`seed` is set by the study itself"),
+        ({"base": {"test": True}}, "`test` is set by the study itself"),
+        ({"grid": {"sizes": [3]}}, "`sizes` of base or grid"),
+        ({"grid": {"lr": []}}, "no value for lr"),
+        ({"variants": {"a": {"grid": {"lr": 1}}}}, "`grid` of variant a"),
+        ({"variants": {"a": {"grid": {"lr": [1]}, "tries": []}}}, "one of `grid`, `tries` and `like`"),
+        ({"variants": {"a": {"like": "b"}}}, "`like` of variant a"),
+        ({"variants": {"a": {"grid": {"lr": [0.1, 0.2]}}, "b": {}}}, "a has 2, b has 0"),
+        ({"variants": {"a": {"grid": {"lr": [0.1, 0.2]}}, "b": {"tries": [{"lr": 1}]}}}, "a has 2, b has 1"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    assert message in refused(tmp_path, **changes)
+
+
+def test_files_that_hold_no_study(tmp_path: Path) -> None:
+    for text in ("[1]", "{", ""):
+        (tmp_path / "study.yaml").write_text(text)
+        with pytest.raises(UserError, match="study.yaml"):
+            read_study(tmp_path / "study.yaml")
+    with pytest.raises(UserError, match="none.yaml cannot be read"):
+        read_study(tmp_path / "none.yaml")
+
+
+def test_study_of_the_checkout() -> None:
+    found = read_study(Path(__file__).parents[3] / "recipes/studies/digits.yaml")
+    assert found.tuned and len(found.seeds) >= 5
