@@ -140,6 +140,14 @@ def test_grid_over_data(tmp_path: Path) -> None:
     assert [row["against"]["plain"]["n"] for row in record["rows"] if row["variant"] == "ours"] == [1, 1]
 
 
+def test_grid_over_a_pair(tmp_path: Path) -> None:
+    record = answer(study(grid={"schedule": [[1, 1], [2, 1]]}, seeds=[0]), tmp_path, Inline())
+    assert [row["point"]["schedule"] for row in record["rows"]] == [[1, 1], [1, 1], [2, 1], [2, 1]]
+    assert len({run["key"] for row in record["rows"] for run in row["runs"]}) == 3  # plain has no schedule
+    page = write_study_page({**record, "file": "study.yaml"}, tmp_path / "index.html").read_text()
+    assert "Test accuracy over schedule" in page
+
+
 def test_report_runs_nothing(tmp_path: Path) -> None:
     empty = answer(study(**TUNED), tmp_path, None)
     assert empty["rows"] == [] and len(empty["pending"]) == 3

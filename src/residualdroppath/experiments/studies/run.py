@@ -54,10 +54,10 @@ class StudyRun:
     def __post_init__(self) -> None:
         if unknown := [name for name in self.only if name not in self.study.variants]:
             raise UserError(f"`only` must name variants ({', '.join(self.study.variants)}), got {unknown[0]!r}.")
-        names = list(self.study.variants)
+        names = self.study.variants
         budgets = dict.fromkeys(budget for name in names for budget in self.study.budgets_of(name))
         self.cells = [
-            Cell(name, tuple(point.items()), budget)
+            Cell(name, budget, point)
             for point in self.study.points
             for budget in budgets
             for name in names
@@ -94,7 +94,7 @@ class StudyRun:
             "threads_of_a_run": self.threads,
             "failures": self.progress.failures,
             "pending": [cell.name for cell in active if cell not in chosen],
-            **summarise(rows, [cell.point for cell in self.cells]),
+            **summarise(rows),
         }
 
     # Recipes
@@ -104,7 +104,7 @@ class StudyRun:
 
     def _settings(self, cell: Cell, *, measure: bool) -> list[Setting]:
         """One for each try, with the iterations of the cell's budget; none while a cost is not known."""
-        configs = [self.study.config(cell.values, cell.variant, tried) for tried in self.study.tries_of(cell.variant)]
+        configs = [self.study.config(cell.point, cell.variant, tried) for tried in self.study.tries_of(cell.variant)]
         if cell.budget.unit == "cost":
             for config in configs:
                 self._cost(cell, config, measure=measure and self.engine is not None)
@@ -113,7 +113,7 @@ class StudyRun:
             cost = self._cost(cell, config, measure=False)
             if cell.budget.unit == "cost" and cost is None:
                 return []
-            plain = self._plain(cell.values)
+            plain = self._plain(cell.point)
             unit = plain_iterations(plain, len(self._data(plain).train))
             iterations = iterations_under(cell.budget, config, unit, cost.per_iteration if cost else None)
             settings.append(Setting(cell, tried, config.model_copy(update={"iterations": iterations})))
@@ -127,7 +127,7 @@ class StudyRun:
         budgets = self.study.budgets_of(like)
         same_unit = [budget for budget in budgets if budget.unit == cell.budget.unit]
         nearest = cell.budget if cell.budget in budgets else (same_unit or budgets)[0]
-        return Cell(like, cell.point, nearest)
+        return Cell(like, nearest, cell.point)
 
     def _choose(self, settings: list[Setting]) -> int | None:
         """Which try has the best mean validation accuracy, the first of equals; None while some are missing."""
@@ -151,7 +151,7 @@ class StudyRun:
             self._cost(setting.cell, setting.config, measure=self.engine is not None)
 
     def _cost(self, cell: Cell, config: TrainConfig, *, measure: bool) -> Cost | None:
-        plain, ours = canonical(self._plain(cell.values)), canonical(config)
+        plain, ours = canonical(self._plain(cell.point)), canonical(config)
         key, unit = (cost_key(each, plain, self.threads, self._fingerprint(each)) for each in (ours, plain))
         if key == unit:
             return Cost(1.0, 1.0, 0)
@@ -222,7 +222,7 @@ class StudyRun:
     def _row(self, setting: Setting, settings: list[Setting]) -> dict[str, Any]:
         cell, config = setting.cell, setting.config
         cost = self._cost(cell, config, measure=False)
-        plain = self._plain(cell.values)
+        plain = self._plain(cell.point)
         unit = plain_iterations(plain, len(self._data(plain).train))
         runs = []
         for seed in self.study.seeds:
@@ -234,7 +234,7 @@ class StudyRun:
         return {
             "variant": cell.variant,
             "method": config.method,
-            "point": cell.values,
+            "point": cell.point,
             "budget": cell.budget.name,
             "unit": cell.budget.unit,
             "scale": cell.budget.scale,
