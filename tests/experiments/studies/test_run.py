@@ -181,9 +181,20 @@ def test_a_run_that_another_process_makes_is_not_made_twice(tmp_path: Path, monk
     engine = Inline()
     outcomes: list[Any] = []
 
+    evaluate = Trainer.evaluate
+    current: list[Any] = []
+
+    def met_while_evaluating(self: Trainer, split: Any) -> Any:
+        if split is not self.data.validation:
+            outcomes.append(trial_module.run_trial(current[0], lambda *rest: None))
+        return evaluate(self, split)
+
+    monkeypatch.setattr(Trainer, "evaluate", met_while_evaluating)
+
     class Nested(Inline):
         def __call__(self, trials: Any, events: Any) -> None:
             trial = trials[0]
+            current.append(trial)
             outcomes.append(
                 trial_module.run_trial(
                     trial, lambda epoch, epochs: outcomes.append(trial_module.run_trial(trial, lambda *rest: None))
@@ -191,7 +202,7 @@ def test_a_run_that_another_process_makes_is_not_made_twice(tmp_path: Path, monk
             )
 
     answer(study(seeds=[0], variants={"plain": {"method": "plain"}}), tmp_path, Nested())
-    assert [outcome.status for outcome in outcomes] == ["busy", "busy", "done"]
+    assert [outcome.status for outcome in outcomes] == ["busy", "busy", "busy", "busy", "done"]
     answer(study(seeds=[0], variants={"plain": {"method": "plain"}}), tmp_path, engine)
     assert not engine.trials
 
