@@ -265,3 +265,14 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert run(["study", str(file), "--out", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err
     assert "batch_size" in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_what_a_kill_left_before_the_first_epoch_is_no_obstacle(tmp_path: Path) -> None:
+    definition = study(seeds=[0], variants={"plain": {"method": "plain"}})
+    record = answer(definition, tmp_path / "whole", Inline())
+    left = tmp_path / "cut" / record["rows"][0]["runs"][0]["key"]
+    (left / "checkpoints").mkdir(parents=True)
+    (left / ".lock").touch()
+    (left / "config.yaml.partial").write_text("me")
+    found = answer(definition, tmp_path / "cut", Inline())
+    assert not found["failures"] and found["rows"][0]["test_accuracy"] == record["rows"][0]["test_accuracy"]
