@@ -152,6 +152,13 @@ def test_freezing_only_drops_nothing_and_freezes_as_usual() -> None:
         assert torch.equal(parameter, before[name]) == (id(parameter) not in learning), name
 
 
+def test_freezing_only_trains_without_warnings() -> None:
+    trainer = trainer_of(method="freezing_only", iterations=20, freeze="stop_gradient", drop_path_rate=0.7)
+    for epoch in range(1, trainer.epochs + 1):
+        trainer.train_epoch(epoch, lambda *progress: None)
+    assert trainer.trunk_updates == 10
+
+
 def test_drop_path_at_effective_rates() -> None:
     config: dict[str, Any] = {"depth": 14, "drop_path_rate": 0.2}
     ours, control = (

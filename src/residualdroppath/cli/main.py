@@ -20,11 +20,12 @@ from .train import train
 
 @dataclass(frozen=True)
 class Command:
-    """`kept`: what an interrupted one leaves, if it can be resumed."""
+    """`kept`: what an interrupted one leaves, if it can be resumed, and `again` how."""
 
     run: Callable[[list[str]], None]
     summary: str
     kept: str | None = None
+    again: str = "add --resume to go on"
 
 
 COMMANDS = {
@@ -35,7 +36,10 @@ COMMANDS = {
         compare, "train by several methods over several seeds, and print a table", "whole epochs are kept"
     ),
     "study": Command(
-        study, "answer a question over variants and seeds, in parallel, with runs kept and never repeated"
+        study,
+        "answer a question over variants and seeds: in parallel, tuned alike, no run made twice",
+        "whole epochs are kept",
+        "run the same command to go on",
     ),
     "branches": Command(
         branches,
@@ -78,7 +82,7 @@ def run(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        again = f"{command.kept}; add --resume to go on" if command.kept else "run it again"
+        again = f"{command.kept}; {command.again}" if command.kept else "run it again"
         print(f"interrupted: {again}", file=sys.stderr)
         return 130
     return 0

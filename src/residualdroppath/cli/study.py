@@ -37,7 +37,7 @@ class StudyCommand(BaseModel):
     workers: int | None = Field(default=None, ge=1, description="trials at once; default: a core per thread, 1 on CUDA")
     threads: int | None = Field(default=None, ge=1, description="CPU threads of a trial; default: cores / workers")
     seeds: int | None = Field(default=None, ge=1, description="this many seeds, from 0, in place of the file's")
-    only: tuple[str, ...] = Field(default=(), description="these variants alone")
+    only: tuple[str, ...] = Field(default=(), description="run these variants alone")
     report: bool = Field(default=False, description="run nothing, report what is there")
     data_dir: Path | None = Field(default=None, description="where named sets lie, in place of the file's")
     engine: Literal["local", "ray"] = Field(default="local", description="processes of this machine, or a Ray cluster")

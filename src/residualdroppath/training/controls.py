@@ -7,7 +7,9 @@ freezing_only         nothing is ever dropped; `dropped_part` iterations freeze 
 from __future__ import annotations
 
 import glob
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from torch import nn
@@ -49,13 +51,22 @@ def always_trains_trunk(options: Options) -> bool:
 
 def in_iteration(rdp: ResidualDropPath | None, method: str) -> AbstractContextManager[None]:
     """Around forward, backward and update of the iteration in force."""
-    if rdp is not None and method == "freezing_only" and rdp.kind == "drop_path":
-        return rdp.paused()
-    return nullcontext()
+    return nullcontext() if rdp is None or method != "freezing_only" else _nothing_dropped(rdp)
+
+
+@contextmanager
+def _nothing_dropped(rdp: ResidualDropPath) -> Iterator[None]:
+    with warnings.catch_warnings():
+        # Optimizer steps of paused iterations are not counted, so those of `rdp.step()` seem too many.
+        warnings.filterwarnings("ignore", r"`rdp\.step\(\)` was called", UserWarning)
+        with rdp.paused() if rdp.kind == "drop_path" else nullcontext():
+            yield
 
 
 def _effective_rates(model: nn.Module, config: TrainConfig) -> dict[str, float]:
-    alternating = ResidualDropPath(model, options=config.options(seed=0, total_iterations=1, schedule=(1, 1)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of effective rates, which are wanted here
+        alternating = ResidualDropPath(model, options=config.options(seed=0, total_iterations=1, schedule=(1, 1)))
     rates = {glob.escape(branch.name): branch.effective_rate for branch in alternating.branches}
     alternating.remove()
     return rates

@@ -84,11 +84,14 @@ class Recipe(_WithMethod):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        schedule = self.options(seed=0, total_iterations=1).schedule
+        options = self.options(seed=0, total_iterations=1)
+        fixed = options.schedule != "random" and getattr(options, "empty_draw", "redraw") == "redraw"
         if self.class_seed is not None and self.num_classes is None:
             raise ValueError("`class_seed` chooses `num_classes` classes; give that too")
-        if self.cycle == "same_batch" and schedule == "random":
-            raise ValueError("`cycle: same_batch` needs a `schedule` of a fixed length, got 'random'")
+        if self.cycle == "same_batch" and not fixed:
+            raise ValueError(
+                "`cycle: same_batch` needs cycles of a fixed length: a `schedule`, and empty draws redrawn"
+            )
         return self
 
     def options(self, *, seed: int, total_iterations: int, **changes: Any) -> Options:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,14 @@ def test_grid_over_data(tmp_path: Path) -> None:
     assert [row["against"]["plain"]["n"] for row in record["rows"] if row["variant"] == "ours"] == [1, 1]
 
 
+def test_grid_over_a_pair(tmp_path: Path) -> None:
+    record = answer(study(grid={"schedule": [[1, 1], [2, 1]]}, seeds=[0]), tmp_path, Inline())
+    assert [row["point"]["schedule"] for row in record["rows"]] == [[1, 1], [1, 1], [2, 1], [2, 1]]
+    assert len({run["key"] for row in record["rows"] for run in row["runs"]}) == 3  # plain has no schedule
+    page = write_study_page({**record, "file": "study.yaml"}, tmp_path / "index.html").read_text()
+    assert "Test accuracy over schedule" in page
+
+
 def test_report_runs_nothing(tmp_path: Path) -> None:
     empty = answer(study(**TUNED), tmp_path, None)
     assert empty["rows"] == [] and len(empty["pending"]) == 3
@@ -172,9 +181,20 @@ def test_a_run_that_another_process_makes_is_not_made_twice(tmp_path: Path, monk
     engine = Inline()
     outcomes: list[Any] = []
 
+    evaluate = Trainer.evaluate
+    current: list[Any] = []
+
+    def met_while_evaluating(self: Trainer, split: Any) -> Any:
+        if split is not self.data.validation:
+            outcomes.append(trial_module.run_trial(current[0], lambda *rest: None))
+        return evaluate(self, split)
+
+    monkeypatch.setattr(Trainer, "evaluate", met_while_evaluating)
+
     class Nested(Inline):
         def __call__(self, trials: Any, events: Any) -> None:
             trial = trials[0]
+            current.append(trial)
             outcomes.append(
                 trial_module.run_trial(
                     trial, lambda epoch, epochs: outcomes.append(trial_module.run_trial(trial, lambda *rest: None))
@@ -182,7 +202,7 @@ def test_a_run_that_another_process_makes_is_not_made_twice(tmp_path: Path, monk
             )
 
     answer(study(seeds=[0], variants={"plain": {"method": "plain"}}), tmp_path, Nested())
-    assert [outcome.status for outcome in outcomes] == ["busy", "busy", "done"]
+    assert [outcome.status for outcome in outcomes] == ["busy", "busy", "busy", "busy", "done"]
     answer(study(seeds=[0], variants={"plain": {"method": "plain"}}), tmp_path, engine)
     assert not engine.trials
 
@@ -234,8 +254,10 @@ def test_command_prints_the_table_and_writes_record_and_page(
     assert single["test_accuracy"] == ours["test_accuracy"] and single["trunk_updates"] == ours["trunk_updates"]
     weights = [Path(folder, "model.safetensors").read_bytes() for folder in ("single", f"out/runs/{ours['key']}")]
     assert weights[0] == weights[1]
-    assert run(["study", str(file), "--out", "out", "--only", "like ours", "--seeds", "1", "--report"]) == 0
-    assert [row["variant"] for row in json.loads(Path("out/study.json").read_text())["rows"]] == ["like ours"]
+    shutil.rmtree(f"out/runs/{ours['key']}")
+    assert run(["study", str(file), "--out", "out", "--only", "like ours", "--threads", "1"]) == 0
+    rows = json.loads(Path("out/study.json").read_text())["rows"]  # what was there of others stays
+    assert [(row["variant"], len(row["runs"])) for row in rows] == [("plain", 1), ("ours", 2), ("like ours", 2)]
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,3 +265,14 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert run(["study", str(file), "--out", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err
     assert "batch_size" in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_what_a_kill_left_before_the_first_epoch_is_no_obstacle(tmp_path: Path) -> None:
+    definition = study(seeds=[0], variants={"plain": {"method": "plain"}})
+    record = answer(definition, tmp_path / "whole", Inline())
+    left = tmp_path / "cut" / record["rows"][0]["runs"][0]["key"]
+    (left / "checkpoints").mkdir(parents=True)
+    (left / ".lock").touch()
+    (left / "config.yaml.partial").write_text("me")
+    found = answer(definition, tmp_path / "cut", Inline())
+    assert not found["failures"] and found["rows"][0]["test_accuracy"] == record["rows"][0]["test_accuracy"]

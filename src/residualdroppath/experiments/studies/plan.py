@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...errors import UserError
 from ...training.controls import DROP_PATH_ALONE, always_trains_trunk, iterations_of_cycle
@@ -16,16 +16,12 @@ class Cell:
     """One row of the table: a variant at a point of the grid, under a budget."""
 
     variant: str
-    point: tuple[tuple[str, object], ...]
     budget: Budget
-
-    @property
-    def values(self) -> Values:
-        return dict(self.point)
+    point: Values = field(default_factory=dict, hash=False)  # its values may be lists
 
     @property
     def name(self) -> str:
-        at = ", ".join(f"{name} {value}" for name, value in self.point)
+        at = ", ".join(f"{name} {value}" for name, value in self.point.items())
         return " | ".join(part for part in (self.variant, self.budget.name, at) if part)
 
 

@@ -41,7 +41,7 @@ class Setting:
 
 @dataclass
 class StudyRun:
-    """A study on its way. `only` these variants are run and shown; `threads` are those of a trial."""
+    """A study on its way. `only` these variants are run, what is there of others is shown; `threads`: of a trial."""
 
     study: Study
     cache: Cache
@@ -54,10 +54,10 @@ class StudyRun:
     def __post_init__(self) -> None:
         if unknown := [name for name in self.only if name not in self.study.variants]:
             raise UserError(f"`only` must name variants ({', '.join(self.study.variants)}), got {unknown[0]!r}.")
-        names = [name for name in self.study.variants if not self.only or name in self.only]
+        names = self.study.variants
         budgets = dict.fromkeys(budget for name in names for budget in self.study.budgets_of(name))
         self.cells = [
-            Cell(name, tuple(point.items()), budget)
+            Cell(name, budget, point)
             for point in self.study.points
             for budget in budgets
             for name in names
@@ -68,10 +68,12 @@ class StudyRun:
     def record(self) -> dict[str, Any]:
         """Run what is missing, and return all that came out."""
         tuned_as = {cell: self._tuned_as(cell) for cell in self.cells}
-        tries = {cell: self._settings(cell) for cell in dict.fromkeys([*self.cells, *tuned_as.values()])}
-        choices = dict.fromkeys(tuned_as.values(), 0 if not self.study.tuned else None)
+        active = [cell for cell in self.cells if not self.only or cell.variant in self.only]
+        needed = {*active, *(tuned_as[cell] for cell in active)}
+        tries = {cell: self._settings(cell, measure=cell in needed) for cell in self.cells}
+        choices: dict[Cell, int | None] = dict.fromkeys(tuned_as.values(), 0)
         if self.study.tuned:
-            settings = [setting for cell in choices for setting in tries[cell]]
+            settings = [setting for cell in choices if cell in needed for setting in tries[cell]]
             self._run("tuning", self._trials(settings, self.study.tune.seeds, tested=False))
             choices = {cell: self._choose(tries[cell]) for cell in choices}
         chosen: dict[Cell, Setting] = {}
@@ -79,10 +81,11 @@ class StudyRun:
             choice = choices[tuned_as[cell]]
             if choice is not None and tries[cell]:
                 chosen[cell] = tries[cell][choice]
-        final = list(chosen.values())
+        final = [chosen[cell] for cell in active if cell in chosen]
         self._measure(final)
         self._run("runs", self._trials(final, self.study.seeds, tested=True))
         rows = [self._row(setting, tries[cell] if tuned_as[cell] == cell else []) for cell, setting in chosen.items()]
+        rows = [row for row, cell in zip(rows, chosen, strict=True) if row["runs"] or cell in active]
         return {
             "study": self.study.name,
             "question": self.study.question,
@@ -90,8 +93,8 @@ class StudyRun:
             "environment": environment(pick_device(self._plain({}).device)),
             "threads_of_a_run": self.threads,
             "failures": self.progress.failures,
-            "pending": [cell.name for cell in self.cells if cell not in chosen],
-            **summarise(rows, [cell.point for cell in self.cells]),
+            "pending": [cell.name for cell in active if cell not in chosen],
+            **summarise(rows),
         }
 
     # Recipes
@@ -99,18 +102,18 @@ class StudyRun:
     def _plain(self, point: Values) -> TrainConfig:
         return self.study.plain(point)
 
-    def _settings(self, cell: Cell) -> list[Setting]:
+    def _settings(self, cell: Cell, *, measure: bool) -> list[Setting]:
         """One for each try, with the iterations of the cell's budget; none while a cost is not known."""
-        configs = [self.study.config(cell.values, cell.variant, tried) for tried in self.study.tries_of(cell.variant)]
+        configs = [self.study.config(cell.point, cell.variant, tried) for tried in self.study.tries_of(cell.variant)]
         if cell.budget.unit == "cost":
             for config in configs:
-                self._cost(cell, config, measure=self.engine is not None)
+                self._cost(cell, config, measure=measure and self.engine is not None)
         settings = []
         for tried, config in zip(self.study.tries_of(cell.variant), configs, strict=True):
             cost = self._cost(cell, config, measure=False)
             if cell.budget.unit == "cost" and cost is None:
                 return []
-            plain = self._plain(cell.values)
+            plain = self._plain(cell.point)
             unit = plain_iterations(plain, len(self._data(plain).train))
             iterations = iterations_under(cell.budget, config, unit, cost.per_iteration if cost else None)
             settings.append(Setting(cell, tried, config.model_copy(update={"iterations": iterations})))
@@ -124,7 +127,7 @@ class StudyRun:
         budgets = self.study.budgets_of(like)
         same_unit = [budget for budget in budgets if budget.unit == cell.budget.unit]
         nearest = cell.budget if cell.budget in budgets else (same_unit or budgets)[0]
-        return Cell(like, cell.point, nearest)
+        return Cell(like, nearest, cell.point)
 
     def _choose(self, settings: list[Setting]) -> int | None:
         """Which try has the best mean validation accuracy, the first of equals; None while some are missing."""
@@ -148,7 +151,7 @@ class StudyRun:
             self._cost(setting.cell, setting.config, measure=self.engine is not None)
 
     def _cost(self, cell: Cell, config: TrainConfig, *, measure: bool) -> Cost | None:
-        plain, ours = canonical(self._plain(cell.values)), canonical(config)
+        plain, ours = canonical(self._plain(cell.point)), canonical(config)
         key, unit = (cost_key(each, plain, self.threads, self._fingerprint(each)) for each in (ours, plain))
         if key == unit:
             return Cost(1.0, 1.0, 0)
@@ -219,7 +222,7 @@ class StudyRun:
     def _row(self, setting: Setting, settings: list[Setting]) -> dict[str, Any]:
         cell, config = setting.cell, setting.config
         cost = self._cost(cell, config, measure=False)
-        plain = self._plain(cell.values)
+        plain = self._plain(cell.point)
         unit = plain_iterations(plain, len(self._data(plain).train))
         runs = []
         for seed in self.study.seeds:
@@ -231,7 +234,7 @@ class StudyRun:
         return {
             "variant": cell.variant,
             "method": config.method,
-            "point": cell.values,
+            "point": cell.point,
             "budget": cell.budget.name,
             "unit": cell.budget.unit,
             "scale": cell.budget.scale,

@@ -13,7 +13,7 @@ REFERENCES = ("plain", "drop_path")
 QUANTITIES = ("test_accuracy", "validation_accuracy", "train_accuracy", "test_loss")
 
 
-def summarise(rows: list[Row], points: Sequence[Any] = ()) -> Row:
+def summarise(rows: list[Row]) -> Row:
     """`rows`, with figures over seeds, comparisons corrected by Holm's method over all of the study, and signatures."""
     for row in rows:
         for quantity in QUANTITIES:
