@@ -70,8 +70,10 @@ class StudyRun:
         tuned_as = {cell: self._tuned_as(cell) for cell in self.cells}
         active = [cell for cell in self.cells if not self.only or cell.variant in self.only]
         needed = {*active, *(tuned_as[cell] for cell in active)}
-        tries = {cell: self._settings(cell, measure=cell in needed) for cell in self.cells}
         choices: dict[Cell, int | None] = dict.fromkeys(tuned_as.values(), 0)
+        tries = {
+            cell: self._settings(cell, self.study.tries_of(cell.variant), measure=cell in needed) for cell in choices
+        }
         if self.study.tuned:
             settings = [setting for cell in choices if cell in needed for setting in tries[cell]]
             self._run("tuning", self._trials(settings, self.study.tune.seeds, tested=False))
@@ -79,8 +81,13 @@ class StudyRun:
         chosen: dict[Cell, Setting] = {}
         for cell in self.cells:
             choice = choices[tuned_as[cell]]
-            if choice is not None and tries[cell]:
-                chosen[cell] = tries[cell][choice]
+            if choice is None or not tries[tuned_as[cell]]:
+                continue
+            own = tries.get(cell)
+            if own is None:  # of what another variant was tuned over, only what was chosen there costs any timing
+                own = self._settings(cell, [self.study.tries_of(cell.variant)[choice]], measure=cell in active)
+            if own:
+                chosen[cell] = own[choice if cell in tries else 0]
         final = [chosen[cell] for cell in active if cell in chosen]
         self._measure(final)
         self._run("runs", self._trials(final, self.study.seeds, tested=True))
@@ -102,14 +109,14 @@ class StudyRun:
     def _plain(self, point: Values) -> TrainConfig:
         return self.study.plain(point)
 
-    def _settings(self, cell: Cell, *, measure: bool) -> list[Setting]:
-        """One for each try, with the iterations of the cell's budget; none while a cost is not known."""
-        configs = [self.study.config(cell.point, cell.variant, tried) for tried in self.study.tries_of(cell.variant)]
+    def _settings(self, cell: Cell, tries: Sequence[Values], *, measure: bool) -> list[Setting]:
+        """One for each of these tries, with the iterations of the cell's budget; none while a cost is not known."""
+        configs = [self.study.config(cell.point, cell.variant, tried) for tried in tries]
         if cell.budget.unit == "cost":
             for config in configs:
                 self._cost(cell, config, measure=measure and self.engine is not None)
         settings = []
-        for tried, config in zip(self.study.tries_of(cell.variant), configs, strict=True):
+        for tried, config in zip(tries, configs, strict=True):
             cost = self._cost(cell, config, measure=False)
             if cell.budget.unit == "cost" and cost is None:
                 return []
