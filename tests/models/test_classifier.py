@@ -138,6 +138,16 @@ def test_drop_path_of_the_library_is_off_unless_it_is_asked_for() -> None:
     assert max(drop_rates(made("resnet10t", **SMALL, own_drop_path_rate=0.3))) == pytest.approx(0.3)
 
 
+def test_options_of_the_model() -> None:
+    model: Any = made("vit_tiny_patch16_224", **SMALL, model_options={"patch_size": 8, "embed_dim": 24, "depth": 2})
+    assert len(model.blocks) == 2 and model.patch_embed.proj.weight.shape == (24, 1, 8, 8)
+    for option in ("num_classes", "drop_path_rate"):
+        with pytest.raises(UserError, match=f"must not hold '{option}'"):
+            made("vit_tiny_patch16_224", **SMALL, model_options={option: 1})
+    with pytest.raises(UserError, match="cannot be made.*patches"):
+        made("vit_tiny_patch16_224", **SMALL, model_options={"patches": 1})
+
+
 def test_drop_path_of_transformers_is_off() -> None:
     pytest.importorskip("transformers")
     expected = {"num_labels": 7, "num_channels": 1, "drop_path_rate": 0.0}  # 0.1 by default

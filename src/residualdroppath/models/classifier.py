@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,7 @@ def make_classifier(
     depth: int = 20,
     width: int = 16,
     own_drop_path_rate: float = 0.0,
+    model_options: Mapping[str, Any] | None = None,
 ) -> Classifier:
     """A freshly initialised network for images of `in_channels` channels and `image_size` pixels a side.
 
@@ -46,6 +48,7 @@ def make_classifier(
             and grey images are to be repeated.
         depth: of `small_resnet` alone, as `width`.
         own_drop_path_rate: of the drop path that timm or torchvision have in the network.
+        model_options: further arguments of the function that makes the network, or values of its config.
 
     Raises:
         UserError: the name is unknown, or the network does not classify such images.
@@ -55,6 +58,10 @@ def make_classifier(
     options, channels = _options(library, name, in_channels, num_classes)
     if library == SMALL_RESNET:
         options |= {"depth": depth, "width": width}
+    for option, value in (model_options or {}).items():
+        if option in options or option in OWN_DROP_PATH.values():
+            raise UserError(f"`model_options` must not hold {option!r}, which follows from the data or the method.")
+        options[option] = value
     if channels != in_channels != 1:
         raise UserError(f"`model` {name} takes images of {channels} channels, got {in_channels}; choose another one.")
     option = OWN_DROP_PATH.get(library)

@@ -49,6 +49,9 @@ class _DataAndModel(BaseModel):
     )
     depth: int = Field(default=20, description="small_resnet: layers, 6n + 2")
     width: int = Field(default=16, description="small_resnet: channels of the first stage")
+    model_options: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="others: arguments of the model, such as {patch_size: 4, embed_dim: 64}"
+    )
 
 
 # The options of the method stand between what is trained and how it is trained.

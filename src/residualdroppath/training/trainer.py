@@ -63,6 +63,7 @@ class Trainer:
             image_size=data.image_size,
             depth=config.depth,
             width=config.width,
+            model_options=config.model_options,
         )
         self.channels = made.channels
         self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format

@@ -108,7 +108,13 @@ def load_network(target: Target, config: AnalyzeConfig, data: ImageData, device:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         made = make_classifier(
-            name, in_channels=data.channels, num_classes=classes, image_size=size, depth=depth, width=width
+            name,
+            in_channels=data.channels,
+            num_classes=classes,
+            image_size=size,
+            depth=depth,
+            width=width,
+            model_options=recipe.model_options if recipe else None,
         )
     if target.kind == "file":
         _load(made.model, read_weights(Path(target.name)), target.name)

@@ -28,6 +28,7 @@ CAME_LATER: dict[str, Any] = {
     "draw": "independent",
     "empty_draw": "redraw",
     "dropped_part_lr": 1.0,
+    "model_options": {},
 }
 # What decides where and how fast a run is made, not what comes out.
 NOT_OF_THE_RESULT = ("data_dir", "download", "threads", "check_frozen", "test", "epochs")
