@@ -88,7 +88,13 @@ def attributes_set_by(network: nn.Module, inputs: Inputs) -> list[tuple[int, str
 
 
 def _is_changed(before: Any, after: Any) -> bool:
-    return after is not before and (isinstance(after, Tensor) or isinstance(before, Tensor) or bool(after != before))
+    if after is before:
+        return False
+    if isinstance(before, dict) and isinstance(after, dict):
+        before, after = list(before.items()), list(after.items())
+    if isinstance(before, (tuple, list)) and isinstance(after, (tuple, list)):
+        return len(before) != len(after) or any(map(_is_changed, before, after))
+    return isinstance(after, Tensor) or isinstance(before, Tensor) or bool(after != before)
 
 
 def assert_identical(actual: Trace, expected: Trace, what: str) -> None:
