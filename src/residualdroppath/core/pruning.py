@@ -75,10 +75,13 @@ def prune(model: nn.Module, branches: Sequence[str | Branch], *, example: Any = 
         for block in blocks:
             its = [branch for branch in found.branches if branch.block is block]
             source = _Block(block, its, {b.suffix for b in its if b.name in names}, found)
-            given = calls.get(block) if example is not None else None
-            with _refused(source.path, block):
-                pruned[block] = source.path, source.graph(given or in_code.of(source.path), example is not None)
-        return _with_graphs(own, pruned)
+            with _refused(source.path, block, example is not None):
+                given = in_code.of(source.path) if example is None else calls[block]
+                pruned[block] = source.path, source.graph(given, followed=example is not None)
+        pruned_model = _with_graphs(own, pruned, example is not None)
+    if example is not None:
+        _check_that_it_runs(pruned_model, example)
+    return pruned_model
 
 
 def _plain_copy(model: nn.Module) -> nn.Module:
@@ -107,13 +110,14 @@ def _check_names(names: set[str], found: Discovery) -> None:
 
 
 @contextmanager
-def _refused(path: str, block: nn.Module) -> Iterator[None]:
+def _refused(path: str, block: nn.Module, has_example: bool) -> Iterator[None]:
     try:
         yield
     except (UntraceableError, OtherUse) as error:
+        mend = "Leave out its branches" if has_example else "Pass an `example`, or leave out its branches"
         raise ValueError(
             f"`branches` must be in blocks that can be written as a graph; {path or 'the model'} "
-            f"({type(block).__name__}) cannot: {error}. Pass an `example`, or leave out its branches."
+            f"({type(block).__name__}) cannot: {error}. {mend}."
         ) from error
 
 
@@ -122,8 +126,7 @@ def _refused(path: str, block: nn.Module) -> Iterator[None]:
 
 def _calls_on(model: nn.Module, example: Any, blocks: Mapping[nn.Module, Any]) -> dict[nn.Module, list[list[Call]]]:
     """By block, its calls in one forward of the model in training mode, and in one in evaluation mode."""
-    args, kwargs = ((), example) if isinstance(example, dict) else (example, {})
-    args = tuple(args) if isinstance(args, (tuple, list)) else (args,)
+    args, kwargs = _arguments(example)
     calls: dict[nn.Module, list[list[Call]]] = {block: [[], []] for block in blocks}
     for mode, in_training in enumerate((True, False)):
 
@@ -140,6 +143,25 @@ def _calls_on(model: nn.Module, example: Any, blocks: Mapping[nn.Module, Any]) -
         with _in_mode(model, in_training), random_states_restored(model), torch.no_grad():
             PlainCopies(forward_of).of(model)(*detached(args), **detached(kwargs))
     return calls
+
+
+def _arguments(example: Any) -> Call:
+    if isinstance(example, dict):
+        return (), example
+    return (tuple(example) if isinstance(example, (tuple, list)) else (example,)), {}
+
+
+def _check_that_it_runs(model: nn.Module, example: Any) -> None:
+    """The forward of a caller may read parts of a block that are gone."""
+    args, kwargs = detached(_arguments(example))
+    try:
+        with _in_mode(model, False), random_states_restored(model), torch.no_grad():
+            model(*args, **kwargs)
+    except Exception as error:
+        raise ValueError(
+            f"`branches` must leave a network that runs on the example; without them {type(model).__name__} raised "
+            f"{type(error).__name__}: {error}. Leave out the branch that holds what is missing."
+        ) from error
 
 
 class _CallsInCode:
@@ -185,7 +207,7 @@ class _Block:
         self.registered = registered_block(block)
         self.traced = block if self.registered is None else _as_registered(block, self.registered, pruned)
 
-    def graph(self, calls: Sequence[Any], followed: bool) -> fx.Graph:
+    def graph(self, calls: Sequence[Any], *, followed: bool) -> fx.Graph:
         """The graph of both modes; `calls` are those of each mode, if they were made, or those in the code."""
         if any(getattr(self.block, name) for name in HOOKS_OF_MODULE):
             raise UntraceableError("it has hooks, which a graph would leave out; remove them before")
@@ -200,7 +222,9 @@ class _Block:
 
     def of_mode(self, calls: Sequence[Any], followed: bool, *, in_training: bool) -> fx.Graph:
         if followed and not calls:
-            raise UntraceableError(f"the example does not call it in {'training' if in_training else 'evaluation'} mode")
+            raise UntraceableError(
+                f"the example does not call it in {'training' if in_training else 'evaluation'} mode"
+            )
         with _in_mode(self.block, in_training), _in_mode(self.traced, in_training):
             graphs = [self.standalone(self.trace(call, followed, in_training)) for call in calls or [None]]
         for graph in graphs[1:]:
@@ -275,10 +299,10 @@ def _in_mode(module: nn.Module, training: bool) -> Iterator[None]:
             part.training = mode
 
 
-def _with_graphs(model: nn.Module, pruned: Mapping[nn.Module, tuple[str, fx.Graph]]) -> nn.Module:
+def _with_graphs(model: nn.Module, pruned: Mapping[nn.Module, tuple[str, fx.Graph]], has_example: bool) -> nn.Module:
     """The model with graphs in the place of blocks, the inner of two first."""
-    for block, (path, graph) in sorted(pruned.items(), key=lambda item: -len(item[1][0].split(".")) * bool(item[1][0])):
-        with _refused(path, block):
+    for block, (path, graph) in sorted(pruned.items(), key=lambda item: len(item[1][0]), reverse=True):
+        with _refused(path, block, has_example):
             made = graph_module(graph, block)
         if block is model:
             return made

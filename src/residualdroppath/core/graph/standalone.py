@@ -75,8 +75,8 @@ class _Standalone:
                 if elements:
                     packed.append((self.graph.placeholder(f"*{name}"), elements, "len"))
             elif parameter.kind is parameter.VAR_KEYWORD:
-                if rest := {key: value for key, value in rest.items() if key not in signature.parameters}:
-                    packed.append((self.graph.placeholder(f"**{name}"), {key: key for key in rest}, "keys"))
+                keys = {key: key for key in rest if key not in signature.parameters}
+                packed.append((self.graph.placeholder(f"**{name}"), keys, "keys"))
             else:
                 rest.pop(name, None)
                 default = (self.writable(name, optional[name]),) if name in optional else ()
@@ -245,8 +245,8 @@ def _both(in_training: Any, in_evaluation: Any, counterparts: Mapping[fx.Node, f
             raise _Differ
         return {key: _both(in_training[key], in_evaluation[key], counterparts) for key in in_training}
     if isinstance(in_training, slice) and isinstance(in_evaluation, slice):
-        parts = ((s.start, s.stop, s.step) for s in (in_training, in_evaluation))
-        return slice(*_both(*parts, counterparts))
+        training, evaluation = ((s.start, s.stop, s.step) for s in (in_training, in_evaluation))
+        return slice(*_both(training, evaluation, counterparts))
     if type(in_training) is type(in_evaluation) and in_training == in_evaluation:
         return in_evaluation
     return _Choice(in_evaluation, in_training)
