@@ -22,7 +22,24 @@ from residualdroppath.core.running.actions import drop
 from . import tiny_blocks
 from .tiny_blocks import WIDTH, ListStack, MaskedStack, OptionalMask, Stack
 
+
+class InplaceSums(nn.Module):
+    """Two branches, added in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.f, self.g = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.f(x)
+        out += x
+        last = self.g(out)
+        last += out
+        return last
+
+
 BLOCKS: list[type[nn.Module]] = [
+    InplaceSums,
     tiny_blocks.OwnAdd,
     tiny_blocks.InplaceAdd,
     tiny_blocks.TorchAdd,
@@ -113,9 +130,11 @@ def test_a_pruned_network_is_the_full_one_with_branches_dropped(block: type[nn.M
 def test_training_mode_is_that_of_the_full_network(block: type[nn.Module]) -> None:
     """Batch statistics, updated buffers, and gradients."""
     model, inputs = stack(block, ListStack).train(), rows()
-    names = names_of(model)[1:]
-    small, full = prune(model, names), copy.deepcopy(model)
-    assert small.training and all(module.training for module in small.modules())
+    names, modules = names_of(model)[1:], dict(model.named_modules())
+    modules["layers.1"].eval()  # as somebody who freezes a block
+    small, full = prune(model, names, example=inputs), copy.deepcopy(model)
+    for name, module in small.named_modules():
+        assert name.endswith("standalone_values") or module.training == modules[name].training
     output = small(inputs)
     assert torch.equal(output, with_dropped(full, names, inputs))
     assert_same_state(small, full, subset=True)
@@ -221,7 +240,7 @@ class ModeReader(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.fc1(x)
         h = F.dropout(self.fc2(x), 0.5, self.training) * self.kept.abs() + self.passing.view(-1) * self.plain.exp()
-        h = F.dropout(h, 0.5 if self.training else 0.0)
+        h = F.dropout(h / round(x.shape[-1] / 4), 0.5 if self.training else 0.0)
         return x + h * self.scale
 
 
@@ -302,9 +321,10 @@ class Levels(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.f, self.g = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.dropout = nn.Dropout(0.1)
 
     def forward(self, x: Tensor, factors: Sequence[float]) -> Tensor:
-        x = x + self.f(x)
+        x = x + self.dropout(self.f(x))
         out = self.g(x)
         for factor in factors:
             out = out * factor
