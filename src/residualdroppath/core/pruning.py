@@ -33,7 +33,7 @@ from .graph.trace_errors import UntraceableError
 from .graph.tracing import TracedCall, trace_call, trace_unknown
 from .random_states import random_states_restored
 from .running.rewrite import _how_to_drop
-from .torch_internals import HOOKS_OF_MODULE
+from .torch_internals import HOOKS_OF_MODULE, own_children
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -307,7 +307,7 @@ def _with_graphs(model: nn.Module, pruned: Mapping[nn.Module, tuple[str, fx.Grap
         if block is model:
             return made
         for module in model.modules():
-            for name, child in module._modules.items():
-                if child is block:
-                    module._modules[name] = made
+            children = own_children(module)
+            for name in [name for name, child in children.items() if child is block]:
+                children[name] = made
     return model

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..torch_internals import BUFFERS
+from ..torch_internals import CHILDREN, assert_in_graph, own_children
 from .call_form import CallForm, defaults
 from .shape_guards import check_guard, check_passed_on, depends_on_metadata_only
 from .trace_errors import UntraceableError
@@ -46,6 +46,7 @@ class _Standalone:
     def __init__(self, form: CallForm, module: nn.Module):
         self.form = form
         self.module = module
+        self.state = module.state_dict().keys()
         self.title = type(module).__name__
         self.graph = fx.Graph()
         self.given: dict[str, fx.Node] = {}  # by name, values of the form
@@ -143,12 +144,11 @@ class _Standalone:
         return copy
 
     def attribute(self, target: str) -> fx.Node:
-        path, _, name = target.rpartition(".")
-        value, owner = operator.attrgetter(target)(self.module), self.module.get_submodule(path)
+        value = operator.attrgetter(target)(self.module)
         node = self.graph.create_node("get_attr", target)
         if isinstance(value, nn.Parameter):
             return node
-        if name in vars(owner)[BUFFERS] and name not in owner._non_persistent_buffers_set:
+        if target in self.state:
             both = _wrapped(self.graph, tuple, (node, _argument(self.graph)))
             return self.graph.call_function(operator.getitem, (both, 0))
         self.graph.erase_node(node)
@@ -170,7 +170,7 @@ class _Standalone:
 
     def require(self, condition: fx.Node, otherwise: str) -> None:
         message = f"The pruned {self.title} was called with {otherwise}, which its graph does not serve; {OTHER_CALL}."
-        self.graph.call_function(torch._assert, (condition, message))
+        self.graph.call_function(assert_in_graph, (condition, message))
 
 
 def merged(in_training: fx.Graph, in_evaluation: fx.Graph, title: str) -> fx.Graph:
@@ -197,7 +197,7 @@ def merged(in_training: fx.Graph, in_evaluation: fx.Graph, title: str) -> fx.Gra
                 f"The pruned {title} runs in evaluation mode alone: its forward does other operations in training "
                 "mode. Call `eval()`."
             )
-            in_evaluation.call_function(torch._assert, (evaluates, message))
+            in_evaluation.call_function(assert_in_graph, (evaluates, message))
         return in_evaluation
     mode: list[fx.Node] = []
 
@@ -309,7 +309,7 @@ def _with_holder(graph: fx.Graph, module: nn.Module) -> nn.Module:
             holder.register_buffer(_held_name(target), operator.attrgetter(target)(module), persistent=False)
     root = nn.Module()
     vars(root).update(vars(module))
-    root._modules = {**module._modules, HOLDER: holder}
+    vars(root)[CHILDREN] = {**own_children(module), HOLDER: holder}
     return root
 
 
