@@ -174,3 +174,7 @@ def is_returned_by_reentrant_checkpoint(value: Tensor) -> bool:
 def functions_wrapped_for_fx() -> list[tuple[dict[str, Any], str]]:
     """Functions under `torch.fx.wrap`: the namespace that holds each, and its name. Nothing public lists them."""
     return [(namespace, name) for (_, name), namespace in _symbolic_trace._wrapped_fns_to_patch.items()]
+
+
+# An assertion that a graph can hold, and that loads from the code of one; no public function of PyTorch raises.
+assert_in_graph: Callable[[Any, str], None] = torch._assert
