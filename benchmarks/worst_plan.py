@@ -3,7 +3,7 @@ r"""What the worst plan keeps for the backward, by how it is drawn: bytes of a f
 The network, the plans and the seed decide these figures, not the machine. `peaks` are of a machine: by how much a
 process of its own grows in one forward and backward, under the plan that keeps most and in plain training.
 
-.venv/bin/python benchmarks/worst_plan.py --out results/bench/worst_plan.json
+.venv/bin/python benchmarks/worst_plan.py --out results/memory/worst_plan.json
 """
 
 from __future__ import annotations

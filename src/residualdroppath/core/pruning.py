@@ -23,16 +23,18 @@ from .discovery.registry import RegisteredBlock, registered_block
 from .discovery.unread_outputs import leave_out_unread
 from .forward_override import foreign_forward
 from .garbage import garbage_waits
+from .graph.both_modes import merged
 from .graph.call_form import form_of, forward_signature, numbers_in
+from .graph.graph_modules import differences, graph_module
 from .graph.nested_values import detached
 from .graph.node_kinds import is_inplace
 from .graph.plain_copies import PlainCopies
 from .graph.shape_guards import is_guard
-from .graph.standalone import differences, graph_module, merged, standalone_graph
+from .graph.standalone import standalone_graph
 from .graph.trace_errors import UntraceableError
 from .graph.tracing import TracedCall, trace_call, trace_unknown
 from .random_states import random_states_restored
-from .running.rewrite import _how_to_drop
+from .running.rewrite import how_to_drop
 from .torch_internals import HOOKS_OF_MODULE, own_children
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -251,7 +253,7 @@ class _Block:
     def leave_out_branches(self, graph: fx.Graph, call: TracedCall) -> None:
         adds = branches_for_call(graph, self.block, call.form, self.suffixes)
         overwritten = self.found.outputs_may_be_overwritten
-        copies = {suffix: any(_how_to_drop(add, self.block, adds, overwritten)) for suffix, add in adds.items()}
+        copies = {suffix: any(how_to_drop(add, self.block, adds, overwritten)) for suffix, add in adds.items()}
         unused = {node for node in graph.nodes if not node.users}
         for suffix, add in adds.items():
             if suffix not in self.pruned:

@@ -72,7 +72,7 @@ def rewrite(
     graph: fx.Graph, block: nn.Module, adds: Mapping[str, ResidualAdd], *, output_may_be_overwritten: bool
 ) -> RewrittenForward:
     """The forward of the block, and of all like it, with places for states. Consumes `graph`."""
-    drops = {name: _how_to_drop(add, block, adds, output_may_be_overwritten) for name, add in adds.items()}
+    drops = {name: how_to_drop(add, block, adds, output_may_be_overwritten) for name, add in adds.items()}
     rewritten: list[RewrittenAdd] = []
     places: list[Callable[..., Any]] = []
     for name, add in adds.items():
@@ -153,7 +153,7 @@ def _call_method(name: str, first: Tensor, second: Tensor) -> Tensor:
     return getattr(first, name)(second)
 
 
-def _how_to_drop(
+def how_to_drop(
     add: ResidualAdd, block: nn.Module, adds: Mapping[str, ResidualAdd], output_may_be_overwritten: bool
 ) -> tuple[bool, list[fx.Node]]:
     """Whether a dropped branch must hand on a copy, and which activations after it must spare the shortcut.
