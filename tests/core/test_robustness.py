@@ -174,6 +174,28 @@ def test_the_add_keeps_its_dtype_under_autocast(inplace: bool, dtype: torch.dtyp
     out.float().square().mean().backward()
 
 
+class Transposed(nn.Module):
+    """The branch has another layout than the shortcut, and comes first in the sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.f = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.f(x.transpose(1, 2)).transpose(1, 2) + x
+
+
+def test_a_scaled_add_keeps_the_layout_of_the_sum() -> None:
+    torch.manual_seed(0)
+    block, x = Transposed(), torch.randn(2, WIDTH, WIDTH)
+    plain = block(x)
+    rdp = ResidualDropPath(block, 0.0)
+    with rdp.acting([scale_by(3.0)]):
+        scaled = block(x)
+    assert scaled.stride() == plain.stride() != x.stride()  # noise drawn like it has the same values
+    torch.testing.assert_close(scaled, x + 3 * (plain - x))
+
+
 @pytest.mark.parametrize("freeze", ["parameters", "stop_gradient"])
 @some_models("own_add", "timm_vit", "projection")
 def test_training_under_autocast(tiny: TinyModel, freeze: str) -> None:

@@ -55,12 +55,17 @@ class AddPoint:
         key = _dtype_key(shortcut)
         if factor == 1.0:
             merged = self.add(shortcut, branch)
-        elif shortcut.dtype == branch.dtype and not self.overwrites_shortcut:
-            merged = torch.add(shortcut, branch, alpha=factor)  # one pass over memory instead of two
+        elif self._is_scaled_in_one_pass(shortcut, branch):
+            merged = torch.add(shortcut, branch, alpha=factor)
         else:
             merged = self.add(shortcut, branch * factor)
         self.state.sum_dtypes[key] = merged.dtype
         return merged
+
+    def _is_scaled_in_one_pass(self, shortcut: Tensor, branch: Tensor) -> bool:
+        """Where dtype and layout of the sum do not depend on the order of its operands: one pass instead of two."""
+        same = shortcut.dtype == branch.dtype and shortcut.stride() == branch.stride()
+        return same and not self.overwrites_shortcut
 
     def without_branch(self, shortcut: Tensor) -> Tensor:
         """The sum without the branch: the shortcut, in the dtype of the sum."""
