@@ -5,6 +5,7 @@ DDP and FSDP2 may be built in any iteration; a rank may have fewer rows than the
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "uneven late": {},
     "late fsdp": {},
     "fsdp stop_gradient": {"freeze": "stop_gradient"},
+    "by a call": {},
+    "by a call fsdp": {},
 }
 Gradients = dict[str, Tensor | None]
+
+
+class Checked(LayerScale):
+    """Its branch is found in the first training forward alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = super().forward(x)
+        return out if torch.isfinite(out).all() else out.nan_to_num()
 
 
 def rows_of(name: str) -> tuple[int, int]:
@@ -44,7 +55,8 @@ def rows_of(name: str) -> tuple[int, int]:
 def train(rank: int | None, name: str) -> list[Gradients]:
     """Gradients of each iteration, on the rows of one rank or (None) on all."""
     torch.manual_seed(0)
-    model = Stack(LayerScale).double()  # no norm: rows do not see each other
+    blocks = itertools.cycle([LayerScale, Checked] if "by a call" in name else [LayerScale])
+    model = Stack(lambda: next(blocks)()).double()  # no norm: rows do not see each other
     rows = rows_of(name)
     inputs = torch.randn(NUM_ITERATIONS, sum(rows), 5, dtype=torch.float64)
     rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform", **OPTIONS[name])
@@ -61,6 +73,7 @@ def train(rank: int | None, name: str) -> list[Gradients]:
     for iteration in range(NUM_ITERATIONS):
         (wrapped(inputs[iteration, own]).square().mean() * share).backward()
         assert all(parameter.requires_grad for parameter in model.parameters())
+        assert len(rdp.branches) == len(model.blocks)
         found.append({name: _whole(gradient) for name, gradient in gradients_of(model).items()})
         sgd_step(model)
         rdp.step()
