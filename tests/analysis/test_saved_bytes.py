@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import torch
 from torch import nn
 
@@ -46,3 +49,16 @@ def test_gradients_stay() -> None:
     with saved_bytes(layer):
         loss = layer(inputs).pow(2).sum()
     assert torch.equal(torch.autograd.grad(loss, [layer.weight])[0], expected)
+
+
+def test_a_forward_without_a_backward_is_freed() -> None:
+    inputs = torch.randn(4, 6, requires_grad=True)
+    gc.disable()
+    try:
+        with saved_bytes(nn.Module()):
+            output = inputs.exp()
+        gone = weakref.ref(output)
+        del output
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -24,7 +24,7 @@ class SavedBytes:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self._given:
             self._storages[storage.data_ptr()] = storage
-        return tensor
+        return tensor.detach()  # what an operation returned would hold the operation, which holds it
 
 
 @contextmanager
