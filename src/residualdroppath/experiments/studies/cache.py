@@ -131,11 +131,18 @@ class Cache:
     def keep_cost(self, key: str, cost: Cost) -> None:
         write_record(self.path / "costs" / f"{key}.json", dataclasses.asdict(cost))
 
-    def missing(self, keys: Sequence[str], *, tested: bool) -> list[str]:
-        """Those of `keys` that have no result yet; with `tested`, or no evaluation."""
+    def measures(self, key: str, names: Sequence[str]) -> dict[str, Any]:
+        """Those of a run that have been taken."""
+        paths = {name: self.folder(key) / f"{name}.json" for name in names}
+        return {name: read_json(path) for name, path in paths.items() if path.is_file()}
+
+    def missing(self, keys: Sequence[str], *, tested: bool, measures: Sequence[str] = ()) -> list[str]:
+        """Those of `keys` that have no result yet; with `tested`, or no evaluation, or not all `measures`."""
         found = {key: self.result(key) for key in dict.fromkeys(keys)}
         return [
             key
             for key, result in found.items()
-            if result is None or (tested and "evaluation" not in result and "diverged" not in result)
+            if result is None
+            or (tested and "diverged" not in result)
+            and ("evaluation" not in result or len(self.measures(key, measures)) < len(measures))
         ]

@@ -14,6 +14,7 @@ from ...errors import UserError, first_line
 from ...training.recipe import TrainConfig, checked
 
 Unit = Literal["iterations", "trunk_updates", "cost"]
+Measure = Literal["elastic_depth"]
 Seeds = tuple[Annotated[int, Field(ge=0)], ...]
 # What a study decides by itself: fields of a recipe that neither base nor variants may set.
 OF_THE_STUDY = ("seed", "test")
@@ -64,6 +65,7 @@ class Study(BaseModel):
     seeds: Seeds = (0, 1, 2, 3, 4)
     grid: dict[str, list[Any]] = {}
     tune: Tune = Tune()
+    measures: tuple[Measure, ...] = ()  # of each network that is tested
     variants: dict[str, Variant]
 
     @field_validator("seeds", mode="before")

@@ -13,11 +13,17 @@ from matplotlib.figure import Figure
 
 from ...reporting.axes import INK, quiet
 from ...reporting.page import COLOURS
+from .elastic_depth import SELECTIONS
 from .table import row_name
 
 Row = dict[str, Any]
 OTHERS = ("#8a5aa8", "#2a9d6f", "#c2452d", "#6b8e23", "#b0578d", "#3f7f8c", "#7a6a4f", "#4b5fc0")
 SIZE = (5.4, 3.7)
+TAKEN_OUT = {
+    "chosen": "those that cost least on validation data, one by one",
+    "random": "random ones",
+    "worst": "those that cost most on validation data, one by one",
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,30 @@ def pictures(record: Row) -> list[Picture]:
                 record, options, {row["variant"]: tries}, "validation accuracy (%)", f": tries of {name}"
             )
             found += picked
-    return found
+    return found + without_branches(record)
+
+
+def without_branches(record: Row) -> list[Picture]:
+    """Accuracy over the number of branches that are taken out, by how they are picked; none if it was not measured."""
+    rows = [row for row in record["rows"] if "elastic_depth" in row]
+    return [
+        Picture(
+            f"Without branches: {TAKEN_OUT[how]}",
+            _curves(
+                record,
+                "branches taken out",
+                {
+                    row["variant"]: [
+                        Point({"branches taken out": size}, value["mean"], value["low"], value["high"])
+                        for size, value in enumerate([row["test_accuracy"], *row["elastic_depth"][how]])
+                    ]
+                    for row in rows
+                },
+                "test accuracy (%)",
+            ),
+        )
+        for how in (SELECTIONS if rows else ())
+    ]
 
 
 def accuracy_over_cost(record: Row) -> Picture:
@@ -148,6 +177,8 @@ def _curves(record: Row, option: str, groups: dict[str, list[Point]], label: str
             limits = axes.get_ylim()
             axes.fill_between(x, low, high, color=colours[variant], alpha=0.12, linewidth=0)
             axes.set_ylim(limits)
+    if numbers and all(isinstance(value, int) for value in values) and len(values) <= 8:
+        axes.set_xticks(values)
     if numbers and min(values) > 0 and max(values) / min(values) >= 8:
         axes.set_xscale("log")
         axes.set_xticks(values, [f"{value:g}" for value in values])

@@ -200,7 +200,7 @@ class StudyRun:
             for setting in by_cell[cell]:
                 config = setting.of_seed(seed)
                 key = self._key(config)
-                if key in trials or not self.cache.missing([key], tested=tested):
+                if key in trials or not self.cache.missing([key], tested=tested, measures=self.study.measures):
                     continue
                 cost = self._cost(cell, setting.config, measure=False)
                 tried = " ".join(f"{name}={value}" for name, value in setting.tried.items() if not tested)
@@ -213,6 +213,7 @@ class StudyRun:
                     download=plain.download,
                     threads=self.threads,
                     tested=tested,
+                    measures=self.study.measures,
                     work=(config.iterations or 1) * (cost.per_iteration if cost else 1.0),
                 )
         return list(trials.values())
@@ -237,7 +238,8 @@ class StudyRun:
             key = self._key(canonical_config)
             result = self.cache.result(key)
             if result is not None and ("evaluation" in result or "diverged" in result):
-                runs.append(_run_row(seed, key, canonical_config, result))
+                measured = self.cache.measures(key, self.study.measures)
+                runs.append({**_run_row(seed, key, canonical_config, result), "measures": measured})
         return {
             "variant": cell.variant,
             "method": config.method,

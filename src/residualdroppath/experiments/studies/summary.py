@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .elastic_depth import SELECTIONS
 from .signatures import signatures
 from .statistics import holm, paired, summary
 
@@ -34,6 +35,8 @@ def summarise(rows: list[Row]) -> Row:
     for comparison, adjusted in zip(tested, holm([each["p"] for each in tested]), strict=True):
         comparison["p_holm"] = adjusted
     for row in rows:
+        if elastic := _elastic_depth(row, reference(rows, row, "plain")):
+            row["elastic_depth"] = elastic
         row["signatures"] = signatures(row, reference(rows, row, "plain"))
     return {"rows": rows, "comparisons": len(tested)}
 
@@ -51,6 +54,26 @@ def reference(rows: Sequence[Row], row: Row, method: str) -> Row | None:
             if each["scale"] == scale:
                 return each
     return None
+
+
+def _elastic_depth(row: Row, plain: Row | None) -> Row | None:
+    """Accuracy over seeds by how many branches are out, and with half of them out the difference to plain training."""
+    measured = _measured(row)
+    if not measured:
+        return None
+    sizes = range(len(next(iter(measured.values()))["chosen"]))
+    found: Row = {"branches": next(iter(measured.values()))["branches"], "half_minus_plain": {}}
+    for how in SELECTIONS:
+        found[how] = [summary([own[how][size] for own in measured.values()]) for size in sizes]
+        if plain is not None and plain is not row and len(sizes):
+            halves = [{seed: own[how][-1] for seed, own in _measured(each).items()} for each in (row, plain)]
+            found["half_minus_plain"][how] = paired(*halves)
+    return found
+
+
+def _measured(row: Row) -> dict[int, Row]:
+    runs = [run for run in row["runs"] if "elastic_depth" in run.get("measures", {})]
+    return {run["seed"]: run["measures"]["elastic_depth"] for run in runs}
 
 
 def _by_seed(row: Row) -> dict[int, float]:

@@ -20,8 +20,11 @@ from ...records.files import InUse, locked, read_weights, write_json
 from ...training.recipe import Recipe, TrainConfig, read_config
 from ...training.run import cuts_of, request_of, train
 from ...training.trainer import Diverged, Trainer
+from .definition import Measure
+from .elastic_depth import elastic_depth
 
 OnEpoch = Callable[[int, int], None]
+MEASURES: dict[Measure, Callable[[Trainer], dict[str, Any]]] = {"elastic_depth": elastic_depth}
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Trial:
     threads: int
     tested: bool
     work: float  # in plain iterations
+    measures: tuple[Measure, ...] = ()  # taken when it is tested
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,9 @@ def run_trial(trial: Trial, on_epoch: OnEpoch) -> Outcome:
             _train(trial, on_epoch)
             if trial.tested and not (trial.folder / "evaluation.json").is_file():
                 _evaluate(trial)
+            for measure in trial.measures if trial.tested else ():
+                if not (found := trial.folder / f"{measure}.json").is_file():
+                    write_json(found, MEASURES[measure](_trained(trial)))
     except InUse:
         time.sleep(0.5)  # whoever asks again at once would find the same
         return Outcome("busy")
@@ -81,13 +88,17 @@ def _train(trial: Trial, on_epoch: OnEpoch) -> None:
 
 def _evaluate(trial: Trial) -> None:
     """The trained network on the test set, once, and on the training images as they are."""
-    data = _data(trial)
-    trainer = Trainer(trial.config, data)
-    trainer.model.load_state_dict(read_weights(trial.folder / "model.safetensors"))
+    trainer, data = _trained(trial), _data(trial)
     found: dict[str, Any] = {}
     for part, split in (("train", data.train), ("test", data.test)):
         found[f"{part}_loss"], found[f"{part}_accuracy"] = trainer.evaluate(split)
     write_json(trial.folder / "evaluation.json", found)
+
+
+def _trained(trial: Trial) -> Trainer:
+    trainer = Trainer(trial.config, _data(trial))
+    trainer.model.load_state_dict(read_weights(trial.folder / "model.safetensors"))
+    return trainer
 
 
 def _data(trial: Trial) -> ImageData:
