@@ -70,10 +70,40 @@ def coverage_table(result: dict[str, Any]) -> str:
     return markdown_table(head, rows)
 
 
+def memory_table(result: dict[str, Any]) -> str:
+    """What plans keep for the backward over what plain training keeps, by how they are drawn."""
+    rows = [
+        [
+            f"{size}x{size}",
+            f"`{draw}`",
+            *(
+                f"{of_kind[kind][which]:.2f}"
+                for of_kind in [own[draw]]
+                for kind in ("drop_path", "dropped_part")
+                for which in ("mean", "worst")
+            ),
+        ]
+        for size, own in result["saved_over_plain"].items()
+        for draw in ("independent", "balanced")
+    ]
+    config, environment = result["config"], result["environment"]
+    head = ["images", "`draw`", "`drop_path`, mean", "worst", "`dropped_part`, mean", "worst"]
+    return (
+        markdown_table(head, rows)
+        + f"\n\n{config['model']}, {config['rate_over_depth']} rates of {config['rate']:g}, "
+        + f'`freeze="{config["freeze"]}"`, {config["plans"]} plans of each kind. `{environment["command"]}`'
+    )
+
+
 def tables() -> dict[str, str]:
     """Markdown by the name that its marker in the README has."""
     comparisons = {name: comparison_table(record(name)) for name in COMPARISONS}
-    return {"cost": readme_table(cost_records()), "coverage": coverage_table(record("coverage")), **comparisons}
+    return {
+        "cost": readme_table(cost_records()),
+        "memory": memory_table(record("memory/worst_plan")),
+        "coverage": coverage_table(record("coverage")),
+        **comparisons,
+    }
 
 
 def with_tables(text: str) -> str:
