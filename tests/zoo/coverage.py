@@ -10,6 +10,7 @@ With `--failed` only files that did not pass the last time run again; the other 
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import os
@@ -192,13 +193,16 @@ def contracts_of(files: dict[int, ExpectedFile]) -> Iterator[tuple[int, list[str
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--failed", action="store_true", help="run again only what did not pass")
+    again = parser.parse_args().failed
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     started = time.perf_counter()
     skipped = {library: reason for library in LIBRARIES if (reason := why_absent(library))}
     files = [file for library in LIBRARIES if library not in skipped for file in load_expected(library)]
     kept: list[Row] = []
-    if again := sys.argv[1:] == ["--failed"]:
+    if again:
         rows_before = [Row(**row) for row in json.loads(RECORD.read_text())["rows"]]
         kept = [row for row in rows_before if held(row) and row.library not in skipped]
         done = {(row.library, row.file) for row in kept}
