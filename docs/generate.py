@@ -91,7 +91,8 @@ def memory_table(result: dict[str, Any]) -> str:
     return (
         markdown_table(head, rows)
         + f"\n\n{config['model']}, {config['rate_over_depth']} rates of {config['rate']:g}, "
-        + f'`freeze="{config["freeze"]}"`, {config["plans"]} plans of each kind. `python benchmarks/{environment["command"]}`'
+        + f'`freeze="{config["freeze"]}"`, {config["plans"]} plans of each kind. '
+        + f"`python benchmarks/{environment['command']}`"
     )
 
 
