@@ -103,6 +103,13 @@ def test_files_that_hold_no_study(tmp_path: Path) -> None:
         read_study(tmp_path / "none.yaml")
 
 
-def test_study_of_the_checkout() -> None:
-    found = read_study(Path(__file__).parents[3] / "recipes/studies/digits.yaml")
+STUDIES = sorted((Path(__file__).parents[3] / "recipes" / "studies").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_studies_of_the_checkout(path: Path) -> None:
+    found = read_study(path)
     assert found.tuned and len(found.seeds) >= 5
+    assert {"plain", "drop_path", "residual_drop_path"} <= {
+        variant.changes.get("method") for variant in found.variants.values()
+    }
