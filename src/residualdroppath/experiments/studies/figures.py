@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import matplotlib
@@ -13,12 +14,14 @@ from matplotlib.figure import Figure
 
 from ...reporting.axes import INK, quiet
 from ...reporting.page import COLOURS
+from ...training.recipe import TrainConfig
 from .elastic_depth import SELECTIONS
 from .table import row_name
 
 Row = dict[str, Any]
 OTHERS = ("#8a5aa8", "#2a9d6f", "#c2452d", "#6b8e23", "#b0578d", "#3f7f8c", "#7a6a4f", "#4b5fc0")
 SIZE = (5.4, 3.7)
+ALIKE = 0.05  # costs that are equal but for rounding to whole iterations
 TAKEN_OUT = {
     "chosen": "those that cost least on validation data, one by one",
     "random": "random ones",
@@ -67,16 +70,32 @@ def pictures(record: Row) -> list[Picture]:
                 groups[row["variant"]].append(Point(row["point"], value["mean"], value["low"], value["high"]))
         suffix = f", equal {budget.replace('_', ' ')}" if len(budgets) > 1 else ""
         found += _over_options(record, grid, groups, "test accuracy (%)", suffix)
+    return found + tries_of_all(record) + without_branches(record)
+
+
+def tries_of_all(record: Row) -> list[Picture]:
+    """What was tuned: a picture for each set of options, with the variants that were tuned over it."""
+    by_options: dict[tuple[str, ...], dict[str, list[Point]]] = {}
+    several = len({row["budget"] for row in record["rows"]}) > 1
     for row in record["rows"]:
-        tries = [Point(each["values"], each["validation_accuracy"]) for each in row["tries"] if _is_known(each)]
-        options = list(dict.fromkeys(name for point in tries for name in point.at))
-        if tries:
-            name = row_name(row, budgets=len(budgets) > 1, chosen=False)
-            picked = _over_options(
-                record, options, {row["variant"]: tries}, "validation accuracy (%)", f": tries of {name}"
-            )
-            found += picked
-    return found + without_branches(record)
+        tries = [each for each in row["tries"] if each["validation_accuracy"] is not None]
+        options = tuple(dict.fromkeys(name for each in tries for name in each["values"]))
+        name = row_name(row, budgets=several, chosen=False)
+        for each in tries:
+            at = {option: each["values"].get(option, _default(record, option)) for option in options}
+            point = Point(at, each["validation_accuracy"])
+            by_options.setdefault(options, {}).setdefault(name, []).append(point)
+    return [
+        picture
+        for options, groups in by_options.items()
+        for picture in _over_options(record, options, groups, "validation accuracy (%)", ", of the tries")
+    ]
+
+
+def _default(record: Row, option: str) -> Any:
+    """The value that a try has which does not name the option."""
+    field = TrainConfig.model_fields[option]
+    return record["definition"]["base"].get(option, field.get_default(call_default_factory=True))
 
 
 def without_branches(record: Row) -> list[Picture]:
@@ -108,10 +127,13 @@ def accuracy_over_cost(record: Row) -> Picture:
     axes = figure.subplots()
     named: set[str] = set()
     lowest = highest = None
-    for row in record["rows"]:
+    costs = [row["total_cost"] for row in record["rows"] if row["total_cost"] is not None] or [1.0]
+    equal = max(costs) - min(costs) < ALIKE  # then side by side, in order of the table
+    for place, row in enumerate(record["rows"]):
         value, cost = row["test_accuracy"], row["total_cost"]
         if value["mean"] is None or cost is None:
             continue
+        cost = place if equal else cost
         colour = colours[row["variant"]]
         seeds = [100 * run["test_accuracy"] for run in row["runs"] if run["test_accuracy"] is not None]
         axes.scatter([cost] * len(seeds), seeds, s=8, color=colour, alpha=0.35, linewidths=0)
@@ -126,9 +148,13 @@ def accuracy_over_cost(record: Row) -> Picture:
     if lowest is not None and highest is not None:  # intervals of few seeds may reach far beyond
         margin = 0.15 * (highest - lowest) + 0.5
         axes.set_ylim(lowest - margin, highest + margin)
-    _finish(axes, "total cost (plain training = 1)", "test accuracy (%)")
-    costs = [row["total_cost"] for row in record["rows"] if row["total_cost"] is not None] or [1.0]
-    axes.set_xlim(min(costs) - 0.1, max(costs) + 0.1)
+    if equal:
+        _finish(axes, f"each at a total cost of {fmean(costs):.2f} of plain training", "test accuracy (%)")
+        axes.set_xticks([])
+        axes.set_xlim(-0.6, len(record["rows"]) - 0.4)
+    else:
+        _finish(axes, "total cost (plain training = 1)", "test accuracy (%)")
+        axes.set_xlim(min(costs) - 0.1, max(costs) + 0.1)
     return Picture("Accuracy against total cost", _svg(figure, "cost"))
 
 
@@ -171,11 +197,11 @@ def _curves(record: Row, option: str, groups: dict[str, list[Point]], label: str
                 best[key] = point
         kept = [(places[repr(value)], best[repr(value)]) for value in values if repr(value) in best]
         x, y = [place for place, _ in kept], [100 * point.mean for _, point in kept]
-        axes.plot(x, y, "o-", color=colours[variant], markersize=4, label=variant)
+        axes.plot(x, y, "o-", color=_colour(colours, variant), markersize=4, label=variant)
         if kept and all(point.low is not None and point.high is not None for _, point in kept):
             low, high = ([100 * (getattr(point, end) or 0) for _, point in kept] for end in ("low", "high"))
             limits = axes.get_ylim()
-            axes.fill_between(x, low, high, color=colours[variant], alpha=0.12, linewidth=0)
+            axes.fill_between(x, low, high, color=_colour(colours, variant), alpha=0.12, linewidth=0)
             axes.set_ylim(limits)
     if numbers and all(isinstance(value, int) for value in values) and len(values) <= 8:
         axes.set_xticks(values)
@@ -187,6 +213,11 @@ def _curves(record: Row, option: str, groups: dict[str, list[Point]], label: str
         axes.set_xticks(range(len(values)), [str(value) for value in values])
     _finish(axes, option.replace("_", " "), label)
     return _svg(figure, f"{option}{label}{list(groups)}")
+
+
+def _colour(colours: dict[str, str], name: str) -> str:
+    """That of the variant, which the name of a row begins with."""
+    return colours.get(name) or next(own for variant, own in colours.items() if name.startswith(f"{variant},"))
 
 
 def _heat_map(points: list[Point], options: Sequence[str], limits: tuple[float, float], salt: str) -> str:
@@ -215,10 +246,6 @@ def _values(points: list[Point], option: str) -> list[Any]:
     values = list({repr(point.at[option]): point.at[option] for point in points if option in point.at}.values())
     numbers = all(isinstance(value, int | float) for value in values)
     return sorted(values) if numbers else values
-
-
-def _is_known(tried: Row) -> bool:
-    return tried["validation_accuracy"] is not None
 
 
 def _finish(axes: Any, x_label: str, y_label: str) -> None:
