@@ -240,8 +240,8 @@ MUTATIONS = (
     _mutation(
         "an add in place is written as a sum",
         "running/add_point.py",
-        "shortcut.dtype == branch.dtype and not self.overwrites_shortcut",
-        "shortcut.dtype == branch.dtype",
+        "return same and not self.overwrites_shortcut",
+        "return same",
         "test_robustness.py::test_an_add_in_place_overwrites_its_shortcut_when_scaled_too",
     ),
     _mutation(
