@@ -19,6 +19,7 @@ from .discovery.found import Discovery, FoundBranch
 from .discovery.module_roles import is_container
 from .discovery.network_walk import discover
 from .discovery.own_drop_path import find_own_drop_path, switched_off
+from .discovery.recorded_calls import arguments_of
 from .discovery.registry import RegisteredBlock, registered_block
 from .discovery.unread_outputs import leave_out_unread
 from .forward_override import foreign_forward
@@ -128,7 +129,7 @@ def _refused(path: str, block: nn.Module, has_example: bool) -> Iterator[None]:
 
 def _calls_on(model: nn.Module, example: Any, blocks: Mapping[nn.Module, Any]) -> dict[nn.Module, list[list[Call]]]:
     """By block, its calls in one forward of the model in training mode, and in one in evaluation mode."""
-    args, kwargs = _arguments(example)
+    args, kwargs = arguments_of(example)
     calls: dict[nn.Module, list[list[Call]]] = {block: [[], []] for block in blocks}
     for mode, in_training in enumerate((True, False)):
 
@@ -147,15 +148,9 @@ def _calls_on(model: nn.Module, example: Any, blocks: Mapping[nn.Module, Any]) -
     return calls
 
 
-def _arguments(example: Any) -> Call:
-    if isinstance(example, dict):
-        return (), example
-    return (tuple(example) if isinstance(example, (tuple, list)) else (example,)), {}
-
-
 def _check_that_it_runs(model: nn.Module, example: Any) -> None:
     """The forward of a caller may read parts of a block that are gone."""
-    args, kwargs = detached(_arguments(example))
+    args, kwargs = detached(arguments_of(example))
     try:
         with _in_mode(model, False), random_states_restored(model), torch.no_grad():
             model(*args, **kwargs)

@@ -31,7 +31,7 @@ from .branch_subgraph import ResidualAdd
 from .found import Discovery, FoundBranch, NoResidualBranchError
 from .module_roles import is_container, is_library_leaf, may_hold_branches, overwrites_outputs, with_parameters
 from .nesting import Candidate, is_open
-from .recorded_calls import RecordedCalls, record_calls
+from .recorded_calls import RecordedCalls, arguments_of, record_calls
 from .registry import how_to_register, registered_block
 
 
@@ -60,8 +60,7 @@ def discover_in_call(
 
 
 def _calls_on(model: nn.Module, example: Any, kinds: ModuleKinds) -> RecordedCalls:
-    args, kwargs = ((), example) if isinstance(example, dict) else (example, {})
-    args = args if isinstance(args, (tuple, list)) else (args,)
+    args, kwargs = arguments_of(example)
     try:
         return record_calls(model, args, kwargs, may_hold_branches, kinds)
     except Exception as error:

@@ -34,6 +34,13 @@ class RecordedCalls:
     failures: dict[nn.Module, str] = field(default_factory=dict)
 
 
+def arguments_of(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a model is called with on an example: a tensor, a tuple of arguments or a dict of keyword arguments."""
+    if isinstance(example, dict):
+        return (), example
+    return (tuple(example) if isinstance(example, (tuple, list)) else (example,)), {}
+
+
 def record_calls(
     model: nn.Module,
     args: Sequence[Any],

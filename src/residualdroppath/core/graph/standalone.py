@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,18 +12,10 @@ from torch import fx, nn
 from ..torch_internals import assert_in_graph
 from .call_form import CallForm, defaults
 from .graph_modules import argument, held, wrapped
-from .shape_guards import check_guard, check_passed_on, depends_on_metadata_only
+from .shape_guards import READINGS, check_guard, check_passed_on, depends_on_metadata_only
 from .trace_errors import UntraceableError
 
 IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
-READINGS: dict[str, Callable[..., Any]] = {
-    "bool": bool,
-    "int": int,
-    "index": operator.index,
-    "float": float,
-    "len": len,
-    "keys": tuple,
-}
 OTHER_CALL = "prune again with `example=`, a batch as the network is called with now"
 
 

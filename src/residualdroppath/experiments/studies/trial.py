@@ -57,11 +57,8 @@ def run_trial(trial: Trial, on_epoch: OnEpoch) -> Outcome:
     try:
         with locked(trial.folder.parent / "locks" / trial.key):
             _train(trial, on_epoch)
-            if trial.tested and not (trial.folder / "evaluation.json").is_file():
-                _evaluate(trial)
-            for measure in trial.measures if trial.tested else ():
-                if not (found := trial.folder / f"{measure}.json").is_file():
-                    write_json(found, MEASURES[measure](_trained(trial)))
+            if trial.tested:
+                _examine(trial)
     except InUse:
         time.sleep(0.5)  # whoever asks again at once would find the same
         return Outcome("busy")
@@ -86,13 +83,22 @@ def _train(trial: Trial, on_epoch: OnEpoch) -> None:
     shutil.rmtree(trial.folder / "checkpoints", ignore_errors=True)  # the result is whole
 
 
-def _evaluate(trial: Trial) -> None:
-    """The trained network on the test set, once, and on the training images as they are."""
-    trainer, data = _trained(trial), _data(trial)
+def _examine(trial: Trial) -> None:
+    """Test the trained network, once, and take the measures that are not there yet."""
+    wanted = {"evaluation": _evaluation, **{name: MEASURES[name] for name in trial.measures}}
+    missing = {name: take for name, take in wanted.items() if not (trial.folder / f"{name}.json").is_file()}
+    if missing:
+        trainer = _trained(trial)
+        for name, take in missing.items():
+            write_json(trial.folder / f"{name}.json", take(trainer))
+
+
+def _evaluation(trainer: Trainer) -> dict[str, Any]:
+    """Loss and accuracy on the test set, and on the training images as they are."""
     found: dict[str, Any] = {}
-    for part, split in (("train", data.train), ("test", data.test)):
+    for part, split in (("train", trainer.data.train), ("test", trainer.data.test)):
         found[f"{part}_loss"], found[f"{part}_accuracy"] = trainer.evaluate(split)
-    write_json(trial.folder / "evaluation.json", found)
+    return found
 
 
 def _trained(trial: Trial) -> Trainer:
