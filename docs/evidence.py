@@ -9,14 +9,26 @@ from __future__ import annotations
 import json
 import re
 import sys
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
 from cost_page import markdown_table
+from scipy.stats import chi2
 
 from residualdroppath.experiments.studies.elastic_depth import SELECTIONS
 from residualdroppath.experiments.studies.figures import accuracy_over_cost, without_branches
-from residualdroppath.experiments.studies.table import HEAD, difference_text, table_rows, with_deviation
+from residualdroppath.experiments.studies.reuse_names import QUANTITIES
+from residualdroppath.experiments.studies.table import (
+    HEAD,
+    SLOPE_HEAD,
+    difference_text,
+    reuse_head,
+    reuse_rows,
+    slope_rows,
+    table_rows,
+    with_deviation,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGE, FIGURES = ROOT / "docs" / "evidence.md", ROOT / "docs" / "figures"
@@ -53,13 +65,46 @@ def elastic_table(record: dict[str, Any]) -> str:
     return markdown_table(["variant", "whole (%)", *(f"{out}, {how} (%); minus plain" for how in SELECTIONS)], rows)
 
 
+def reuse_table(record: dict[str, Any]) -> str:
+    """Each measure of reuse, its paired difference to plain training, and its rank correlation with accuracy."""
+    if not (rows := reuse_rows(record)):
+        return "Not measured in this study."
+    meanings = "; ".join(f"*{name}*: {text}" for name, text in QUANTITIES.items())
+    return f"{markdown_table(reuse_head(record), rows)}\n\n{meanings}."
+
+
+def slope_table(record: dict[str, Any]) -> str:
+    return markdown_table(SLOPE_HEAD, slope_rows(record)) if slope_rows(record) else "This study has no grid."
+
+
+def spread_table(record: dict[str, Any]) -> str:
+    """Standard deviations over what was seeded apart, with their 95 % intervals (chi squared)."""
+    rows = []
+    for row in record["rows"]:
+        value = row["test_accuracy"]
+        freedom, deviation = value["n"] - 1, 100 * value["std"]
+        ends = (deviation * sqrt(freedom / chi2.ppf(part, freedom)) for part in (0.975, 0.025))
+        interval = " to ".join(f"{end:.2f}" for end in ends)
+        rows.append([row["variant"], str(value["n"]), f"{100 * value['mean']:.2f}", f"{deviation:.2f}", interval])
+    head = ["what differs from run to run", "n", "test accuracy (%)", "standard deviation", "95 % interval"]
+    return markdown_table(head, rows)
+
+
+TABLES = {
+    "study": study_table, "elastic": elastic_table, "reuse": reuse_table, "slopes": slope_table,
+    "spread": spread_table,
+}  # fmt: skip
+
+
 def with_tables(text: str) -> str:
     for name, record in studies().items():
-        for kind, table in (("study", study_table(record)), ("elastic", elastic_table(record))):
+        if not any(f"<!-- {kind} {name} -->" in text for kind in ("study", "spread")):
+            raise SystemExit(f"docs/evidence.md has no marker `<!-- study {name} -->`.")
+        for kind, table in TABLES.items():
             marked = re.compile(rf"(<!-- {kind} {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-            if kind == "study" and not marked.search(text):
-                raise SystemExit(f"docs/evidence.md has no marker `<!-- study {name} -->`.")
-            text = marked.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text)
+            if marked.search(text):
+                made = table(record)
+                text = marked.sub(lambda match, made=made: f"{match[1]}{made}\n{match[2]}", text)
     return text
 
 

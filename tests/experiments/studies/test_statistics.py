@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from residualdroppath.experiments.studies.statistics import holm, p_value, paired, summary
+from residualdroppath.experiments.studies.statistics import (
+    holm,
+    p_value,
+    paired,
+    rank_correlation,
+    slopes,
+    summary,
+)
 
 
 def test_summary_is_scipys() -> None:
@@ -55,3 +64,44 @@ def test_holm_rejects_no_less_than_bonferroni_and_no_more_than_nothing() -> None
     adjusted = np.asarray(holm(values.tolist()))
     assert (adjusted <= np.minimum(1, 20 * values) + 1e-12).all() and (adjusted >= values).all()
     assert (np.diff(adjusted[np.argsort(values)]) >= 0).all()
+
+
+def test_slopes_are_changes_by_doubling() -> None:
+    """The differences are made from known slopes, which differ by seed."""
+    known = {0: (0.02, -0.01), 1: (0.03, -0.02), 2: (0.01, -0.03)}
+    cells = [(images, classes) for images in (25, 50, 200) for classes in (2, 10)]
+    differences = {
+        seed: [
+            ({"images": images, "classes": classes}, 0.5 + first * np.log2(images) + second * np.log2(classes))
+            for images, classes in cells
+        ]
+        for seed, (first, second) in known.items()
+    }
+    found = slopes(differences)
+    assert [each["option"] for each in found] == ["images", "classes"]
+    for place, each in enumerate(found):
+        values = [own[place] for own in known.values()]
+        expected = summary(values)
+        assert {name: each[name] for name in expected} == pytest.approx(expected)
+        assert each["p"] == pytest.approx(stats.ttest_rel(values, [0.0] * 3).pvalue)
+
+
+def test_slopes_need_points_that_differ() -> None:
+    assert slopes({}) == []
+    assert slopes({0: [({}, 0.1)], 1: [({}, 0.2)]}) == []
+    assert slopes({0: [({"draw": "balanced"}, 0.1), ({"draw": "independent"}, 0.2)]}) == []
+    together = [({"images": size, "classes": size}, 0.1 * size) for size in (2, 4, 8)]
+    assert slopes({0: together}) == []  # which of the two it is cannot be known
+    whole, cut = [({"images": size}, float(np.log2(size))) for size in (2, 4)], [({"images": 2}, 5.0)]
+    found = slopes({0: whole, 1: cut})
+    assert found[0]["n"] == 1 and found[0]["mean"] == pytest.approx(1.0)
+
+
+def test_rank_correlation_is_scipys() -> None:
+    first, second = np.random.default_rng(3).normal(size=(2, 9)).tolist()
+    expected: Any = stats.spearmanr(first, second)
+    assert rank_correlation(first, second) == {
+        "rho": pytest.approx(expected.statistic), "p": pytest.approx(expected.pvalue), "n": 9,
+    }  # fmt: skip
+    assert rank_correlation([1, 2, 3], [1, 2, 3])["rho"] is None
+    assert rank_correlation([1, 1, 1, 1], [1, 2, 3, 4])["rho"] is None

@@ -14,7 +14,7 @@ from ...errors import UserError, first_line
 from ...training.recipe import TrainConfig, checked
 
 Unit = Literal["iterations", "trunk_updates", "cost"]
-Measure = Literal["elastic_depth"]
+Measure = Literal["elastic_depth", "feature_reuse"]
 Seeds = tuple[Annotated[int, Field(ge=0)], ...]
 # What a study decides by itself: fields of a recipe that neither base nor variants may set.
 OF_THE_STUDY = ("seed", "test")

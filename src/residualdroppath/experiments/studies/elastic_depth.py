@@ -7,19 +7,17 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...analysis.deletion import answers, random_sets, without
 from ...core.residual_drop_path import ResidualDropPath
-from ...data.images import Split
 from ...training.trainer import Trainer
+from .measured import Batches, branches_of, first_images
 
 VALIDATION_IMAGES = 1000  # that branches are chosen on, one after another
 TEST_IMAGES = 5000
 RANDOM_SETS = 8  # of each size
 SELECTIONS = ("chosen", "random", "worst")
-Batches = list[tuple[Tensor, Tensor]]
 
 
 def elastic_depth(trainer: Trainer, seed: int = 0) -> dict[str, Any]:
@@ -28,15 +26,19 @@ def elastic_depth(trainer: Trainer, seed: int = 0) -> dict[str, Any]:
     `chosen`: taken out one by one, each time the one without which validation accuracy is highest; `worst`: lowest;
     `random`: the mean over sets. All are chosen before the test images are looked at.
     """
+    with branches_of(trainer) as rdp:
+        return _elastic_depth(trainer, rdp, seed)
+
+
+def _elastic_depth(trainer: Trainer, rdp: ResidualDropPath, seed: int) -> dict[str, Any]:
     model, data = trainer.model, trainer.data
-    rdp = trainer.rdp or ResidualDropPath(model, 0.0)
-    validation = _batches(trainer, data.validation, VALIDATION_IMAGES)
+    validation = first_images(trainer, data.validation, VALIDATION_IMAGES)
     count = len(rdp.branches)
     sizes = range(1, count // 2 + 1)
     picked = {"chosen": _one_by_one(model, rdp, validation, max), "worst": _one_by_one(model, rdp, validation, min)}
     sets = random_sets(count, sizes, RANDOM_SETS, seed)
     wanted = [(), *(tuple(picked[how][:size]) for how in picked for size in sizes), *sets]
-    test = _batches(trainer, data.test, TEST_IMAGES)
+    test = first_images(trainer, data.test, TEST_IMAGES)
     accuracy = iter(_accuracies(model, rdp, test, wanted))
     found: dict[str, Any] = {"branches": count, "test_images": sum(len(labels) for _, labels in test)}
     found["whole"] = next(accuracy)
@@ -68,9 +70,3 @@ def _accuracies(
 ) -> list[float]:
     found, labels = answers(model, batches, [partial(without, rdp, indices) for indices in sets])
     return (found == labels).mean(1).tolist()
-
-
-def _batches(trainer: Trainer, split: Split, limit: int) -> Batches:
-    """The first images, those of all classes mixed, prepared."""
-    indices = torch.arange(min(limit, len(split))).split(4 * trainer.config.batch_size)
-    return [(trainer.prepare(images.to(trainer.device)), labels) for images, labels in split.batches(list(indices))]

@@ -11,7 +11,19 @@ from ...records.files import write_text
 from ...reporting.page import template
 from .commands import study_command, train_command
 from .figures import pictures, variant_colours
-from .table import budgets_text, difference_text, interval_text, p_text, row_name, with_deviation
+from .reuse_names import QUANTITIES
+from .table import (
+    SLOPE_HEAD,
+    budgets_text,
+    difference_text,
+    interval_text,
+    p_text,
+    reuse_head,
+    reuse_rows,
+    row_name,
+    slope_rows,
+    with_deviation,
+)
 
 TEMPLATE = template(Path(__file__).with_suffix(".html"))
 Row = dict[str, Any]
@@ -33,6 +45,9 @@ def write_study_page(record: Row, path: Path) -> Path:
         rows=[_row(row, record, several, colours[row["variant"]]) for row in record["rows"]],
         tested=_tested(record),
         pictures=pictures(record),
+        reuse=(reuse_head(record), reuse_rows(record)),
+        reuse_names=QUANTITIES,
+        slopes=(SLOPE_HEAD, slope_rows(record)),
         tries=_tries(record, several),
         runs=_runs(record, several),
         definition=yaml.safe_dump(record["definition"], sort_keys=False, default_flow_style=None, width=100),

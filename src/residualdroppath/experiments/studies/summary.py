@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from .elastic_depth import SELECTIONS
+from .reuse_names import QUANTITIES as REUSE
 from .signatures import signatures
-from .statistics import holm, paired, summary
+from .statistics import holm, paired, rank_correlation, slopes, summary
 
 Row = dict[str, Any]
 REFERENCES = ("plain", "drop_path")
@@ -37,8 +38,15 @@ def summarise(rows: list[Row]) -> Row:
     for row in rows:
         if elastic := _elastic_depth(row, reference(rows, row, "plain")):
             row["elastic_depth"] = elastic
+        if reuse := _feature_reuse(row, reference(rows, row, "plain")):
+            row["feature_reuse"] = reuse
         row["signatures"] = signatures(row, reference(rows, row, "plain"))
-    return {"rows": rows, "comparisons": len(tested)}
+    return {
+        "rows": rows,
+        "comparisons": len(tested),
+        "reuse_and_accuracy": _reuse_and_accuracy(rows),
+        "slopes": _slopes(rows),
+    }
 
 
 def reference(rows: Sequence[Row], row: Row, method: str) -> Row | None:
@@ -71,9 +79,53 @@ def _elastic_depth(row: Row, plain: Row | None) -> Row | None:
     return found
 
 
-def _measured(row: Row) -> dict[int, Row]:
-    runs = [run for run in row["runs"] if "elastic_depth" in run.get("measures", {})]
-    return {run["seed"]: run["measures"]["elastic_depth"] for run in runs}
+def _feature_reuse(row: Row, plain: Row | None) -> Row | None:
+    """Each measure of reuse over seeds, and its paired difference to plain training."""
+    measured = _measured(row, "feature_reuse")
+    if not measured:
+        return None
+    found: Row = {}
+    for name in REUSE:
+        ours = {seed: own[name] for seed, own in measured.items()}
+        found[name] = summary(list(ours.values()))
+        if plain is not None and plain is not row:
+            theirs = {seed: own[name] for seed, own in _measured(plain, "feature_reuse").items()}
+            found[name]["minus_plain"] = paired(ours, theirs)
+    return found
+
+
+def _reuse_and_accuracy(rows: Sequence[Row]) -> Row:
+    """Rank correlation of each measure of reuse with test accuracy, over the means of the rows."""
+    measured = [row for row in rows if "feature_reuse" in row and row["test_accuracy"]["mean"] is not None]
+    accuracy = [row["test_accuracy"]["mean"] for row in measured]
+    names = REUSE if measured else ()
+    return {
+        name: rank_correlation([row["feature_reuse"][name]["mean"] for row in measured], accuracy) for name in names
+    }
+
+
+def _slopes(rows: Sequence[Row]) -> list[Row]:
+    """How the difference to plain training changes with each doubling of what the grid varies, for each variant."""
+    found = []
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["variant"], row["budget"]), []).append(row)
+    for (variant, budget), own in groups.items():
+        differences: dict[int, list[tuple[Row, float]]] = {}
+        for row in own:
+            plain = reference(rows, row, "plain")
+            if plain is None or plain is row or row["method"] == "plain":
+                continue
+            ours, theirs = _by_seed(row), _by_seed(plain)
+            for seed in ours.keys() & theirs.keys():
+                differences.setdefault(seed, []).append((row["point"], ours[seed] - theirs[seed]))
+        found += [{"variant": variant, "budget": budget, **each} for each in slopes(differences)]
+    return found
+
+
+def _measured(row: Row, name: str = "elastic_depth") -> dict[int, Row]:
+    runs = [run for run in row["runs"] if name in run.get("measures", {})]
+    return {run["seed"]: run["measures"][name] for run in runs}
 
 
 def _by_seed(row: Row) -> dict[int, float]:

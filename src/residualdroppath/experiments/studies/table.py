@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 
 Row = dict[str, Any]
+SLOPE_HEAD = ["variant", "doubling", "changes the gain over plain by (points)", "95 % interval", "p", "seeds"]
 HEAD = ["variant", "test accuracy (%)", "n", "95 % interval", "minus plain", "minus drop path", "cost", "shows"]
 
 
@@ -26,6 +27,55 @@ def table_rows(record: Row) -> list[list[str]]:
         ]
         for row in record["rows"]
     ]
+
+
+def reuse_head(record: Row) -> list[str]:
+    """Columns of `reuse_rows`; none where reuse was not measured."""
+    return ["variant", "test accuracy (%)", *record["reuse_and_accuracy"]] if record.get("reuse_and_accuracy") else []
+
+
+def reuse_rows(record: Row) -> list[list[str]]:
+    """Each measure of feature reuse with its paired difference to plain training; the last row: the rank correlation
+    of its means with those of test accuracy."""
+    names = record.get("reuse_and_accuracy") or {}
+    rows = []
+    for row in record["rows"]:
+        if found := row.get("feature_reuse"):
+            cells = [_number(found[name]) for name in names]
+            rows.append([row["variant"], with_deviation(row["test_accuracy"]), *cells])
+    if rows:
+        rows.append(["rank correlation with test accuracy, over variants", "", *map(_correlation, names.values())])
+    return rows
+
+
+def slope_rows(record: Row) -> list[list[str]]:
+    """How the gain over plain training changes with what the grid of the study varies, in the order of `SLOPE_HEAD`."""
+    several = len({row["budget"] for row in record["rows"]}) > 1
+    return [
+        [
+            each["variant"] + (f", equal {each['budget'].replace('_', ' ')}" if several else ""),
+            each["option"].replace("_", " "),
+            f"{100 * each['mean']:+.2f}",
+            "-" if each["low"] is None else f"{100 * each['low']:+.2f} to {100 * each['high']:+.2f}",
+            "-" if each["p"] is None else p_text(each["p"]),
+            str(each["n"]),
+        ]
+        for each in record.get("slopes", [])
+    ]
+
+
+def _number(value: Row) -> str:
+    text = f"{value['mean']:.3g}"
+    difference = value.get("minus_plain")
+    if difference and difference["mean"] is not None:
+        text += f"; {difference['mean']:+.2g}"
+        if difference["low"] is not None:
+            text += f" ({difference['low']:+.2g} to {difference['high']:+.2g})"
+    return text
+
+
+def _correlation(value: Row) -> str:
+    return "-" if value["rho"] is None else f"{value['rho']:+.2f} (n {value['n']}, p {p_text(value['p'])})"
 
 
 def terminal_table(record: Row) -> Table:

@@ -22,9 +22,13 @@ from ...training.run import cuts_of, request_of, train
 from ...training.trainer import Diverged, Trainer
 from .definition import Measure
 from .elastic_depth import elastic_depth
+from .reuse import feature_reuse
 
 OnEpoch = Callable[[int, int], None]
-MEASURES: dict[Measure, Callable[[Trainer], dict[str, Any]]] = {"elastic_depth": elastic_depth}
+MEASURES: dict[Measure, Callable[[Trainer], dict[str, Any]]] = {
+    "elastic_depth": elastic_depth,
+    "feature_reuse": feature_reuse,
+}
 
 
 @dataclass(frozen=True)
