@@ -16,6 +16,7 @@ from ..core.residual_drop_path import ResidualDropPath
 from ..core.running.add_point import Action, AddPoint
 from ..errors import UserError
 
+INPUT_SIDE = 8  # pixels a side of the input that layers are to give back
 GRID = 4  # side of the coarse maps given to `on_batch`, tokens in GRID * GRID groups
 
 Floats32 = NDArray[np.float32]
@@ -204,3 +205,9 @@ def _require_rows(name: str, shortcut: Tensor, rows: int) -> None:
             f"Branch {name} must add tensors with the {rows} images of a batch along the first of 2 to 5 dimensions, "
             f"got {list(shortcut.shape)}; networks that cut images apart before the add cannot be analysed."
         )
+
+
+def small_input(images: Tensor) -> np.ndarray:
+    """float32[n, D]: the input averaged to at most 8 x 8 pixels, what reconstruction is measured on."""
+    side = min(INPUT_SIDE, images.shape[-1])
+    return F.adaptive_avg_pool2d(images.float(), side).flatten(1).cpu().numpy()

@@ -12,7 +12,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
-from ...analysis.capture import Features, capture
+from ...analysis.capture import Features, capture, small_input
 from ...analysis.cka import MIN_ROWS, MinibatchCKA
 from ...analysis.mutual_information import ksg_with_null
 from ...analysis.probes import label_entropy_bits, probe, reconstruction_r2, reduce_width
@@ -25,7 +25,7 @@ from ..progress import OnProgress
 from .config import AnalyzeConfig
 from .deletion_runs import measure_deletion
 from .result import Result
-from .sample import Sample, small_input
+from .sample import Sample
 from .targets import Network
 
 KSG_ROWS, KSG_SHUFFLES = 1000, 10

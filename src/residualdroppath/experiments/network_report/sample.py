@@ -15,8 +15,6 @@ from ...data.images import ImageData, Split
 from .config import AnalyzeConfig
 from .targets import Network
 
-INPUT_SIDE = 8  # pixels a side of the input that layers are to give back
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -69,9 +67,3 @@ def resized(images: Tensor, size: int) -> Tensor:
     if images.shape[-1] == size and images.shape[-2] == size:
         return images
     return F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True).clamp(0, 255)
-
-
-def small_input(images: Tensor) -> np.ndarray:
-    """float32[n, D]: the input averaged to at most 8 x 8 pixels, what reconstruction is measured on."""
-    side = min(INPUT_SIDE, images.shape[-1])
-    return F.adaptive_avg_pool2d(images.float(), side).flatten(1).cpu().numpy()

@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from ...analysis.capture import Features, capture
+from ...analysis.capture import Features, capture, small_input
 from ...analysis.deletion import answers, without
 from ...analysis.probes import probe, reconstruction_r2, reduce_width
 from ...analysis.relations import duplicates, effective_units
 from ...analysis.units import closest, recreated, reuse
 from ...core.residual_drop_path import ResidualDropPath
 from ...training.trainer import Trainer
-from ..network_report.sample import small_input
 from .measured import Batches, branches_of, first_images
 from .reuse_names import QUANTITIES
 
