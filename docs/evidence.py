@@ -22,12 +22,12 @@ from residualdroppath.experiments.studies.reuse_names import QUANTITIES
 from residualdroppath.experiments.studies.table import (
     HEAD,
     SLOPE_HEAD,
-    difference_text,
+    elastic_head,
+    elastic_rows,
     reuse_head,
     reuse_rows,
     slope_rows,
     table_rows,
-    with_deviation,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -50,19 +50,8 @@ def study_table(record: dict[str, Any]) -> str:
 
 def elastic_table(record: dict[str, Any]) -> str:
     """Accuracy with half of the branches out, and its difference to plain training."""
-    rows = []
-    for row in record["rows"]:
-        if elastic := row.get("elastic_depth"):
-            cells = [row["variant"], with_deviation(row["test_accuracy"])]
-            for how in SELECTIONS:
-                difference = difference_text(elastic["half_minus_plain"].get(how))
-                cells.append(with_deviation(elastic[how][-1]) + ("" if difference == "-" else f"; {difference}"))
-            rows.append(cells)
-    if not rows:
-        return "Not measured in this study."
-    count = next(row["elastic_depth"]["branches"] for row in record["rows"] if "elastic_depth" in row)
-    out = f"without {count // 2} of {count}"
-    return markdown_table(["variant", "whole (%)", *(f"{out}, {how} (%); minus plain" for how in SELECTIONS)], rows)
+    rows = elastic_rows(record)
+    return markdown_table(elastic_head(record), rows) if rows else "Not measured in this study."
 
 
 def reuse_table(record: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from ..experiments.studies.engines import Engine, local_engine, ray_engine
 from ..experiments.studies.page import write_study_page
 from ..experiments.studies.progress import StudyProgress
 from ..experiments.studies.run import StudyRun
-from ..experiments.studies.table import terminal_table
+from ..experiments.studies.table import terminal_tables
 from ..records.files import write_record
 from ..training.recipe import checked
 from ..training.runtime import pick_device
@@ -69,7 +69,8 @@ def study(arguments: list[str]) -> None:
         write_record(path, record)
     page = write_study_page(record, out / "index.html")
     console = table_console(160)
-    console.print(terminal_table(record))
+    for table in terminal_tables(record):
+        console.print(table)
     console.print(f"page: {page}", soft_wrap=True)
     if record["failures"]:
         label, error = next(iter(record["failures"].items()))

@@ -7,6 +7,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from .elastic_depth import SELECTIONS
+
 Row = dict[str, Any]
 SLOPE_HEAD = ["variant", "doubling", "changes the gain over plain by (points)", "95 % interval", "p", "seeds"]
 HEAD = ["variant", "test accuracy (%)", "n", "95 % interval", "minus plain", "minus drop path", "cost", "shows"]
@@ -27,6 +29,28 @@ def table_rows(record: Row) -> list[list[str]]:
         ]
         for row in record["rows"]
     ]
+
+
+def elastic_head(record: Row) -> list[str]:
+    """Columns of `elastic_rows`; none where elastic depth was not measured."""
+    counts = [row["elastic_depth"]["branches"] for row in record["rows"] if "elastic_depth" in row]
+    if not counts:
+        return []
+    out = f"without {counts[0] // 2} of {counts[0]}"
+    return ["variant", "whole (%)", *(f"{out}, {how} (%); minus plain" for how in SELECTIONS)]
+
+
+def elastic_rows(record: Row) -> list[list[str]]:
+    """Test accuracy with half of the branches out, by how they are picked, and its paired difference to plain."""
+    rows = []
+    for row in record["rows"]:
+        if elastic := row.get("elastic_depth"):
+            cells = [row_name(row, budgets=False, chosen=False), with_deviation(row["test_accuracy"])]
+            for how in SELECTIONS:
+                difference = difference_text(elastic["half_minus_plain"].get(how))
+                cells.append(with_deviation(elastic[how][-1]) + ("" if difference == "-" else f"; {difference}"))
+            rows.append(cells)
+    return rows
 
 
 def reuse_head(record: Row) -> list[str]:
@@ -78,16 +102,20 @@ def _correlation(value: Row) -> str:
     return "-" if value["rho"] is None else f"{value['rho']:+.2f} (n {value['n']}, p {p_text(value['p'])})"
 
 
-def terminal_table(record: Row) -> Table:
-    table = Table(
-        title=f"{record['study']}: {record['question']}  ({budgets_text(record)})",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    for index, name in enumerate(HEAD):
-        table.add_column(name, justify="left" if index in (0, len(HEAD) - 1) else "right")
-    for cells in table_rows(record):
+def terminal_tables(record: Row) -> list[Table]:
+    """The table of the study; and that of branches taken out, where it was measured."""
+    title = f"{record['study']}: {record['question']}  ({budgets_text(record)})"
+    tables = [_terminal_table(title, HEAD, table_rows(record))]
+    if rows := elastic_rows(record):
+        tables.append(_terminal_table("With branches taken out after training", elastic_head(record), rows))
+    return tables
+
+
+def _terminal_table(title: str, head: list[str], rows: list[list[str]]) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for name in head:
+        table.add_column(name, justify="left" if name in ("variant", "shows") else "right")
+    for cells in rows:
         table.add_row(*cells)
     return table
 
