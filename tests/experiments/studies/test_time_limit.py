@@ -19,13 +19,13 @@ from residualdroppath.training.recipe import TrainConfig
 from .tiny_studies import BASE, written
 
 
-def test_room_by_the_pace_of_those_that_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_by_the_pace_of_the_trial_before(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time_limit.time, "monotonic", lambda: now[0])
     limit = TimeLimit(ends_at=160.0)
     assert limit.leaves_room_for(1e9) and not limit.is_over  # nothing is known yet
-    limit.note(work=10.0, seconds=15.0)
-    limit.note(work=10.0, seconds=25.0)  # two seconds for one of work
+    limit.note(work=10.0, seconds=90.0)  # it has read the data
+    limit.note(work=10.0, seconds=20.0)
     assert limit.leaves_room_for(29.9) and not limit.leaves_room_for(30.0)
     now[0] = 160.0
     assert limit.is_over and not limit.leaves_room_for(0.0)

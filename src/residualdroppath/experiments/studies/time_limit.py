@@ -11,12 +11,11 @@ from dataclasses import dataclass
 class TimeLimit:
     """A time, by `time.monotonic`, at which all trials stop; before it, those that would not end by then are not begun.
 
-    `work` and `seconds`: of the trials that have ended.
+    `pace`: seconds for one of work, of the trial that ended last; the first ones of a process also read the data.
     """
 
     ends_at: float = math.inf
-    work: float = 0.0
-    seconds: float = 0.0
+    pace: float = 0.0
 
     @property
     def is_over(self) -> bool:
@@ -24,10 +23,8 @@ class TimeLimit:
 
     def note(self, work: float, seconds: float) -> None:
         """A trial has ended: so much work took so long, next to the others of its time."""
-        self.work += work
-        self.seconds += seconds
+        self.pace = seconds / work
 
     def leaves_room_for(self, work: float) -> bool:
-        """By the mean pace of the trials that have ended; a trial before the first of these is given a chance."""
-        expected = work * self.seconds / self.work if self.work else 0.0
-        return time.monotonic() + expected < self.ends_at
+        """Whether a trial would end in time; before any other has ended, each is given a chance."""
+        return time.monotonic() + work * self.pace < self.ends_at
