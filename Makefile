@@ -1,6 +1,7 @@
 # Two commands: `make demo` sets up and compares the three methods on digits; `make test` sets up and tests.
 # `make test-full` runs also the tests of what a change in one place rarely breaks; `make mutations` puts faults into
-# `core`, one after another, and expects tests to fail on each.
+# `core`, one after another, and expects tests to fail on each. `make gpu` takes costs and a study on a GPU, with what
+# `make gpu-carry` has gathered where there is a network (`docs/cost.md`).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,12 @@ INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 # On all cores, where pip would take one; a few files are for other Pythons.
 COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
-.PHONY: demo test test-full mutations coverage coverage-libraries lint setup
+# Of the machine with the GPU: its Python, packages that it lacks, and where records go.
+GPU_PYTHON ?= 3.12
+GPU_PACKAGES ?= filelock jinja2 pydantic pyyaml rich safetensors threadpoolctl tyro
+OUT ?= runs/gpu
+
+.PHONY: demo test test-full mutations coverage coverage-libraries gpu gpu-carry lint setup
 
 demo: $(VENV)/.train
 	$(BIN)/rdp compare --config recipes/digits.yaml --out runs/digits-$$(date +%Y%m%d-%H%M%S)
@@ -28,6 +34,20 @@ coverage-libraries: setup
 
 coverage: setup
 	PYTHONPATH=tests $(BIN)/python -m zoo.coverage
+
+gpu:
+	$(PYTHON) benchmarks/gpu.py --out $(OUT)
+
+gpu-carry:
+	@test -f "$(DATA)/train.parquet" || { echo "DATA must be a folder with train.parquet and test.parquet, got '$(DATA)'"; exit 1; }
+	rm -rf build/gpu
+	mkdir -p build/gpu/cifar10-jpeg
+	cp $(DATA)/*.parquet build/gpu/cifar10-jpeg
+	$(PYTHON) -m pip install --quiet --no-compile --no-warn-conflicts --constraint constraints.txt --target build/gpu/site \
+		--only-binary=:all: --implementation cp --python-version $(GPU_PYTHON) \
+		--platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 $(GPU_PACKAGES)
+	git describe --always --abbrev=40 --dirty=+ > build/gpu/commit
+	du -sh build/gpu
 
 lint: setup
 	$(BIN)/ruff check .

@@ -39,14 +39,29 @@ MEMORY = """
 
 ## On a GPU
 
-The same commands measure there; no record of a GPU is in `results/` yet:
+No record of a GPU is in `results/` yet. `make gpu` takes them in at most nine minutes: costs of three networks in bf16,
+eager and compiled, and, with six trainings at once, as many seeds as fit of `recipes/studies/gpu_cifar10.yaml`. The
+machine needs no network: where there is one,
 
 ```sh
-GPU="--device cuda --dtype bf16 --channels-last"
-rdp bench resnet50d $GPU --out results/bench/gpu/resnet50d-32.json
-rdp bench resnet50d $GPU --compile --out results/bench/gpu/resnet50d-32-compiled.json
-rdp bench resnet50d $GPU --image-size 224 --out results/bench/gpu/resnet50d-224.json
-rdp bench vit_small_patch16_224 $GPU --image-size 224 --out results/bench/gpu/vit_small-224.json
+make gpu-carry DATA=FOLDER     # FOLDER: the CIFAR-10 JPEG copy, train.parquet and test.parquet
+```
+
+copies the data to `build/gpu`, and with them the packages that Python 3.12 there may lack, 40 MiB in all. It must have
+torch, torchvision, timm, scipy, scikit-learn, matplotlib and pyarrow; `GPU_PYTHON` and `GPU_PACKAGES` are for other
+machines. With the checkout and `build/gpu` there,
+
+```sh
+make gpu OUT=FOLDER            # or: python3 benchmarks/gpu.py --minutes 9 --out FOLDER
+python3 benchmarks/gpu.py --tiny --out FOLDER     # all of it in tiny sizes, on a CPU, in about two minutes
+```
+
+writes `costs.json` (a record of `rdp bench` by each name), `runs.json` (each training that has ended), `study.json` and
+`study.html` (of all of them), `steps.json` (what was run, for how long, and what was stopped for time) and `log.txt`.
+One network alone, compiled before it is timed:
+
+```sh
+rdp bench resnet50d --device cuda --dtype bf16 --channels-last --compile --no-counts --floor-rounds 0
 ```
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from ..experiments.studies.page import write_study_page
 from ..experiments.studies.progress import StudyProgress
 from ..experiments.studies.run import StudyRun
 from ..experiments.studies.table import terminal_tables
+from ..experiments.studies.time_limit import TimeLimit
 from ..records.files import write_record
 from ..training.recipe import checked
 from ..training.runtime import pick_device
@@ -37,6 +39,9 @@ class StudyCommand(BaseModel):
     workers: int | None = Field(default=None, ge=1, description="trials at once; default: a core per thread, 1 on CUDA")
     threads: int | None = Field(default=None, ge=1, description="CPU threads of a trial; default: cores / workers")
     seeds: int | None = Field(default=None, ge=1, description="this many seeds, from 0, in place of the file's")
+    minutes: float | None = Field(
+        default=None, gt=0, description="stop after so many, no trial begun that would not end; report what is there"
+    )
     only: tuple[str, ...] = Field(default=(), description="run these variants alone")
     report: bool = Field(default=False, description="run nothing, report what is there")
     data_dir: Path | None = Field(default=None, description="where named sets lie, in place of the file's")
@@ -89,5 +94,8 @@ def _shares(command: StudyCommand, found: Study) -> tuple[int, int]:
 
 def _engine(command: StudyCommand, workers: int) -> Engine:
     if command.engine == "ray":
+        if command.minutes is not None:
+            raise UserError("`minutes` limits the local engine; leave it out, or `--engine ray`.")
         return ray_engine(command.address, command.gpus, command.workers)
-    return local_engine(workers)
+    limit = None if command.minutes is None else TimeLimit(time.monotonic() + 60 * command.minutes)
+    return local_engine(workers, limit=limit)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from torch import nn
 
+from residualdroppath.core.residual_drop_path import ResidualDropPath
 from residualdroppath.errors import UserError
 from residualdroppath.experiments.bench import measure
 from residualdroppath.experiments.bench.config import OURS
@@ -75,6 +77,37 @@ def test_counts(tiny: Any, timed: list[str]) -> None:
     assert counts["stop_gradient"]["flops"] < counts["parameters"]["flops"]
     assert counts["stop_gradient"]["saved"]["dropped_part"] < counts["parameters"]["saved"]["dropped_part"]
     assert counts["stop_gradient"]["saved"]["drop_path"] == counts["parameters"]["saved"]["drop_path"]
+
+
+def test_counting_may_be_left_out(tiny: Any, timed: list[str]) -> None:
+    told: list[str] = []
+    record = bench(tiny(contenders=("plain", "parameters"), counts=False), lambda what, *_: told.append(what))
+    assert [row["counts"] for row in record["rows"].values()] == [None, None] and {*told} == {"iterations"}
+
+
+@pytest.mark.parametrize("name", ["parameters", "naive"])
+def test_what_is_compiled_is_compiled_before_the_first_time(
+    name: str, tiny: Any, timed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All plans that are timed are run before, unless nothing is compiled."""
+    for each in (nn.Module, ResidualDropPath):
+        monkeypatch.setattr(each, "compile", lambda self: None)
+    run: list[int] = []
+    iteration = Contender.iteration
+
+    def noted(contender: Contender) -> None:
+        if contender.name == name and contender.plan is not None:
+            run.append(contender.plan.iteration)
+        iteration(contender)
+
+    monkeypatch.setattr(Contender, "iteration", noted)
+    setting = {"contenders": ("plain", name), "counts": False}
+    bench(tiny(**setting))
+    assert run == [*range(10)]
+    run.clear()
+    timed.clear()
+    bench(tiny(**setting, compile=True))
+    assert run == [*range(10)] * 2 and len(timed) == 2 * 10
 
 
 def test_what_the_model_does_not_have_is_left_out(tiny: Any, timed: list[str]) -> None:

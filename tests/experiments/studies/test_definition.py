@@ -103,13 +103,14 @@ def test_files_that_hold_no_study(tmp_path: Path) -> None:
         read_study(tmp_path / "none.yaml")
 
 
+UNTUNED = ("gpu_cifar10",)  # in nine minutes
 STUDIES = sorted((Path(__file__).parents[3] / "recipes" / "studies").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_studies_of_the_checkout(path: Path) -> None:
     found = read_study(path)
-    assert found.tuned and len(found.seeds) >= 5
+    assert found.tuned == (path.stem not in UNTUNED) and len(found.seeds) >= 5
     assert {"plain", "drop_path", "residual_drop_path"} <= {
         variant.changes.get("method") for variant in found.variants.values()
     }

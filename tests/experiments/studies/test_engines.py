@@ -87,7 +87,7 @@ def slowly(each: Trial, on_epoch: Any) -> Outcome:
 
 def run_long(folder: Path) -> None:
     """The command as a process of its own."""
-    study_command.local_engine = lambda workers: local_engine(1, slowly)
+    study_command.local_engine = lambda workers, limit: local_engine(1, slowly, limit)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT), 2)
     sys.argv = ["rdp", "study", str(folder / "study.yaml"), "--out", str(folder / "out"), "--threads", "1"]

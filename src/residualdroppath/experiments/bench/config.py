@@ -42,6 +42,7 @@ class BenchSetting(BaseModel):
     plans: int = Field(default=64, ge=2, description="seeded plans, each run as both kinds of iteration")
     warmup: int = Field(default=3, ge=1, description="cycles before the first that counts")
     floor_rounds: int = Field(default=12, ge=0, description="times that each part is timed apart; 0: no floor")
+    counts: bool = Field(default=True, description="count FLOPs and bytes saved for the backward, on the CPU")
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="sgd with momentum and weight decay")
     fused: bool = Field(default=False, description="the fused kind of the optimizer")
     device: str = Field(default="auto", description="cpu, cuda, or auto")

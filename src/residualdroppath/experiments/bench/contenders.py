@@ -64,6 +64,10 @@ class Contender:
         """Of the iteration that comes next."""
         return None if self.rdp is None else self.rdp.plan
 
+    def rewind(self) -> None:
+        """Back to the first plan; weights stay as trained."""
+        _rewind(self.rdp)
+
     def autocast(self) -> torch.autocast:
         dtype = torch.float16 if self.config.dtype == "fp16" else torch.bfloat16
         return torch.autocast(self.images.device.type, dtype, enabled=self.config.dtype != "float32")
@@ -111,6 +115,9 @@ class Naive(Contender):
             super().iteration()
         self.plans.step()
 
+    def rewind(self) -> None:
+        _rewind(self.plans)
+
     def close(self) -> None:
         self.units.remove()
 
@@ -135,6 +142,11 @@ class Naive(Contender):
 def make_contender(name: str, config: BenchConfig, device: torch.device, batch_size: int | None = None) -> Contender:
     """Raises `NotOfThisModel` where the network has no such option."""
     return Naive(config, device, batch_size) if name == "naive" else Contender(name, config, device, batch_size)
+
+
+def _rewind(rdp: ResidualDropPath | None) -> None:
+    if rdp is not None:
+        rdp.load_state_dict({**rdp.state_dict(), "iteration": 0, "cycle": None})
 
 
 def make_method(model: nn.Module, config: BenchConfig, rate: float | None = None, **options: Any) -> ResidualDropPath:

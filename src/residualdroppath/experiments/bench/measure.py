@@ -39,10 +39,13 @@ def bench(config: BenchConfig, on_progress: OnProgress = no_progress) -> dict[st
         torch.set_num_threads(config.threads)
     stopwatch = Stopwatch(device)
     contenders, left_out = _make_contenders(config, device)
+    if config.compile:
+        _compile_ahead(config, contenders, on_progress)
     timed, bound, plain_times = _take_turns(config, contenders, stopwatch, device, on_progress)
     rows = {}
     for name, times in timed.items():
-        counts = count(name, config, times.plans, on_progress) if name in (*OURS, "plain") else None
+        counted = config.counts and name in (*OURS, "plain")
+        counts = count(name, config, times.plans, on_progress) if counted else None
         rows[name] = _row(name, config, times, bound, counts)
     return {
         "config": config.model_dump(mode="json"),
@@ -76,6 +79,17 @@ def _try_once(plain: Contender, config: BenchConfig) -> None:
             f"{config.model} does not train on {config.batch_size} images of {size}x{size}: {first_line(error)} "
             "Choose another `image_size` or `batch_size`."
         ) from error
+
+
+def _compile_ahead(config: BenchConfig, contenders: dict[str, Contender], on_progress: OnProgress) -> None:
+    """All that the plans to come need: a branch's graphs are compiled when it is first dropped, which no time is of."""
+    iterations = 2 * (config.warmup + config.plans)
+    for name, contender in contenders.items():
+        for done in range(iterations):
+            on_progress(f"compiling {name}", done, iterations)
+            contender.iteration()
+        contender.rewind()
+        on_progress(f"compiling {name}", iterations, iterations)
 
 
 def _take_turns(

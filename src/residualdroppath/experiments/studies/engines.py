@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from ...errors import UserError, first_line
+from .time_limit import TimeLimit
 from .trial import Outcome, Trial, run_trial
 
 BUSY_AGAIN = 5.0  # seconds until a run that another process makes is looked at again
@@ -36,26 +37,37 @@ class _Worker:
     process: Any
     connection: Connection
     trial: Trial | None = None
+    since: float = 0.0  # when the trial was sent
 
 
-def local_engine(workers: int, work: Callable[[Trial, Callable[[int, int], None]], Outcome] = run_trial) -> Engine:
-    """Processes of this machine. One that dies is reported as its trial's failure, and another takes its place."""
+def local_engine(
+    workers: int,
+    work: Callable[[Trial, Callable[[int, int], None]], Outcome] = run_trial,
+    limit: TimeLimit | None = None,
+) -> Engine:
+    """Processes of this machine. One that dies is reported as its trial's failure, and another takes its place.
+
+    When the time of `limit` is over, the trials that run are stopped; their whole epochs are kept.
+    """
+    limit = limit or TimeLimit()
 
     def run(trials: Sequence[Trial], events: Events) -> None:
         waiting = deque(trials)
         again: list[tuple[float, Trial]] = []
         pool: list[_Worker] = []
         try:
-            while waiting or again or any(worker.trial for worker in pool):
+            while (waiting or again or any(worker.trial for worker in pool)) and not limit.is_over:
                 due = [pair for pair in again if pair[0] <= time.monotonic()]
                 for pair in due:
                     again.remove(pair)
                     waiting.append(pair[1])
+                if waiting and not limit.leaves_room_for(waiting[0].work):
+                    waiting.clear()  # those after it too: seeds are to end whole
                 while len(pool) < min(workers, len(waiting) + sum(worker.trial is not None for worker in pool)):
                     pool.append(_start_worker(work, waiting[0].threads))
                 for worker in pool:
                     if worker.trial is None and waiting:
-                        worker.trial = waiting.popleft()
+                        worker.trial, worker.since = waiting.popleft(), time.monotonic()
                         _send(worker)
                         events.started(worker.trial)
                 if not pool:
@@ -76,6 +88,8 @@ def local_engine(workers: int, work: Callable[[Trial, Callable[[int, int], None]
                     events.ended(trial, message)
                     if message.status == "busy":
                         again.append((time.monotonic() + BUSY_AGAIN, trial))
+                    elif message.status == "done":
+                        limit.note(trial.work, time.monotonic() - worker.since)
         finally:
             for worker in pool:
                 worker.process.terminate()

@@ -50,6 +50,12 @@ class StudyProgress:
         self.overall = self.progress.add_task(what, total=self.total, left="")
 
     def end(self) -> None:
+        if self.done < self.total:
+            left = self.total - self.done
+            self.say(f"time is up: {left} of {self.total} trials have not ended; run the same command to go on")
+        for task in self.tasks.values():
+            self.progress.remove_task(task)
+        self.tasks.clear()
         self.progress.remove_task(self.overall)
 
     def started(self, trial: Trial) -> None:
