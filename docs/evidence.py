@@ -6,15 +6,15 @@ python docs/evidence.py --check    # exit code 1 if a table is not what the reco
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 from math import sqrt
 from pathlib import Path
 from typing import Any
 
 from cost_page import markdown_table
+from markers import filled
 from scipy.stats import chi2
+from verdicts import studies, verdict_table
 
 from residualdroppath.experiments.studies.elastic_depth import SELECTIONS
 from residualdroppath.experiments.studies.figures import accuracy_over_cost, without_branches
@@ -30,12 +30,7 @@ from residualdroppath.experiments.studies.table import (
     table_rows,
 )
 
-ROOT = Path(__file__).parents[1]
-PAGE, FIGURES = ROOT / "docs" / "evidence.md", ROOT / "docs" / "figures"
-
-
-def studies() -> dict[str, dict[str, Any]]:
-    return {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "results" / "studies").glob("*.json"))}
+PAGE, FIGURES = Path(__file__).with_name("evidence.md"), Path(__file__).with_name("figures")
 
 
 def study_table(record: dict[str, Any]) -> str:
@@ -85,16 +80,20 @@ TABLES = {
 }  # fmt: skip
 
 
-def with_tables(text: str) -> str:
+def tables(text: str) -> dict[str, str]:
+    """Each table that the page has a marker for; every study must have one."""
+    found = {"verdicts": verdict_table(studies())}
     for name, record in studies().items():
-        if not any(f"<!-- {kind} {name} -->" in text for kind in ("study", "spread")):
+        found |= {
+            f"{kind} {name}": table(record) for kind, table in TABLES.items() if f"<!-- {kind} {name} -->" in text
+        }
+        if not {f"study {name}", f"spread {name}"} & found.keys():
             raise SystemExit(f"docs/evidence.md has no marker `<!-- study {name} -->`.")
-        for kind, table in TABLES.items():
-            marked = re.compile(rf"(<!-- {kind} {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-            if marked.search(text):
-                made = table(record)
-                text = marked.sub(lambda match, made=made: f"{match[1]}{made}\n{match[2]}", text)
-    return text
+    return found
+
+
+def with_tables(text: str) -> str:
+    return filled(text, tables(text), "docs/evidence.md")
 
 
 def main() -> int:

@@ -7,21 +7,22 @@ python docs/generate.py --check    # exit code 1 if a table is not what the reco
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from cost_page import cost_page, markdown_table, readme_table
+from markers import filled
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from verdicts import FORMS, studies, verdict_table
 
-from residualdroppath.experiments.compare.table import HEAD, table_rows
+from residualdroppath.experiments.studies.figures import variant_colours
 from residualdroppath.reporting.page import COLOURS
 
 ROOT = Path(__file__).parents[1]
 COST = ("resnet50d-32-b128-rate0.1", "resnet50d-32-b128-rate0.5")
-COMPARISONS = ("mnist", "fashion_mnist_overfit")
+SHOWN = ("plain", "drop path", *FORMS)
 FREEZE_COLOURS = {"parameters": "#0b6fb8", "stop_gradient": "#7db8e0"}
 
 
@@ -31,20 +32,6 @@ def record(name: str) -> dict[str, Any]:
 
 def cost_records() -> list[dict[str, Any]]:
     return [record(f"bench/{name}") for name in COST]
-
-
-def comparison_table(summary: dict[str, Any]) -> str:
-    head = [*HEAD, "train accuracy (%)"]
-    rows = [
-        [*cells, f"{100 * row['train_accuracy']['mean']:.2f}"]
-        for cells, row in zip(table_rows(summary), summary["rows"], strict=True)
-    ]
-    environment = summary["environment"]
-    return (
-        markdown_table(head, rows)
-        + f"\n\n`{environment['command']}`, seeds {', '.join(map(str, summary['config']['seeds']))}, "
-        + f"{environment['device']}, torch {environment['versions']['torch']}."
-    )
 
 
 def coverage_table(result: dict[str, Any]) -> str:
@@ -97,24 +84,17 @@ def memory_table(result: dict[str, Any]) -> str:
 
 
 def tables() -> dict[str, str]:
-    """Markdown by the name that its marker in the README has."""
-    comparisons = {name: comparison_table(record(name)) for name in COMPARISONS}
+    """Markdown by the name of its marker in the README."""
     return {
-        "cost": readme_table(cost_records()),
-        "memory": memory_table(record("memory/worst_plan")),
-        "coverage": coverage_table(record("coverage")),
-        **comparisons,
+        "table cost": readme_table(cost_records()),
+        "table memory": memory_table(record("memory/worst_plan")),
+        "table coverage": coverage_table(record("coverage")),
+        "table evidence": verdict_table(studies()),
     }
 
 
 def with_tables(text: str) -> str:
-    """README text with each `<!-- table NAME -->` ... `<!-- end -->` filled in."""
-    for name, table in tables().items():
-        marked = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not marked.search(text):
-            raise SystemExit(f"README.md has no marker for the table {name}.")
-        text = marked.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text)
-    return text
+    return filled(text, tables(), "README.md")
 
 
 def draw_figure() -> Figure:
@@ -122,7 +102,7 @@ def draw_figure() -> Figure:
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_cost(left, cost_records())
-    _draw_accuracy(right, record("fashion_mnist_overfit"))
+    _draw_accuracy(right, studies()["overfit_conv"])
     return figure
 
 
@@ -148,21 +128,21 @@ def _draw_cost(axes: Axes, of_rates: list[dict[str, Any]]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_accuracy(axes: Axes, summary: dict[str, Any]) -> None:
-    names = []
-    for index, row in enumerate(summary["rows"]):
-        values = [100 * value for value in row["test_accuracy"]["values"]]
-        colour = COLOURS[row["method"]]
+def _draw_accuracy(axes: Axes, study: dict[str, Any]) -> None:
+    """Seeds of plain training, tuned drop path and the forms of the method, all at the cost of plain training."""
+    rows = [row for row in study["rows"] if row["variant"] in SHOWN]
+    colours = variant_colours({"rows": rows})
+    for index, row in enumerate(rows):
+        values = [100 * run["test_accuracy"] for run in row["runs"]]
+        colour = colours[row["variant"]]
         axes.plot([index] * len(values), values, "o", color=colour, alpha=0.6)
         mean = sum(values) / len(values)
         axes.plot([index - 0.25, index + 0.25], [mean, mean], color=colour, linewidth=3)
         axes.annotate(f"{mean:.2f}", (index + 0.28, mean), va="center", fontsize=8)
-        equal = "equal cost" if row["equal"] == "cost" else "equal iterations"
-        names.append(row["method"] if row["method"] == "plain" else f"{row['method']}\n{equal}")
-    axes.set_xticks(range(len(names)), names, fontsize=7.5)
-    axes.set_xlim(-0.5, len(names) - 0.3)
+    axes.set_xticks(range(len(rows)), [row["variant"].replace(" (", "\n(", 1) for row in rows], fontsize=8)
+    axes.set_xlim(-0.5, len(rows) - 0.3)
     axes.set_ylabel("test accuracy (%)")
-    axes.set_title("A network that overfits: Fashion-MNIST, 5,000 images")
+    axes.set_title("A network that overfits, tuned, at equal cost: 2,000 CIFAR-10 images", fontsize=11)
     axes.grid(axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
 

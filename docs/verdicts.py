@@ -1,0 +1,50 @@
+"""One line for each study and form of the method: what it gains over plain training and over tuned drop path."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cost_page import markdown_table
+
+from residualdroppath.experiments.studies.table import difference_text
+
+ROOT = Path(__file__).parents[1]
+Record = dict[str, Any]
+# In the order of docs/evidence.md; a study that is not among them has a question of its own.
+SETTINGS = {
+    "overfit_conv": "overfits: ResNet20, 2,000 CIFAR-10 images (JPEG copy, 16x16)",
+    "overfit_vit": "overfits: vision transformer, 1,000 CIFAR-10 images (JPEG copy, 16x16)",
+    "underfit_conv": "underfits: ResNet20, 4,000 CIFAR-10 images with crops (JPEG copy, 16x16)",
+    "mnist": "MNIST: ResNet14, 6,000 images",
+}
+FORMS = ("ResidualDroppath (4, 1) union", "ResidualDroppath (1, 1)", "the paper's form")
+SIGNIFICANT = 0.05
+HEAD = ["set-up", "form", "n", "minus plain", "minus tuned drop path", "verdict"]
+
+
+def studies() -> dict[str, Record]:
+    """Records by the name of their file."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "results" / "studies").glob("*.json"))}
+
+
+def verdict_table(records: dict[str, Record]) -> str:
+    rows = []
+    for name, setting in SETTINGS.items():
+        for row in records.get(name, {"rows": []})["rows"]:
+            if row["variant"] in FORMS:
+                against = [row["against"].get(method) for method in ("plain", "drop_path")]
+                words = (verdict(against[0], "plain"), verdict(against[1], "drop path"))
+                differences = [difference_text(each) for each in against]
+                rows.append([setting, row["variant"], str(row["test_accuracy"]["n"]), *differences, "; ".join(words)])
+    return markdown_table(HEAD, rows)
+
+
+def verdict(difference: Record | None, other: str) -> str:
+    """In words, by the p value after Holm's correction."""
+    if difference is None or difference.get("p_holm") is None:
+        return f"not compared to {other}"
+    if difference["p_holm"] >= SIGNIFICANT:
+        return f"no difference to {other} shown"
+    return f"{'above' if difference['mean'] > 0 else 'below'} {other}"
