@@ -138,6 +138,7 @@ def test_without_rates_every_iteration_is_plain(schedule: Any, granularity: Any)
         ("warmup", [0, 0.5, 1, 1, 1]),
         ("early", [1, 1, 1, 0, 0]),
         ("late", [0, 0, 0, 1, 1]),
+        ("decay", [1, 0.9375, 0.6875, 0.0625, 0]),
         (lambda progress: progress**2, [0, 0.0025, 0.0625, 0.5625, 1]),
     ],
 )

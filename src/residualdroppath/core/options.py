@@ -14,7 +14,7 @@ Freeze = Literal["parameters", "stop_gradient"]
 FrozenNorm = Literal["update", "batch", "running"]
 Granularity = Literal["batch", "sample"]
 RateOverDepth = Literal["linear", "uniform"]
-RateOverTime = Literal["constant", "warmup", "early", "late"] | Callable[[float], float] | None
+RateOverTime = Literal["constant", "warmup", "early", "late", "decay"] | Callable[[float], float] | None
 Schedule = tuple[int, int] | Literal["random"]
 Trains = Literal["last", "union", "unrelated", "all"]
 
@@ -23,6 +23,7 @@ RATES_OVER_TIME: dict[str, Callable[[float], float]] = {
     "warmup": lambda progress: min(1.0, 10 * progress),
     "early": lambda progress: 1.0 if progress < 0.5 else 0.0,
     "late": lambda progress: 0.0 if progress < 0.5 else 1.0,
+    "decay": lambda progress: max(0.0, 1 - progress / 0.8),
 }
 STATE_FORMAT = 3
 NUM_SAMPLES_OF_A_FUNCTION = 33
@@ -85,7 +86,7 @@ class Options:
         "plain iteration, and the next one draws again",
     )
     rate_over_time: RateOverTime = _option(
-        None, "factor on the rates over training: constant, warmup, early or late; needs total_iterations"
+        None, "factor on the rates over training: constant, warmup, early, late or decay; needs total_iterations"
     )
     total_iterations: int | None = _option(None, "optimizer updates of the whole training, for rate_over_time")
     train_trunk: bool = _option(False, "let the trunk learn in dropped_part iterations too")

@@ -80,8 +80,9 @@ class ResidualDropPath:
             iteration is plain, nothing is scaled, and a new cycle begins with the next one; rates stay nominal. Not
             with `granularity="sample"`.
         rate_over_time: a factor on the rates over training: `None` or `"constant"`, `"warmup"` (rises over
-            the first tenth), `"early"` (the first half only), `"late"` (the second half only), or a
-            function from progress in [0, 1] to a factor in [0, 1]. Needs `total_iterations`.
+            the first tenth), `"early"` (the first half only), `"late"` (the second half only), `"decay"` (falls to 0
+            over four fifths, the last fifth is plain training), or a function from progress in [0, 1] to a factor in
+            [0, 1]. Needs `total_iterations`.
         total_iterations: optimizer updates of the whole training, for `rate_over_time`.
         train_trunk: let the trunk learn in `dropped_part` iterations too.
         example: a batch as the model is called with (a tensor, a tuple of arguments, or a dict of keyword

@@ -30,7 +30,7 @@ from .table import (
 TEMPLATE = template(Path(__file__).with_suffix(".html"))
 Row = dict[str, Any]
 HEAD = [
-    "variant", "test accuracy", "n", "minus plain", "minus drop path", "validation", "training", "iterations",
+    "variant", "test accuracy", "minus plain", "minus drop path", "n", "validation", "training", "iterations",
     "total cost",
 ]  # fmt: skip
 
@@ -84,8 +84,8 @@ def _row(row: Row, record: Row, several: bool, colour: str) -> Row:
     cost = row["cost"]
     cells = [
         _cell(with_deviation(row["test_accuracy"]), interval_text(row["test_accuracy"])),
-        _cell(str(row["test_accuracy"]["n"])),
         *(_difference(row["against"].get(method)) for method in ("plain", "drop_path")),
+        _cell(str(row["test_accuracy"]["n"])),
         _cell(with_deviation(row["validation_accuracy"])),
         _cell(with_deviation(row["train_accuracy"])),
         _cell(f"{row['iterations']:,}", f"trunk {row['trunk_updates']:,.0f}" if row["trunk_updates"] else ""),
