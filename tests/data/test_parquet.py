@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from residualdroppath.data.load import load_data
 from residualdroppath.data.sources import read_source
 from residualdroppath.errors import UserError
 
@@ -18,7 +19,7 @@ LABELS = [0, 1, 2, 0, 1, 2]
 
 def refused(folder: Path, **options: Any) -> str:
     with pytest.raises(UserError) as error:
-        read_source(request(str(folder), **options))
+        load_data(request(str(folder), **options), validation_fraction=0.5)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -40,7 +41,7 @@ def test_bytes_and_whole_number_labels(tmp_path: Path) -> None:
 
 def test_structs_as_hugging_face_datasets_stores_them(tmp_path: Path) -> None:
     write_both(tmp_path / "plain")
-    for part, labels, seed in (("train", LABELS, 0), ("validation", LABELS[:3], 50)):
+    for part, labels, seed in (("train", LABELS, 0), ("test", LABELS[:3], 50)):
         columns = parquet_columns(labels, seed=seed)
         structs = [{"bytes": image, "path": f"{i}.png"} for i, image in enumerate(columns["image"])]
         write_parquet(tmp_path / "hf" / f"{part}-00000-of-00001.parquet", {"label": labels, "img": structs})
@@ -53,11 +54,12 @@ def test_structs_as_hugging_face_datasets_stores_them(tmp_path: Path) -> None:
             assert torch.equal(ours, theirs)
 
 
-def test_several_files_are_one_part_in_order_of_names(tmp_path: Path) -> None:
+def test_several_files_are_one_part_in_order_of_numbers(tmp_path: Path) -> None:
     write_both(tmp_path)
-    write_parquet(tmp_path / "train-2.parquet", parquet_columns([2, 2], seed=90))
+    (tmp_path / "train.parquet").rename(tmp_path / "train-10.parquet")
+    write_parquet(tmp_path / "train-9.parquet", parquet_columns([2, 2], seed=90))
     source = read_source(request(str(tmp_path)))
-    assert source.train.labels.tolist() == [2, 2, *LABELS]  # "-" sorts before "."
+    assert source.train.labels.tolist() == [2, 2, *LABELS]
 
 
 def test_texts_as_labels_are_numbered_in_order(tmp_path: Path) -> None:
@@ -73,7 +75,9 @@ def test_columns_by_name(tmp_path: Path) -> None:
         write_parquet(tmp_path / f"{part}.parquet", first)
     source = read_source(request(str(tmp_path), image_column="picture", label_column="fine"))
     assert source.num_classes == 3
-    assert "train row 0 cannot be decoded as an image" in refused(tmp_path)
+    assert "train row 0 cannot be decoded as an image" in refused(
+        tmp_path, image_column="thumbnail", label_column="fine"
+    )
 
 
 def test_label_column_that_is_not_there_lists_those_that_are(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def _trained(trial: Trial) -> Trainer:
 
 
 def _data(trial: Trial) -> ImageData:
-    return load(trial.config, trial.data_dir, trial.download)
+    return load(trial.config, trial.data_dir, trial.download).decoded()
 
 
 def load(config: Recipe, data_dir: Path, download: bool) -> ImageData:
