@@ -17,11 +17,11 @@ from torch import Tensor
 from ..errors import UserError
 
 # What was done to an image beyond resizing.
-COMPOSED = "with transparent parts, composed on white"
+COMPOSED = "transparent parts composed on white"
 TURNED = "turned as the EXIF orientation says"
 SCALED = "scaled from 16 bits to 8"
-FIRST_OF_SEVERAL = "the first of several pictures in a file"
-DAMAGED_EXIF = "with damaged EXIF data, so as stored, not turned"
+FIRST_OF_SEVERAL = "several pictures in the file, the first taken"
+DAMAGED_EXIF = "damaged EXIF data, so not turned"
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -54,7 +54,10 @@ def read_image_folder(folder: Path, request: Request) -> Source:
         splits[part] = Split(images, torch.tensor([label for _, label in files]))
         notes += lacking_classes(part, splits[part].labels, classes)
     return source_of_parts(
-        splits, classes, [*notes, *skipped.lines()], no_test=f"{folder} has no test part: there is no folder test/."
+        splits,
+        classes,
+        [*notes, *skipped.lines()],
+        no_test=f"{folder} has no test part to test on: there is no folder test/.",
     )
 
 

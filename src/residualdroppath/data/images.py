@@ -207,10 +207,11 @@ class Split:
 
     def remarks(self) -> Mapping[str, int]:
         """What decoding changed, and in how many images; before it is done, what headers let expect, once read."""
-        if isinstance(self.source, InMemory):
-            return self.source.remarks
+        source = vars(self.source).get("held", self.source)
+        if isinstance(source, InMemory):
+            return source.remarks
         count = vars(self._encoded).get("transparent", 0)
-        return {f"that may be {COMPOSED}": count} if count else {}
+        return {f"if there are any, {COMPOSED}": count} if count else {}
 
     @property
     def _encoded(self) -> ImageSource:

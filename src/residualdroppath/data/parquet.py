@@ -46,13 +46,13 @@ def read_parquet(folder: Path, request: Request) -> Source:
     files = files_of_parts(folder, skipped)
     parts = {part: _read(paths, request) for part, paths in files.items()}
     notes: list[str] = []
-    no_test = f"{folder} has no test part: there is no test*.parquet."
+    no_test = f"{folder} has no test part to test on: there is no test*.parquet."
     for part in [part for part in parts if part != "train"]:
         if set(parts[part].labels) == {HIDDEN}:
             del parts[part]
             notes.append(f"the {part} part is not used: its labels are hidden, all are {HIDDEN}")
             if part == "test":
-                no_test = f"{folder} has no test part to use: its labels are hidden, all are {HIDDEN}."
+                no_test = f"{folder} has no test part to test on: its labels are hidden, all are {HIDDEN}."
     for part, content in parts.items():
         if hidden := content.labels.count(HIDDEN):
             raise UserError(
