@@ -20,13 +20,13 @@ SECONDS_TIMED = 5.0
 
 def duration(seconds: float) -> str:
     """In the two largest units."""
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    minutes, hours = int(seconds // 60), int(seconds // 3600)
     if seconds < 60:
         return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    if hours < 1:
+        return f"{minutes} min {int(seconds % 60)} s"
     if hours < 48:
-        return f"{minutes // 60} h {minutes % 60} min"
+        return f"{hours} h {minutes % 60} min"
     return f"{hours // 24} days {hours % 24} h"
 
 
@@ -91,9 +91,13 @@ class TrainingProgress:
         if now - started < SECONDS_TIMED and not last:
             return
         self.estimate = False
-        seconds = (now - started) / (trainer.iteration - first) * (trainer.total_iterations - trainer.iteration)
+        to_come = trainer.total_iterations - trainer.iteration
+        if not to_come:
+            return
+        seconds = (now - started) / (trainer.iteration - first) * to_come
         self.progress.console.print(
-            f"time expected: {duration(seconds)} for the iterations to come, without validation", highlight=False
+            f"time expected: {duration(seconds)} for the {to_come:,} iterations to come, without validation",
+            highlight=False,
         )
 
     def epoch_line(self, row: dict[str, Any], epochs: int) -> None:
