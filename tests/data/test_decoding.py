@@ -162,6 +162,14 @@ def test_ordinary_images_are_as_pillow_decodes_them() -> None:
     assert remarks(content) == ()
 
 
+def test_resizing_is_pillows() -> None:
+    """Bilinear over the whole area: results of trainings hang on every pixel."""
+    image = Image.fromarray(pixels(1, 40, 60, 3))
+    resized = image.resize((24, 16), Image.Resampling.BILINEAR, reducing_gap=3.0).crop((4, 0, 20, 16))
+    seen = decode(encoded(np.asarray(image)), "x", channels=3, size=16).pixels
+    assert np.array_equal(seen.permute(1, 2, 0).numpy(), np.asarray(resized))
+
+
 def test_header_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded(pixels(1, 5, 9, 4)))
     assert decoding.read_header(tmp_path / "a.png", "a") == ((9, 5), True)

@@ -168,6 +168,12 @@ def test_folders_and_parquet_files_at_once(tmp_path: Path) -> None:
     assert "holds both a folder train/ and Parquet files" in refused(tmp_path)
 
 
+def test_folder_of_several_sets_names_them(tmp_path: Path) -> None:
+    for name in ("plain", "tiny"):
+        write_both(tmp_path / name)
+    assert f"holds Parquet files in {tmp_path / 'plain'}, {tmp_path / 'tiny'}; name one of these" in refused(tmp_path)
+
+
 def test_hidden_test_labels_are_not_tested_on(tmp_path: Path) -> None:
     for part, labels in (("train", LABELS), ("validation", LABELS[:3]), ("test", [-1] * 4)):
         write_parquet(tmp_path / f"{part}.parquet", parquet_columns(labels))

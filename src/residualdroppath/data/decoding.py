@@ -109,8 +109,8 @@ def _opened(item: Path | bytes, name: str) -> Iterator[Image.Image]:
 
 
 def _has_16_bits(image: Image.Image) -> bool:
-    # 16-bit PGM comes in 32 bits, scaled to the range of 16.
-    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+    # 16-bit PGM comes in 32 bits, scaled to the range of 16; older Pillows give 16-bit PNG so as well.
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG"))
 
 
 def _require_range(image: Image.Image, name: str) -> None:

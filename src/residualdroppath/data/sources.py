@@ -40,6 +40,8 @@ def read_source(request: Request) -> Source:
             f"got {request.data!r}, which is not a folder here."
         )
     files = parquet_folder(folder)
+    if files is None and (nested := sorted({str(path.parent) for path in folder.glob("*/*.parquet")})):
+        raise UserError(f"{folder} holds Parquet files in {', '.join(nested)}; name one of these folders as `data`.")
     if files is None:
         return read_image_folder(folder, request)
     if (folder / "train").is_dir():
