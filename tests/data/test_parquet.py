@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from residualdroppath.data import images
+from residualdroppath.data.augment import IMAGENET_MEAN, channel_statistics
 from residualdroppath.data.decoding import decode
-from residualdroppath.data.load import load_data
+from residualdroppath.data.images import InMemory
+from residualdroppath.data.load import cut_data, load_data
 from residualdroppath.data.sources import read_source
 from residualdroppath.errors import UserError
 
@@ -207,6 +209,18 @@ def test_only_images_that_are_used_are_decoded(tmp_path: Path, monkeypatch: pyte
     for _ in range(2):
         assert len(list(data.test.batches([torch.arange(60)]))[0][0]) == 60
     assert len(decoded) == 9 + 6 + 60
+
+
+def test_statistics_do_not_hang_on_when_images_are_decoded(tmp_path: Path) -> None:
+    write_both(tmp_path)
+    name = str(tmp_path)
+    data = cut_data(read_source(request(name)), name, validation_fraction=0.5)
+    assert not isinstance(data.train.source, InMemory)
+    statistics = channel_statistics(data.train.source)
+    assert statistics == channel_statistics(data.decoded().train.source)
+    assert statistics[0] != [255 * value for value in IMAGENET_MEAN]
+    moved = data.train.to(torch.device("cpu"))
+    assert isinstance(moved.source, InMemory) and len(moved) == 3
 
 
 def test_label_column_that_is_not_there_lists_those_that_are(tmp_path: Path) -> None:

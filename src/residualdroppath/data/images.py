@@ -218,8 +218,8 @@ class Split:
         return self.source.encoded if isinstance(self.source, DecodedOnce) else self.source
 
     def to(self, device: torch.device) -> Split:
-        """Move images that lie in memory to the device, so that batches need no copying."""
-        source = self.source
+        """Move images that fit into memory to the device, so that batches need no copying."""
+        source = self.decoded().source
         if isinstance(source, InMemory):
             source = replace(source, images=source.images.to(device))
         return Split(source, self.labels.to(device))
