@@ -26,7 +26,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The recipes and folders that commands come to, in place of what they would run."""
     calls: list[Any] = []
 
-    def note(recipe: TrainConfig, out: Path, *, resume: bool, title: str = "") -> dict[str, Any]:
+    def note(recipe: TrainConfig, out: Path, *, resume: bool, **others: Any) -> dict[str, Any]:
         calls.append((recipe, out, resume))
         return {"test_accuracy": 0.5, "validation_accuracy": 0.5}
 

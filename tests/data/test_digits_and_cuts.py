@@ -18,7 +18,7 @@ from .files import request, write_image_folder
 
 
 def images(data: ImageData, part: str) -> torch.Tensor:
-    source = getattr(data, part).source
+    source = getattr(data, part).decoded().source
     assert isinstance(source, InMemory)
     return source.images
 
@@ -89,7 +89,7 @@ def test_each_class_needs_two_images(tmp_path: Path) -> None:
     write_image_folder(tmp_path, classes=("a", "b", "c"))
     for number in range(1, 6):
         (tmp_path / "train" / "b" / f"{number}.png").unlink()
-    with pytest.raises(UserError, match="at least 2 training images of each class, class 1 has 1"):
+    with pytest.raises(UserError, match="at least 2 training images of each class, class 1 .b. has 1"):
         load_data(request(str(tmp_path)))
 
 

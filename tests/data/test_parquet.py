@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from residualdroppath.data import images
+from residualdroppath.data.augment import IMAGENET_MEAN, channel_statistics
+from residualdroppath.data.decoding import decode
+from residualdroppath.data.images import InMemory
+from residualdroppath.data.load import cut_data, load_data
 from residualdroppath.data.sources import read_source
 from residualdroppath.errors import UserError
 
@@ -18,7 +26,7 @@ LABELS = [0, 1, 2, 0, 1, 2]
 
 def refused(folder: Path, **options: Any) -> str:
     with pytest.raises(UserError) as error:
-        read_source(request(str(folder), **options))
+        load_data(request(str(folder), **options), validation_fraction=0.5)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -40,7 +48,7 @@ def test_bytes_and_whole_number_labels(tmp_path: Path) -> None:
 
 def test_structs_as_hugging_face_datasets_stores_them(tmp_path: Path) -> None:
     write_both(tmp_path / "plain")
-    for part, labels, seed in (("train", LABELS, 0), ("validation", LABELS[:3], 50)):
+    for part, labels, seed in (("train", LABELS, 0), ("test", LABELS[:3], 50)):
         columns = parquet_columns(labels, seed=seed)
         structs = [{"bytes": image, "path": f"{i}.png"} for i, image in enumerate(columns["image"])]
         write_parquet(tmp_path / "hf" / f"{part}-00000-of-00001.parquet", {"label": labels, "img": structs})
@@ -53,11 +61,12 @@ def test_structs_as_hugging_face_datasets_stores_them(tmp_path: Path) -> None:
             assert torch.equal(ours, theirs)
 
 
-def test_several_files_are_one_part_in_order_of_names(tmp_path: Path) -> None:
+def test_several_files_are_one_part_in_order_of_numbers(tmp_path: Path) -> None:
     write_both(tmp_path)
-    write_parquet(tmp_path / "train-2.parquet", parquet_columns([2, 2], seed=90))
+    (tmp_path / "train.parquet").rename(tmp_path / "train-10.parquet")
+    write_parquet(tmp_path / "train-9.parquet", parquet_columns([2, 2], seed=90))
     source = read_source(request(str(tmp_path)))
-    assert source.train.labels.tolist() == [2, 2, *LABELS]  # "-" sorts before "."
+    assert source.train.labels.tolist() == [2, 2, *LABELS]
 
 
 def test_texts_as_labels_are_numbered_in_order(tmp_path: Path) -> None:
@@ -73,7 +82,145 @@ def test_columns_by_name(tmp_path: Path) -> None:
         write_parquet(tmp_path / f"{part}.parquet", first)
     source = read_source(request(str(tmp_path), image_column="picture", label_column="fine"))
     assert source.num_classes == 3
-    assert "train row 0 cannot be decoded as an image" in refused(tmp_path)
+    assert "train row 0 cannot be decoded as an image" in refused(
+        tmp_path, image_column="thumbnail", label_column="fine"
+    )
+
+
+def test_image_column_is_the_one_that_holds_images(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        columns = parquet_columns(LABELS)
+        write_parquet(tmp_path / f"{part}.parquet", {"hash": [b"\x01\x02"] * 6, **columns})
+    images, _ = next(iter(load_data(request(str(tmp_path)), validation_fraction=0.5).test.batches([torch.arange(6)])))
+    assert torch.equal(images[5].permute(1, 2, 0), torch.from_numpy(pixels(5, 10, 10, 3)))
+
+
+def test_two_columns_of_images_are_not_chosen_from(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        columns = parquet_columns(LABELS)
+        write_parquet(tmp_path / f"{part}.parquet", {"mask": columns["image"], **columns})
+    message = refused(tmp_path)
+    assert "`image_column` must name the column of encoded images" in message and "mask and image could be" in message
+
+
+def test_what_hugging_face_datasets_note_is_followed(tmp_path: Path) -> None:
+    """Which column is the image, and the names of the classes."""
+    features = {"image": {"_type": "Image"}, "label": {"names": ["ant", "bee", "cat", "newt"], "_type": "ClassLabel"}}
+    for part in ("train", "test"):
+        columns = parquet_columns(LABELS)
+        table = pa.table({"mask": columns["image"], **columns})
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+        (tmp_path / "data").mkdir(exist_ok=True)
+        path = tmp_path / "data" / f"{part}-00000-of-00001.parquet"
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+    data = load_data(request(str(tmp_path)), validation_fraction=0.5)
+    assert data.classes == ("ant", "bee", "cat")
+
+
+@pytest.mark.parametrize("digest", ["", "-0123456789abcdef"])
+def test_layout_of_the_hugging_face_hub(tmp_path: Path, digest: str) -> None:
+    for part, labels, seed in (("train", LABELS, 0), ("validation", LABELS, 20), ("test", LABELS, 40)):
+        for shard in range(2):
+            columns = parquet_columns(labels[3 * shard :][:3], seed=seed + 3 * shard)
+            name = f"{part}-0000{shard}-of-00002{digest}.parquet"
+            write_parquet(tmp_path / "data" / name, columns)
+    data = load_data(request(str(tmp_path)))
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [6, 6, 6]
+    for split, seed in ((data.train, 0), (data.validation, 20), (data.test, 40)):
+        images, _ = next(iter(split.batches([torch.arange(6)])))
+        assert torch.equal(images[5].permute(1, 2, 0), torch.from_numpy(pixels(seed + 5, 10, 10, 3)))
+
+
+@pytest.mark.parametrize(
+    "stray", ["train-00000-of-00001 copy.parquet", "train.parquet.bak", "train_old.parquet", "~train.parquet"]
+)
+def test_stray_files_are_noted_and_not_mixed_in(tmp_path: Path, stray: str) -> None:
+    write_both(tmp_path)
+    write_parquet(tmp_path / stray, parquet_columns([0] * 9))
+    data = load_data(request(str(tmp_path)), validation_fraction=0.5)
+    assert len(data.train) + len(data.validation) == 6
+    assert f"skipped, not named as a file of a part: {stray}" in data.notes
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train.parquet", "train-2.parquet"),
+        ("train-1.parquet", "train_01.parquet"),
+        ("train-00000-of-00001.parquet", "train-00000-of-00001-0123456789abcdef.parquet"),
+        ("train-00000-of-00001.parquet", "train-00000-of-00002.parquet"),
+    ],
+)
+def test_two_versions_of_a_part_are_not_mixed(tmp_path: Path, names: tuple[str, str]) -> None:
+    write_parquet(tmp_path / "test.parquet", parquet_columns(LABELS))
+    for name in names:
+        write_parquet(tmp_path / name, parquet_columns(LABELS))
+    assert "holds several versions of one part" in refused(tmp_path)
+
+
+def test_files_of_a_part_that_are_missing(tmp_path: Path) -> None:
+    write_both(tmp_path)
+    (tmp_path / "train.parquet").rename(tmp_path / "train-00001-of-00003.parquet")
+    assert "holds 1 of 3 files of one part" in refused(tmp_path)
+
+
+def test_folders_and_parquet_files_at_once(tmp_path: Path) -> None:
+    write_both(tmp_path)
+    (tmp_path / "train").mkdir()
+    assert "holds both a folder train/ and Parquet files" in refused(tmp_path)
+
+
+def test_folder_of_several_sets_names_them(tmp_path: Path) -> None:
+    for name in ("plain", "tiny"):
+        write_both(tmp_path / name)
+    assert f"holds Parquet files in {tmp_path / 'plain'}, {tmp_path / 'tiny'}; name one of these" in refused(tmp_path)
+
+
+def test_hidden_test_labels_are_not_tested_on(tmp_path: Path) -> None:
+    for part, labels in (("train", LABELS), ("validation", LABELS[:3]), ("test", [-1] * 4)):
+        write_parquet(tmp_path / f"{part}.parquet", parquet_columns(labels))
+    data = load_data(request(str(tmp_path)))
+    assert not data.has_test and len(data.validation) == 3
+    assert "the test part is not used: its labels are hidden, all are -1" in data.notes
+    with pytest.raises(UserError, match="its labels are hidden, all are -1"):
+        data.require_test()
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_some_hidden_labels_are_refused(tmp_path: Path, part: str) -> None:
+    write_both(tmp_path)
+    write_parquet(tmp_path / f"{part}.parquet", parquet_columns([0, 1, 2, 0, 1, 2, -1]))
+    assert f"The {part} part of {tmp_path} holds 1 rows of 7 with the label -1" in refused(tmp_path)
+
+
+def test_only_images_that_are_used_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = list(range(3)) * 20
+    for part, seed in (("train", 0), ("test", 100)):
+        write_parquet(tmp_path / f"{part}.parquet", parquet_columns(labels, seed=seed))
+    decoded: list[str] = []
+
+    def noted(item: Any, name: str, **options: Any) -> Any:
+        decoded.append(Path(name).name)
+        return decode(item, name, **options)
+
+    monkeypatch.setattr(images, "decode", noted)
+    data = load_data(request(str(tmp_path)), validation_fraction=0.1, train_size=9)
+    assert len(decoded) == len(set(decoded)) == 9 + 6 and all(name.startswith("train") for name in decoded)
+    for _ in range(2):
+        assert len(list(data.test.batches([torch.arange(60)]))[0][0]) == 60
+    assert len(decoded) == 9 + 6 + 60
+
+
+def test_statistics_do_not_hang_on_when_images_are_decoded(tmp_path: Path) -> None:
+    write_both(tmp_path)
+    name = str(tmp_path)
+    data = cut_data(read_source(request(name)), name, validation_fraction=0.5)
+    assert not isinstance(data.train.source, InMemory)
+    statistics = channel_statistics(data.train.source)
+    assert statistics == channel_statistics(data.decoded().train.source)
+    assert statistics[0] != [255 * value for value in IMAGENET_MEAN]
+    moved = data.train.to(torch.device("cpu"))
+    assert isinstance(moved.source, InMemory) and len(moved) == 3
 
 
 def test_label_column_that_is_not_there_lists_those_that_are(tmp_path: Path) -> None:
@@ -134,8 +281,6 @@ def test_truncated_file(tmp_path: Path) -> None:
 
 
 def test_no_rows(tmp_path: Path) -> None:
-    import pyarrow as pa
-
     write_both(tmp_path)
     write_parquet(tmp_path / "test.parquet", {"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())})
     assert "holds no images" in refused(tmp_path)

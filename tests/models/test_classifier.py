@@ -168,6 +168,15 @@ def test_drop_path_of_a_library_that_has_none(name: str, told: str) -> None:
         made(name, **SMALL, own_drop_path_rate=0.1)
 
 
+@pytest.mark.parametrize("name", ["resnet18.a1_in1k", "timm/resnet18.a1_in1k", "resnet18.of_nobody"])
+def test_pretrained_weights_are_not_taken_for_random_ones(name: str) -> None:
+    with pytest.raises(UserError) as error:
+        made(name, **SMALL)
+    plain, tag = name.split(".")
+    assert f"names pretrained weights ({tag}), which are not loaded" in one_line(error)
+    assert one_line(error).endswith(f"Name the network alone, {plain}.")
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [

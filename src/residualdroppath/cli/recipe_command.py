@@ -34,7 +34,7 @@ def parse(name: str, kind: Any, recipe: type[Recipe], arguments: list[str]) -> A
 
 def folder_name(recipe: Recipe) -> str:
     """Data and model, the part of a default folder's name that all commands share."""
-    return f"{Path(recipe.data).name}-{recipe.model.replace('/', '-')}"
+    return f"{Path(recipe.located().data).name}-{recipe.model.replace('/', '-')}"
 
 
 def _peek(arguments: list[str]) -> dict[str, Path]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .images import ImageSource, InMemory
+from .images import DecodedOnce, ImageSource, InMemory
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -32,7 +32,9 @@ def random_mirror(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def channel_statistics(source: ImageSource) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel, in units of 1/255; ImageNet's where images are not in memory."""
+    """Mean and standard deviation per channel, in units of 1/255; ImageNet's where images do not fit into memory."""
+    if isinstance(source, DecodedOnce):
+        source = source.held
     if not isinstance(source, InMemory):
         return [255 * value for value in IMAGENET_MEAN], [255 * value for value in IMAGENET_STD]
     # Exact, from a histogram: a float copy of all images would take several times their memory.

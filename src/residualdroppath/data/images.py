@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
-from PIL import Image
+from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
+from .decoding import COMPOSED, Decoded, decode, differs, read_header, same_size
 
-MEMORY_LIMIT = 4 * 2**30  # bytes; larger sets are decoded batch by batch
+MEMORY_LIMIT = 4 * 2**30  # bytes; larger parts are decoded batch by batch
 
 
 class ImageSource(Protocol):
@@ -30,12 +31,15 @@ class ImageSource(Protocol):
         """One uint8[batch, channels, size, size] for each of `indices`."""
         ...
 
+    def subset(self, index: Tensor) -> ImageSource: ...
+
 
 @dataclass(frozen=True)
 class InMemory:
-    """Images that lie in memory, uint8[len, channels, size, size]."""
+    """Images that lie in memory, uint8[len, channels, size, size]; how many were changed by decoding, and how."""
 
     images: Tensor
+    remarks: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -44,21 +48,36 @@ class InMemory:
         for index in indices:
             yield self.images[index.to(self.images.device)]
 
+    def subset(self, index: Tensor) -> InMemory:
+        return InMemory(self.images[index])
+
 
 class Encoded(Dataset[Tensor]):
-    """Images as files or encoded bytes, decoded to uint8[channels, size, size] when asked for."""
+    """Images as files or encoded bytes, decoded to uint8[channels, size, size] when asked for.
 
-    def __init__(self, items: Sequence[Path | bytes], names: Sequence[str], *, channels: int, size: int):
+    All must be of `stored_size`, if one is given, the size that needs no resizing by the user's choice.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Path | bytes],
+        names: Sequence[str],
+        *,
+        channels: int,
+        size: int,
+        stored_size: tuple[int, int] | None = None,
+    ):
         self.items = items
         self.names = names
         self.channels = channels
         self.size = size
+        self.stored_size = stored_size
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> Tensor:
-        return decode(self.items[index], self.names[index], channels=self.channels, size=self.size)
+        return self._decode(index).pixels
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[Tensor]:
         workers = min(8, torch.get_num_threads())
@@ -68,15 +87,84 @@ class Encoded(Dataset[Tensor]):
             message = str(error).rstrip().splitlines()[-1].removeprefix(f"{UserError.__module__}.UserError: ")
             raise UserError(message) from error
 
+    def subset(self, index: Tensor) -> Encoded:
+        places: list[int] = index.tolist()
+        return Encoded(
+            [self.items[place] for place in places],
+            [self.names[place] for place in places],
+            channels=self.channels,
+            size=self.size,
+            stored_size=self.stored_size,
+        )
+
     def in_memory(self, title: str) -> InMemory:
         images = torch.empty(len(self), self.channels, self.size, self.size, dtype=torch.uint8)
-        for index in track(range(len(self)), description=f"decoding {escape(title)}", transient=True):
-            images[index] = self[index]
-        return InMemory(images)
+        remarks: Counter[str] = Counter()
+        console = Console(stderr=True)
+        description = f"decoding {escape(title)}"
+        for index in track(
+            range(len(self)), description, console=console, transient=True, disable=not console.is_terminal
+        ):
+            images[index], found = self._decode(index)
+            remarks.update(found)
+        return InMemory(images, remarks)
+
+    @cached_property
+    def transparent(self) -> int:
+        """How many may be transparent, by their headers. Raises `UserError` where decoding would at once."""
+        count = 0
+        for item, name in zip(self.items, self.names, strict=True):
+            header = read_header(item, name)
+            if self.stored_size is not None and not same_size(header.size, self.stored_size):
+                raise UserError(differs(name, header.size, self.stored_size))
+            count += header.may_be_transparent
+        return count
 
     @property
-    def num_bytes(self) -> int:
-        return len(self) * self.channels * self.size**2
+    def fits_memory(self) -> bool:
+        return len(self) * self.channels * self.size**2 <= MEMORY_LIMIT
+
+    def _decode(self, index: int) -> Decoded:
+        return decode(
+            self.items[index], self.names[index], channels=self.channels, size=self.size, stored_size=self.stored_size
+        )
+
+
+class DecodedOnce:
+    """Images that are decoded when the first batch is asked for, and stay in memory from then on."""
+
+    def __init__(self, encoded: Encoded, title: str):
+        self.encoded = encoded
+        self.title = title
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def batches(self, indices: Sequence[Tensor]) -> Iterator[Tensor]:
+        return self.held.batches(indices)
+
+    def subset(self, index: Tensor) -> ImageSource:
+        return DecodedOnce(self.encoded.subset(index), self.title)
+
+    @cached_property
+    def held(self) -> InMemory:
+        return self.encoded.in_memory(self.title)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A part that a set does not have, and why: to use it is an error."""
+
+    reason: str
+
+    def __len__(self) -> int:
+        return 0
+
+    def batches(self, indices: Sequence[Tensor]) -> Iterator[Tensor]:
+        raise UserError(self.reason)
+
+    def subset(self, index: Tensor) -> Missing:
+        return self
 
 
 @dataclass(frozen=True)
@@ -95,33 +183,59 @@ class Split:
             yield images, self.labels[index.to(self.labels.device)]
 
     def subset(self, index: Tensor) -> Split:
-        if isinstance(self.source, InMemory):
-            return Split(InMemory(self.source.images[index]), self.labels[index])
-        return Split(_Part(self.source, index), self.labels[index])
+        return Split(self.source.subset(index), self.labels[index])
+
+    def kept(self, title: str) -> Split:
+        """Encoded images that fit into memory are decoded once, when they are used."""
+        if isinstance(self.source, Encoded) and self.source.fits_memory:
+            return replace(self, source=DecodedOnce(self.source, title))
+        return self
+
+    def decoded(self) -> Split:
+        """Decoded now, or, if images do not fit into memory, found to be of one size where they have to be."""
+        if isinstance(self.source, DecodedOnce):
+            return replace(self, source=self.source.held)
+        if isinstance(self.source, Encoded) and self.source.stored_size is not None:
+            return self.checked()
+        return self
+
+    def checked(self) -> Split:
+        """Known to be images, by their headers; decoded when they are used."""
+        if isinstance(encoded := self._encoded, Encoded):
+            _ = encoded.transparent
+        return self
+
+    def remarks(self) -> Mapping[str, int]:
+        """What decoding changed, and in how many images; before it is done, what headers let expect, once read."""
+        source = vars(self.source).get("held", self.source)
+        if isinstance(source, InMemory):
+            return source.remarks
+        count = vars(self._encoded).get("transparent", 0)
+        return {f"if there are any, {COMPOSED}": count} if count else {}
+
+    @property
+    def _encoded(self) -> ImageSource:
+        return self.source.encoded if isinstance(self.source, DecodedOnce) else self.source
 
     def to(self, device: torch.device) -> Split:
-        """Move images that lie in memory to the device, so that batches need no copying."""
-        source = self.source
+        """Move images that fit into memory to the device, so that batches need no copying."""
+        source = self.decoded().source
         if isinstance(source, InMemory):
             source = replace(source, images=source.images.to(device))
         return Split(source, self.labels.to(device))
 
 
-@dataclass(frozen=True)
-class _Part:
-    source: ImageSource
-    index: Tensor
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def batches(self, indices: Sequence[Tensor]) -> Iterator[Tensor]:
-        return self.source.batches([self.index[index] for index in indices])
+def missing_part(reason: str) -> Split:
+    return Split(Missing(reason), torch.empty(0, dtype=torch.int64))
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """A data set cut into its parts, with what a network for it must know."""
+    """A data set cut into its parts, with what a network for it must know and a person should.
+
+    `classes` are the names in order of the labels; `notes` what was found while reading: skipped files, parts that
+    lack classes, where parts come from, the size of images.
+    """
 
     name: str
     train: Split
@@ -131,34 +245,38 @@ class ImageData:
     channels: int
     image_size: int
     mirrored: bool  # whether a mirrored image is of the same class
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def decoded(self) -> ImageData:
+        """Ready for training: its images are decoded, those of the test part known to be images."""
+        return replace(self, train=self.train.decoded(), validation=self.validation.decoded(), test=self.test.checked())
+
+    @property
+    def has_test(self) -> bool:
+        return not isinstance(self.test.source, Missing)
+
+    def require_test(self) -> None:
+        """Raises `UserError` with the reason why there is no test part."""
+        if isinstance(self.test.source, Missing):
+            raise UserError(self.test.source.reason)
 
 
-def decode(item: Path | bytes, name: str, *, channels: int, size: int | None = None) -> Tensor:
-    """An encoded image as uint8[channels, size, size]; the shorter side is resized to `size`, the centre kept."""
-    try:
-        with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item) as opened:
-            image = opened.convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name} cannot be decoded as an image ({error}); replace it or remove it.") from error
-    size = size or min(image.size)
-    if image.size != (size, size):
-        scale = size / min(image.size)
-        width, height = (max(size, round(side * scale)) for side in image.size)
-        left, top = (width - size) // 2, (height - size) // 2
-        image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
-        image = image.crop((left, top, left + size, top + size))
-    return torch.from_numpy(np.array(image)).view(size, size, channels).permute(2, 0, 1).contiguous()
-
-
-def load_images(items: Sequence[Path | bytes], names: Sequence[str], title: str, size: int | None) -> ImageSource:
-    """RGB images, in memory if they fit. Without a size: the first image's if small, else 224."""
+def encoded_images(
+    items: Sequence[Path | bytes],
+    names: Sequence[str],
+    title: str,
+    *,
+    size: int | None,
+    stored_size: tuple[int, int] | None,
+) -> Encoded:
+    """RGB images of `size`, or else all of `stored_size`, by default that of the first."""
     if not len(items):
         raise UserError(f"{title} holds no images.")
-    if size is None:
-        first = decode(items[0], names[0], channels=3).shape[-1]
-        size = first if first <= 64 else 224
-    encoded = Encoded(items, names, channels=3, size=size)
-    return encoded.in_memory(title) if encoded.num_bytes <= MEMORY_LIMIT else encoded
+    if size is not None:
+        return Encoded(items, names, channels=3, size=size)
+    stored_size = stored_size or read_header(items[0], names[0]).size
+    return Encoded(items, names, channels=3, size=min(stored_size), stored_size=stored_size)
 
 
 def resize(images: Tensor, size: int | None) -> Tensor:

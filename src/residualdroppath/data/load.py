@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +11,14 @@ from sklearn.model_selection import train_test_split
 
 from ..errors import UserError
 from .images import ImageData, Split
-from .sources import Request, Source, read_source
+from .parts import Source
+from .request import Request
+from .sources import read_source
 
 
 def load_data(request: Request, **cuts: Any) -> ImageData:
-    """Read a set and cut it (`cut_data`)."""
-    return cut_data(read_source(request), request.data, **cuts)
+    """Read a set, cut it (`cut_data`), and decode what training needs."""
+    return cut_data(read_source(request), request.data, **cuts).decoded()
 
 
 def cut_data(
@@ -29,11 +32,12 @@ def cut_data(
     class_seed: int | None = None,
     split_seed: int = 0,
 ) -> ImageData:
-    """The parts of a set that a training uses.
+    """The parts of a set that a training uses, which alone are decoded, when they are used.
 
     Args:
         source: all images, of the set called `name`.
-        validation_fraction: of the training images, set aside to choose on; in (0, 1).
+        validation_fraction: of the training images, set aside to choose on; in (0, 1). Not of a set that has a
+            validation part of its own.
         train_size: keep this many of the remaining training images (each class in proportion).
         images_per_class: of these, keep this many of each class.
         num_classes: keep the images of this many classes, the first, or those that `class_seed` chooses.
@@ -41,8 +45,15 @@ def cut_data(
     """
     source = _some_classes(source, num_classes, class_seed)
     labels = source.train.labels
-    _require_two_of_each(labels, source.num_classes, name)
-    train, validation = _cut(torch.arange(len(labels)), labels, validation_fraction, split_seed, "validation_fraction")
+    _require_two_of_each(labels, source.num_classes, source.classes, name)
+    train = torch.arange(len(labels))
+    if source.validation is None:
+        train, cut = _cut(train, labels, validation_fraction, split_seed, "validation_fraction")
+        validation = source.train.subset(cut)
+        origin = f"validation images are cut from those of training (`validation_fraction` {validation_fraction:g})"
+    else:
+        validation = source.validation
+        origin = "validation images are the set's own, `validation_fraction` has no effect"
     if train_size is not None:
         if not source.num_classes <= train_size <= len(train):
             raise UserError(f"`train_size` must be in [{source.num_classes}, {len(train)}], got {train_size}.")
@@ -52,13 +63,15 @@ def cut_data(
         train = _of_each_class(train, labels, source.num_classes, images_per_class, split_seed)
     return ImageData(
         name=name,
-        train=source.train.subset(train),
-        validation=source.train.subset(validation),
-        test=source.test,
+        train=source.train.subset(train).kept("training images"),
+        validation=validation.kept("validation images"),
+        test=source.test.kept("test images"),
         num_classes=source.num_classes,
         channels=source.channels,
         image_size=source.image_size,
         mirrored=source.mirrored,
+        classes=source.classes,
+        notes=(origin, *source.notes),
     )
 
 
@@ -90,7 +103,14 @@ def _some_classes(source: Source, num_classes: int | None, seed: int | None) -> 
         part = split.subset((number[split.labels] >= 0).nonzero()[:, 0])
         return replace(part, labels=number[part.labels])
 
-    return replace(source, train=only(source.train), test=only(source.test), num_classes=num_classes)
+    return replace(
+        source,
+        train=only(source.train),
+        validation=source.validation and only(source.validation),
+        test=only(source.test),
+        num_classes=num_classes,
+        classes=tuple(source.classes[place] for place in kept.tolist()) if source.classes else (),
+    )
 
 
 def _of_each_class(index: torch.Tensor, labels: torch.Tensor, num_classes: int, count: int, seed: int) -> torch.Tensor:
@@ -106,10 +126,11 @@ def _of_each_class(index: torch.Tensor, labels: torch.Tensor, num_classes: int, 
     return torch.cat(of_class).sort().values
 
 
-def _require_two_of_each(labels: torch.Tensor, num_classes: int, data: str) -> None:
+def _require_two_of_each(labels: torch.Tensor, num_classes: int, classes: Sequence[str], data: str) -> None:
     counts = torch.bincount(labels, minlength=num_classes)
     if int(counts.min()) < 2:
+        fewest = int(counts.argmin())
+        name = f" ({classes[fewest]})" if classes else ""
         raise UserError(
-            f"{data} must hold at least 2 training images of each class, class {int(counts.argmin())} has "
-            f"{int(counts.min())}."
+            f"{data} must hold at least 2 training images of each class, class {fewest}{name} has {int(counts.min())}."
         )

@@ -51,10 +51,16 @@ def make_classifier(
         model_options: further arguments of the function that makes the network, or values of its config.
 
     Raises:
-        UserError: the name is unknown, or the network does not classify such images.
+        UserError: the name is unknown or that of pretrained weights, or the network does not classify such images.
         NoOwnDropPathError: `own_drop_path_rate` is above 0, and the network has no drop path of its own.
     """
     library = library_of(name)
+    if library == "timm" and "." in name:
+        plain, _, tag = name.partition(".")
+        raise UserError(
+            f"`model` {name} names pretrained weights ({tag}), which are not loaded: weights start random. Name the "
+            f"network alone, {plain}."
+        )
     options, channels = _options(library, name, in_channels, num_classes)
     if library == SMALL_RESNET:
         options |= {"depth": depth, "width": width}

@@ -15,16 +15,39 @@ from .trainer import Trainer
 
 console = Console(stderr=True)
 OnEpoch = Callable[[int, int], None]
+SECONDS_TIMED = 5.0
+
+
+def duration(seconds: float) -> str:
+    """In the two largest units."""
+    minutes, hours = int(seconds // 60), int(seconds // 3600)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if hours < 1:
+        return f"{minutes} min {int(seconds % 60)} s"
+    if hours < 48:
+        return f"{hours} h {minutes % 60} min"
+    return f"{hours // 24} days {hours % 24} h"
 
 
 class TrainingProgress:
     """Loss, accuracy, images/s, kind of iteration and time left; `title` tells runs apart.
 
-    With `on_epoch`, which is called after each epoch with it and their number, nothing is shown.
+    With `estimate`, a line on the time expected comes once some iterations have been timed. With `on_epoch`, which is
+    called after each epoch with it and their number, nothing is shown.
     """
 
-    def __init__(self, title: str, total_iterations: int, done: int = 0, *, on_epoch: OnEpoch | None = None):
+    def __init__(
+        self,
+        title: str,
+        total_iterations: int,
+        done: int = 0,
+        *,
+        estimate: bool = False,
+        on_epoch: OnEpoch | None = None,
+    ):
         self.title = title
+        self.estimate = estimate and on_epoch is None
         self.on_epoch = on_epoch
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -47,13 +70,35 @@ class TrainingProgress:
 
     def start_epoch(self) -> None:
         self.epoch_started = time.perf_counter()
+        self.timed_from: tuple[int, float] | None = None
 
     def __call__(self, trainer: Trainer, loss: Tensor, accuracy: Tensor, done: int) -> None:
+        if self.estimate:
+            self._show_estimate(trainer, last=done == trainer.iterations_per_epoch)
         if self.progress.disable:
             return
         speed = done * trainer.config.batch_size / (time.perf_counter() - self.epoch_started)
         numbers = f"loss {loss:.4f}  acc {100 * accuracy:5.2f} %  {speed:,.0f} img/s  {trainer.kind:<12}"
         self.progress.update(self.task, completed=trainer.iteration, numbers=numbers)
+
+    def _show_estimate(self, trainer: Trainer, *, last: bool) -> None:
+        """Timed after the first iteration, which is slower than those to come, for some seconds or one epoch."""
+        now = time.perf_counter()
+        if self.timed_from is None:
+            self.timed_from = (trainer.iteration, now)
+            return
+        first, started = self.timed_from
+        if now - started < SECONDS_TIMED and not last:
+            return
+        self.estimate = False
+        to_come = trainer.total_iterations - trainer.iteration
+        if not to_come:
+            return
+        seconds = (now - started) / (trainer.iteration - first) * to_come
+        self.progress.console.print(
+            f"time expected: {duration(seconds)} for the {to_come:,} iterations to come, without validation",
+            highlight=False,
+        )
 
     def epoch_line(self, row: dict[str, Any], epochs: int) -> None:
         if self.on_epoch is not None:

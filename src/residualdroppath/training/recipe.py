@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from ..core.options import Options
+from ..data.request import NAMED_SETS
 from ..errors import UserError, first_line
 from .method_options import OF_THE_RUN, OPTIONS, option_fields
 
@@ -26,12 +27,16 @@ class _DataAndModel(BaseModel):
     )
     data_dir: Path = Field(default=Path("data"), description="where named sets lie, in torchvision's layout")
     download: bool = Field(default=False, description="fetch a named set that is not there")
-    image_size: int | None = Field(default=None, ge=4, description="pixels a side; default: the set's own")
+    image_size: int | None = Field(
+        default=None, ge=4, description="pixels a side; default: the set's own, if its images are all of one size"
+    )
     label_column: str = Field(default="label", description="Parquet column of labels")
     image_column: str | None = Field(
-        default=None, description="Parquet column of encoded images; default: the first of bytes"
+        default=None, description="Parquet column of encoded images; default: the only one that holds images"
     )
-    validation_fraction: float = Field(default=0.1, gt=0, lt=1, description="of the training images, to choose on")
+    validation_fraction: float = Field(
+        default=0.1, gt=0, lt=1, description="of the training images, to choose on; not of a set with a part for it"
+    )
     train_size: int | None = Field(default=None, ge=1, description="train on this many images only")
     images_per_class: int | None = Field(
         default=None, ge=1, description="of these, train on this many of each class only"
@@ -79,7 +84,7 @@ class Recipe(_WithMethod):
 
     dropped_part_lr: float = Field(default=1.0, gt=0, description="factor on lr in dropped_part iterations")
     validate_every: int = Field(default=1, ge=1, description="epochs from one validation to the next; the last always")
-    test: bool = Field(default=True, description="use the test set, once, after training")
+    test: bool = Field(default=True, description="use the test set, once, after training, if there is one")
     device: str = Field(default="auto", description="cpu, cuda, or auto")
     amp: Literal["none", "bf16", "fp16"] = Field(default="none", description="automatic mixed precision")
     channels_last: bool = Field(default=False, description="memory format of images and weights")
@@ -101,6 +106,15 @@ class Recipe(_WithMethod):
         """The options of the method. Raises `ValueError` for what is not allowed."""
         values = {name: getattr(self, name) for name in OPTIONS if name not in OF_THE_RUN}
         return Options(**{**values, "seed": seed, "total_iterations": total_iterations, **changes})
+
+    def located(self) -> Self:
+        """With the folder of its data named from the root, so that it holds wherever the recipe is read."""
+        if self.data == "digits":  # in no folder
+            return self
+        if self.data in NAMED_SETS:
+            return self.model_copy(update={"data_dir": self.data_dir.expanduser().absolute()})
+        folder = Path(self.data).expanduser()
+        return self.model_copy(update={"data": str(folder.absolute())}) if folder.is_dir() else self
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

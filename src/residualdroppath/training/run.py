@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..data.images import ImageData
 from ..data.load import load_data
-from ..data.sources import Request
+from ..data.request import Request
 from ..records.environment import environment
 from ..records.files import write_json
 from .progress import OnEpoch, TrainingProgress
@@ -47,16 +48,20 @@ def train(
     resume: bool = False,
     title: str = "train",
     data: ImageData | None = None,
+    on_start: Callable[[Trainer], None] | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> dict[str, Any]:
     """Train as `config` says, keep everything in `out`, and return the result.
 
     With `resume` the run in `out` goes on after its last whole epoch, and ends with the weights that
-    it would have had uninterrupted (on CPU bit for bit). `data` spares reading it again. With `on_epoch`, called
-    after each epoch with it and their number, nothing is shown, and no page is written.
+    it would have had uninterrupted (on CPU bit for bit). `data` spares reading it again. `on_start` is called before
+    the first iteration; then the time expected is shown, once it is known. With `on_epoch`, called after each epoch
+    with it and their number, nothing is shown, and no page is written.
     """
     folder = RunFolder(out)
-    data = load_config_data(config) if data is None else data
+    if data is None:
+        config = config.located()
+        data = load_config_data(config)
     trainer = Trainer(config, data)  # before the folder is claimed: a mistake leaves none behind
     with folder.opened(config, resume=resume):
         if folder.result is not None:
@@ -69,7 +74,11 @@ def train(
         rows = folder.metrics(epoch)
         folder.note_environment(environment(trainer.device))  # when all else was found whole
 
-        with TrainingProgress(title, trainer.total_iterations, trainer.iteration, on_epoch=on_epoch) as progress:
+        if on_start is not None:
+            on_start(trainer)
+        with TrainingProgress(
+            title, trainer.total_iterations, trainer.iteration, estimate=on_start is not None, on_epoch=on_epoch
+        ) as progress:
             while epoch < trainer.epochs:
                 epoch += 1
                 progress.start_epoch()
@@ -82,9 +91,9 @@ def train(
                 folder.checkpoints.save(epoch, trainer.model.state_dict(), trainer.state_dict(epoch))
                 progress.epoch_line(row, trainer.epochs)
 
-        test = (
-            dict(zip(("test_loss", "test_accuracy"), trainer.evaluate(data.test), strict=True)) if config.test else {}
-        )
+        test = {}
+        if config.test and data.has_test:
+            test = dict(zip(("test_loss", "test_accuracy"), trainer.evaluate(data.test), strict=True))
         result = {
             "method": config.method,
             "seed": config.seed,

@@ -49,7 +49,7 @@ class RunFolder:
             yield
 
     def _require_same(self, config: TrainConfig, stored: TrainConfig) -> None:
-        ours, theirs = config.model_dump(), stored.model_dump()
+        ours, theirs = config.located().model_dump(), stored.located().model_dump()
         if different := [
             f"{name} ({theirs[name]} there, {ours[name]} now)" for name in ours if ours[name] != theirs[name]
         ]:

@@ -32,7 +32,7 @@ def write_run_page(folder: RunFolder, config: TrainConfig, result: dict[str, Any
                 marker="." if len(rows) < 3 else "",
             )
         finish_axes(axes, "epoch", "cross-entropy (nats)" if quantity == "loss" else "accuracy (%)")
-    part = "test" if config.test else "validation"
+    part = "test" if "test_accuracy" in result else "validation"
     accuracy = f"{part} accuracy {100 * result[f'{part}_accuracy']:.2f} %"
     return write_page(
         folder.path,

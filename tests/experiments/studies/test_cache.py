@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from residualdroppath.data.images import InMemory, Split
-from residualdroppath.data.sources import Source
+from data.files import request, write_image_folder
+from residualdroppath.data import images
+from residualdroppath.data.images import Encoded, InMemory, Split
+from residualdroppath.data.parts import Source
+from residualdroppath.data.sources import read_source
 from residualdroppath.experiments.compare.cost import Cost
 from residualdroppath.experiments.studies import cache as cache_module
 from residualdroppath.experiments.studies.cache import Cache, canonical, cost_key, fingerprint, run_key
@@ -98,6 +102,20 @@ def test_fingerprint_of_content() -> None:
 
     assert fingerprint(source()) == fingerprint(source())
     assert len({fingerprint(source()), fingerprint(source(pixel=1)), fingerprint(source(label=1))}) == 3
+
+
+def test_fingerprint_of_files_is_that_of_their_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So runs of the time when sets were decoded as they were read are still found."""
+    write_image_folder(tmp_path)
+    files = read_source(request(str(tmp_path)))
+    assert isinstance(files.train.source, Encoded)
+    train, test = (split.kept("").decoded() for split in (files.train, files.test))
+    assert isinstance(train.source, InMemory)
+    pixels = Source(train, test, 2, 3, 10, mirrored=True)
+    assert fingerprint(files) == fingerprint(pixels)
+    assert fingerprint(replace(pixels, validation=test)) != fingerprint(pixels)
+    monkeypatch.setattr(images, "MEMORY_LIMIT", 0)
+    assert fingerprint(files) != fingerprint(pixels)
 
 
 def test_costs_are_kept(tmp_path: Path) -> None:

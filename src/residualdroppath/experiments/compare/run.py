@@ -24,12 +24,16 @@ def compare(config: CompareConfig, out: Path, *, resume: bool = False) -> dict[s
     With `resume`, runs that have ended stay, the one that was interrupted goes on, and the costs
     measured at first hold.
     """
+    config = config.located()
     costs_path, config_path = out / "costs.json", out / "config.yaml"
     if not resume:
         require_unused(out)
-    elif not costs_path.is_file() or read_config(CompareConfig, config_path) != config:  # a single run has no costs
+    elif (
+        not costs_path.is_file() or read_config(CompareConfig, config_path).located() != config
+    ):  # a single run has no costs
         raise UserError(f"{out} holds no comparison of this configuration to resume; choose another `out`.")
     data = load_config_data(config)
+    data.require_test()
     if resume:
         costs = {method: Cost(**cost) for method, cost in read_json(costs_path).items()}
     else:

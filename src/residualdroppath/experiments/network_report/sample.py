@@ -53,6 +53,8 @@ class Sample:
 def draw_samples(data: ImageData, config: AnalyzeConfig) -> tuple[Sample, Sample]:
     """Held-out images of the part that is asked for, and training images to fit probes on."""
     statistics = channel_statistics(data.train.source)
+    if config.part == "test":
+        data.require_test()
     held_out = data.validation if config.part == "validation" else data.test
     wanted = ((held_out, config.samples), (data.train, config.probe_samples))
     made = []

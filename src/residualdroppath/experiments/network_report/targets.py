@@ -13,7 +13,7 @@ from ...core.discovery.found import NoResidualBranchError
 from ...core.residual_drop_path import ResidualDropPath
 from ...data.images import ImageData
 from ...data.load import load_data
-from ...data.sources import Request
+from ...data.request import NAMED_SETS, Request
 from ...errors import UserError, first_line
 from ...models.classifier import make_classifier
 from ...records.files import read_weights
@@ -89,12 +89,16 @@ def load_images(targets: list[Target], config: AnalyzeConfig) -> ImageData:
     if recipes and config.data is None:
         recipe = recipes[0]
         return load_config_data(recipe.model_copy(update={"data_dir": config.data_dir or recipe.data_dir}))
+    name = config.data or Recipe().data
+    size = config.image_size or (recipes[0].image_size if recipes else None)
     request = Request(
-        data=config.data or Recipe().data,
+        data=name,
         data_dir=config.data_dir or Recipe().data_dir,
         label_column=config.label_column,
         image_column=config.image_column,
-    )  # at the set's own size: images are resized batch by batch
+        # Images of a folder may differ in size; those of a named set are resized batch by batch.
+        image_size=None if name in NAMED_SETS else size,
+    )
     return load_data(request, split_seed=config.seed)
 
 

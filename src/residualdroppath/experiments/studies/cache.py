@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from ...data.images import Encoded, ImageSource, InMemory, Split
-from ...data.sources import Source
+from ...data.images import Encoded, ImageSource, InMemory, Missing, Split
+from ...data.parts import Source
 from ...records.environment import device_name
 from ...records.files import read_json, write_record
 from ...training.method_options import OF_THE_RUN, OPTIONS
@@ -85,22 +85,26 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def fingerprint(source: Source) -> str:
-    """The digest of all images and labels of a set."""
+    """The digest of all images and labels of a set, as pixels, or as files where they do not fit into memory."""
     digest = hashlib.sha256(f"{source.num_classes} {source.image_size} {source.mirrored}".encode())
     for split in (source.train, source.test):
         _add(digest, split)
+    if source.validation is not None:
+        _add(digest, source.validation)
     return digest.hexdigest()
 
 
 def _add(digest: Any, split: Split) -> None:
     digest.update(split.labels.cpu().numpy().tobytes())
     images: ImageSource = split.source
+    if isinstance(images, Encoded) and images.fits_memory:
+        images = images.in_memory("all images, for their digest")
     if isinstance(images, InMemory):
         digest.update(images.images.cpu().contiguous().numpy().tobytes())
     elif isinstance(images, Encoded):
         for item in images.items:
             digest.update(item if isinstance(item, bytes) else f"{item.name} {item.stat().st_size}".encode())
-    else:
+    elif not isinstance(images, Missing):
         raise TypeError(f"no fingerprint of {type(images).__name__}")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ...data.images import ImageData
 from ...errors import UserError
 from ...records.environment import environment
 from ...training.recipe import TrainConfig
@@ -167,7 +168,9 @@ class StudyRun:
             if found is None and measure:
                 self.progress.say(f"timing {cell.variant} against plain training")
                 torch.set_num_threads(self.threads)
-                found = measure_against(plain, {"ours": ours}, self._data, rounds=ROUNDS)["ours"]
+                found = measure_against(
+                    plain, {"ours": ours}, lambda config: self._data(config).decoded(), rounds=ROUNDS
+                )["ours"]
                 self.cache.keep_cost(key, found)
             if found is not None:
                 self.costs[key] = found
@@ -175,7 +178,7 @@ class StudyRun:
 
     # Trials
 
-    def _data(self, config: TrainConfig) -> Any:
+    def _data(self, config: TrainConfig) -> ImageData:
         plain = self._plain({})
         return load(config, plain.data_dir, plain.download)
 

@@ -14,7 +14,9 @@ import torch
 
 from ...data.images import ImageData
 from ...data.load import cut_data
-from ...data.sources import Request, Source, read_source
+from ...data.parts import Source
+from ...data.request import Request
+from ...data.sources import read_source
 from ...errors import UserError
 from ...records.files import InUse, locked, read_weights, write_json
 from ...training.recipe import Recipe, TrainConfig, read_config
@@ -112,7 +114,7 @@ def _trained(trial: Trial) -> Trainer:
 
 
 def _data(trial: Trial) -> ImageData:
-    return load(trial.config, trial.data_dir, trial.download)
+    return load(trial.config, trial.data_dir, trial.download).decoded()
 
 
 def load(config: Recipe, data_dir: Path, download: bool) -> ImageData:
@@ -128,4 +130,6 @@ def source(request: Request) -> Source:
 
 @functools.lru_cache(maxsize=4)
 def _cut(request: Request, cuts: tuple[tuple[str, Any], ...]) -> ImageData:
-    return cut_data(source(request), request.data, **dict(cuts))
+    data = cut_data(source(request), request.data, **dict(cuts))
+    data.require_test()
+    return data

@@ -1,0 +1,35 @@
+"""What was found of a data set, in lines for a person, before anything is trained on it."""
+
+from __future__ import annotations
+
+import torch
+
+from .images import Encoded, ImageData
+
+CLASSES_SHOWN = 12
+DECODING = "EXIF orientation is followed, 16-bit greyscale scaled, transparent parts composed on white"
+
+
+def describe(data: ImageData) -> list[str]:
+    """Images per part, classes by name, the size in force, what decoding changed, and what was not read and why."""
+    parts = {"training": data.train, "validation": data.validation, "test": data.test}
+    counts = ", ".join(f"{len(split):,} {part}" for part, split in parts.items() if part != "test" or data.has_test)
+    kind = f"{data.image_size}x{data.image_size} pixels, {'grey' if data.channels == 1 else 'colour'}"
+    lines = [f"data: {data.name}", f"images: {counts}; {kind}", _classes(data)]
+    if not data.has_test:
+        lines.append("test: there is no test part, so accuracy is reported on validation images")
+    for part, split in parts.items():
+        if isinstance(split.source, Encoded):
+            lines.append(f"{part} images do not fit into memory and are decoded batch by batch; {DECODING}")
+        lines += [f"{count:,} {part} images: {remark}" for remark, count in sorted(split.remarks().items())]
+    return [*lines, *data.notes]
+
+
+def _classes(data: ImageData) -> str:
+    """Names with their numbers of training images; of many classes, some and the range."""
+    counts = torch.bincount(data.train.labels.cpu(), minlength=data.num_classes).tolist()
+    names = data.classes or [str(label) for label in range(data.num_classes)]
+    shown = ", ".join(f"{name}: {count:,}" for name, count in list(zip(names, counts, strict=True))[:CLASSES_SHOWN])
+    more = data.num_classes - CLASSES_SHOWN
+    rest = f" and {more:,} more, {min(counts):,} to {max(counts):,} training images each" if more > 0 else ""
+    return f"classes: {data.num_classes:,}, by training images {shown}{rest}"

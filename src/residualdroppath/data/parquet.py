@@ -1,0 +1,190 @@
+"""Parquet files of encoded images, as Hugging Face lays them out or with a plain column of bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ..errors import UserError, first_line
+from .decoding import opens
+from .images import Split, encoded_images
+from .parts import PARTS, Skipped, Source, by_part, lacking_classes, shortened, source_of_parts
+from .request import Request
+
+HIDDEN = -1  # the label of images whose class is kept secret, by Hugging Face's habit
+# train.parquet, train-3.parquet, train-00000-of-00002.parquet, and the last with a digest behind it
+_FILE = re.compile(rf"({'|'.join(PARTS)})(?:[-_](\d+)(?:-of-(\d+)(?:-[0-9a-f]{{16}})?)?)?\.parquet")
+
+
+def parquet_folder(folder: Path) -> Path | None:
+    """`folder`, or `data/` in it as on the Hugging Face hub, whichever holds Parquet files."""
+    return next((place for place in (folder, folder / "data") if any(place.glob("*.parquet"))), None)
+
+
+@dataclass(frozen=True)
+class _Part:
+    encoded: list[bytes]
+    labels: list[Any]
+    names: list[str] | None  # of the classes, by their numbers
+
+
+class _Shard(NamedTuple):
+    number: int | None
+    total: int | None
+    path: Path
+
+
+def read_parquet(folder: Path, request: Request) -> Source:
+    """Labels are the places of the training part's labels in their order. Nothing is decoded yet."""
+    skipped = Skipped(folder)
+    files = files_of_parts(folder, skipped)
+    parts = {part: _read(paths, request) for part, paths in files.items()}
+    notes: list[str] = []
+    no_test = f"{folder} has no test part to test on: there is no test*.parquet."
+    for part in [part for part in parts if part != "train"]:
+        if set(parts[part].labels) == {HIDDEN}:
+            del parts[part]
+            notes.append(f"the {part} part is not used: its labels are hidden, all are {HIDDEN}")
+            if part == "test":
+                no_test = f"{folder} has no test part to test on: its labels are hidden, all are {HIDDEN}."
+    for part, content in parts.items():
+        if hidden := content.labels.count(HIDDEN):
+            raise UserError(
+                f"The {part} part of {folder} holds {hidden} rows of {len(content.labels)} with the label {HIDDEN}, "
+                "which stands for a hidden one; remove them."
+            )
+    values = sorted(set(parts["train"].labels))
+    number = {value: index for index, value in enumerate(values)}
+    names = parts["train"].names
+    classes = [
+        names[value] if names and isinstance(value, int) and value < len(names) else str(value) for value in values
+    ]
+    splits: dict[str, Split] = {}
+    stored_size = None
+    for part, content in parts.items():
+        if unknown := set(content.labels) - set(values):
+            raise UserError(f"The {part} part of {folder} holds labels that train lacks: {sorted(unknown)[:5]}.")
+        rows = [f"{folder}/{part} row {index}" for index in range(len(content.labels))]
+        images = encoded_images(
+            content.encoded, rows, str(files[part][0]), size=request.image_size, stored_size=stored_size
+        )
+        stored_size = images.stored_size
+        splits[part] = Split(images, torch.tensor([number[value] for value in content.labels]))
+        notes += lacking_classes(part, splits[part].labels, classes)
+    return source_of_parts(splits, classes, [*notes, *skipped.lines()], no_test=no_test)
+
+
+def files_of_parts(folder: Path, skipped: Skipped) -> dict[str, list[Path]]:
+    """The files of each part in order of their numbers. Raises `UserError` for files that are missing or too many."""
+    shards: dict[str, list[_Shard]] = {}
+    for path in sorted(folder.iterdir()):
+        match = _FILE.fullmatch(path.name)
+        if match is None:
+            skipped.add(path, "hidden" if path.name.startswith(".") else "not named as a file of a part")
+        elif not path.is_file():  # a pipe would be waited for without end
+            raise UserError(f"{path} is no regular file; remove it.")
+        else:
+            part, *numbers = match.groups()
+            number, total = (None if text is None else int(text) for text in numbers)
+            shards.setdefault(part, []).append(_Shard(number, total, path))
+    parts = by_part({name: PARTS[name] for name in shards}, folder)
+    if "train" not in parts or len(parts) < 2:
+        missing = "test" if "train" in parts else "train"
+        raise UserError(f"{folder} must hold train*.parquet and test*.parquet (or val*); {missing}* is missing.")
+    return {part: _in_order(shards[name], folder) for part, name in parts.items()}
+
+
+def _in_order(shards: list[_Shard], folder: Path) -> list[Path]:
+    numbers = {shard.number for shard in shards}
+    total = shards[0].total
+    names = shortened([shard.path.name for shard in shards], 4)
+    if (
+        len({shard.total for shard in shards}) > 1
+        or len(numbers) < len(shards)
+        or (None in numbers and len(shards) > 1)
+    ):
+        raise UserError(f"{folder} holds several versions of one part ({names}); keep one, move the others elsewhere.")
+    if total is not None and len(shards) != total:
+        raise UserError(f"{folder} holds {len(shards)} of {total} files of one part ({names}); fetch the others.")
+    return [shard.path for shard in sorted(shards, key=lambda shard: shard.number or 0)]
+
+
+def _read(files: Sequence[Path], request: Request) -> _Part:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(files[0])
+        if request.label_column not in schema.names:
+            raise UserError(
+                f"`label_column` {request.label_column!r} is not in {files[0]}; its columns are "
+                f"{', '.join(schema.names)}."
+            )
+        features = _features(schema)
+        image_column = request.image_column or _image_column(files[0], schema, features)
+        if image_column not in schema.names:
+            raise UserError(
+                f"`image_column` must name a column of encoded images in {files[0]}, got {image_column!r}; its columns "
+                f"are {', '.join(schema.names)}."
+            )
+        columns = list(dict.fromkeys((image_column, request.label_column)))
+        table = pa.concat_tables([pq.read_table(path, columns=columns) for path in files])
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{files[0]} cannot be read as Parquet ({first_line(error)}); fetch it again.") from error
+    encoded = [_bytes(image) for image in table[image_column].to_pylist()]
+    if not all(isinstance(image, bytes) for image in encoded):
+        raise UserError(f"`image_column` {image_column!r} of {files[0]} holds rows that are not encoded images.")
+    labels = table[request.label_column].to_pylist()
+    if any(label is None for label in labels):
+        raise UserError(f"`label_column` {request.label_column!r} of {files[0]} has rows without a label; remove them.")
+    if not all(isinstance(label, (int, str)) for label in labels):
+        raise UserError(f"`label_column` {request.label_column!r} of {files[0]} must hold whole numbers or texts.")
+    return _Part(encoded, labels, features.get(request.label_column, {}).get("names"))
+
+
+def _features(schema: Any) -> dict[str, Any]:
+    """What Hugging Face datasets wrote of each column; nothing for files of others."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        return {name: kind for name, kind in features.items() if isinstance(kind, dict)}
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return {}
+
+
+def _image_column(path: Path, schema: Any, features: dict[str, Any]) -> str:
+    """The column that is marked as one of images, or else the only one of bytes, or the only one that holds images."""
+    import pyarrow.parquet as pq
+
+    marked = [name for name in schema.names if features.get(name, {}).get("_type") == "Image"]
+    found = marked or [name for name in schema.names if _holds_bytes(schema.field(name).type)]
+    if len(found) > 1 and not marked:
+        first = next(pq.ParquetFile(path).iter_batches(batch_size=1, columns=found), None)
+        rows = first.to_pylist() if first is not None else [{}]
+        found = [
+            name for name in found if isinstance(image := _bytes(rows[0].get(name)), bytes) and opens(image)
+        ] or found
+    if len(found) != 1:
+        what = f"{' and '.join(found)} could be" if found else "none holds bytes"
+        raise UserError(
+            f"`image_column` must name the column of encoded images in {path}: {what}; its columns are "
+            f"{', '.join(schema.names)}."
+        )
+    return found[0]
+
+
+def _bytes(image: Any) -> Any:
+    return image.get("bytes") if isinstance(image, dict) else image
+
+
+def _holds_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if isinstance(kind, pa.StructType):  # how Hugging Face datasets store images
+        return any(field.name == "bytes" for field in kind)
+    return kind in (pa.binary(), pa.large_binary())

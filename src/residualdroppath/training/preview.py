@@ -1,0 +1,29 @@
+"""What a run is about to do, in lines for a person."""
+
+from __future__ import annotations
+
+from ..data.describe import describe
+from .trainer import Trainer
+
+
+def preview(trainer: Trainer) -> list[str]:
+    """What was found of the data, the network with its branches, and the length of the training."""
+    config = trainer.config
+    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+    done = f", {trainer.iteration:,} of them done" if trainer.iteration else ""
+    return [
+        *describe(trainer.data),
+        f"network: {config.model}, {parameters:,} parameters, random weights",
+        f"method: {config.method}, {_branches(trainer)}",
+        f"training: {trainer.epochs:,} epochs, {trainer.total_iterations:,} iterations of {config.batch_size:,} images"
+        f"{done}, on {trainer.device}",
+    ]
+
+
+def _branches(trainer: Trainer) -> str:
+    if trainer.rdp is None:
+        return "no branch is dropped"
+    rates = [branch.drop_rate for branch in trainer.rdp.branches]
+    if not rates:
+        return "residual branches are found in the first iteration"
+    return f"{len(rates)} residual branches, drop rates {min(rates):.3g} to {max(rates):.3g}"
