@@ -1,4 +1,4 @@
-# Two commands: `make demo` sets up and compares the three methods on digits; `make test` sets up and tests.
+# Two commands: `make demo` sets up and compares three methods on digits, in a study; `make test` sets up and tests.
 # `make test-full` runs also the tests of what a change in one place rarely breaks; `make mutations` puts faults into
 # `core`, one after another, and expects tests to fail on each. `make gpu` takes costs and a study on a GPU, with what
 # `make gpu-carry` has gathered where there is a network (`docs/cost.md`).
@@ -17,7 +17,7 @@ OUT ?= runs/gpu
 .PHONY: demo test test-full mutations coverage coverage-libraries gpu gpu-carry lint setup
 
 demo: $(VENV)/.train
-	$(BIN)/rdp compare --config recipes/digits.yaml --out runs/digits-$$(date +%Y%m%d-%H%M%S)
+	$(BIN)/rdp study recipes/studies/demo.yaml --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: setup lint
 	$(BIN)/pytest

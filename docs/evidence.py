@@ -6,6 +6,7 @@ python docs/evidence.py --check    # exit code 1 if a table is not what the reco
 
 from __future__ import annotations
 
+import json
 import sys
 from math import sqrt
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any
 from cost_page import markdown_table
 from markers import filled
 from scipy.stats import chi2
-from verdicts import studies, verdict_table
+from verdicts import ROOT, studies, verdict_table
 
+from residualdroppath.experiments.compare.table import HEAD as PILOT_HEAD
+from residualdroppath.experiments.compare.table import table_rows as pilot_rows
 from residualdroppath.experiments.studies.elastic_depth import SELECTIONS
 from residualdroppath.experiments.studies.figures import accuracy_over_cost, without_branches
 from residualdroppath.experiments.studies.reuse_names import QUANTITIES
@@ -30,6 +33,7 @@ from residualdroppath.experiments.studies.table import (
     table_rows,
 )
 
+PILOTS = ("fashion_mnist_overfit", "mnist")
 PAGE, FIGURES = Path(__file__).with_name("evidence.md"), Path(__file__).with_name("figures")
 
 
@@ -74,6 +78,17 @@ def spread_table(record: dict[str, Any]) -> str:
     return markdown_table(head, rows)
 
 
+def pilot_table(name: str) -> str:
+    """A comparison by `rdp compare`: not tuned, of few seeds."""
+    record = json.loads((ROOT / "results" / f"{name}.json").read_text())
+    environment = record["environment"]
+    return (
+        markdown_table(PILOT_HEAD, pilot_rows(record))
+        + f"\n\n`{environment['command']}`, seeds {', '.join(map(str, record['config']['seeds']))}, "
+        + f"{environment['device']}, torch {environment['versions']['torch']}."
+    )
+
+
 TABLES = {
     "study": study_table, "elastic": elastic_table, "reuse": reuse_table, "slopes": slope_table,
     "spread": spread_table,
@@ -82,7 +97,7 @@ TABLES = {
 
 def tables(text: str) -> dict[str, str]:
     """Each table that the page has a marker for; every study must have one."""
-    found = {"verdicts": verdict_table(studies())}
+    found = {"verdicts": verdict_table(studies()), **{f"pilot {name}": pilot_table(name) for name in PILOTS}}
     for name, record in studies().items():
         found |= {
             f"{kind} {name}": table(record) for kind, table in TABLES.items() if f"<!-- {kind} {name} -->" in text
