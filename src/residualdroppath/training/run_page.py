@@ -58,7 +58,12 @@ def write_run_page(folder: RunFolder, config: TrainConfig, result: dict[str, Any
                     for row in rows
                 ],
             },
-            {"title": "Recipe", "head": ["option", "value"], "rows": list(config.model_dump(mode="json").items())},
+            {
+                "title": "Recipe",
+                "head": ["option", "value"],
+                "rows": list(config.model_dump(mode="json").items()),
+                "details": True,
+            },
         ],
     )
 

@@ -61,7 +61,7 @@ def test_command_prints_the_table_and_writes_page_and_record(
     page = (out / "index.html").read_text()
     for row in table_rows(summary):
         assert all(cell in printed for cell in row[:3]) and all(f"<td>{cell}</td>" in page for cell in row)
-    assert all(f"<th>{name}</th>" in page for name in HEAD) and f"page: {out / 'index.html'}" in printed
+    assert all(f'<th scope="col">{name}</th>' in page for name in HEAD) and f"page: {out / 'index.html'}" in printed
 
     for row in summary["rows"]:
         results = [json.loads((run_path(out, row["name"], seed) / "result.json").read_text()) for seed in (0, 1)]

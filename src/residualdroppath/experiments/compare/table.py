@@ -14,7 +14,7 @@ from ...reporting.page import COLOURS, write_page
 from ...training.run_folder import RunFolder
 from .run import run_path
 
-HEAD = ["method", "epochs", "test accuracy (%)", "validation (%)", "cost per iteration", "per cycle", "in total"]
+HEAD = ["method", "test accuracy (%)", "validation (%)", "epochs", "cost per iteration", "per cycle", "in total"]
 
 
 def table_rows(summary: dict[str, Any]) -> list[list[str]]:
@@ -22,9 +22,9 @@ def table_rows(summary: dict[str, Any]) -> list[list[str]]:
     return [
         [
             row["name"].replace("-", " "),
-            str(row["epochs"]),
             _percent(row["test_accuracy"]),
             _percent(row["validation_accuracy"]),
+            str(row["epochs"]),
             f"{row['cost']['per_iteration']:.2f}",
             f"{row['cost']['per_cycle']:.2f}",
             f"{row['total_cost']:.2f}",
@@ -89,8 +89,13 @@ def write_compare_page(summary: dict[str, Any], out: Path) -> Path:
         tables=[
             {"title": "Methods", "head": HEAD, "rows": table_rows(summary)},
             {"title": "Runs", "head": ["folder", "test accuracy (%)", "validation (%)"], "rows": _runs(summary)},
-            {"title": "Recipe", "head": ["option", "value"], "rows": list(config.items())},
-            {"title": "Environment", "head": ["what", "value"], "rows": list(summary["environment"].items())},
+            {"title": "Recipe", "head": ["option", "value"], "rows": list(config.items()), "details": True},
+            {
+                "title": "Environment",
+                "head": ["what", "value"],
+                "rows": list(summary["environment"].items()),
+                "details": True,
+            },
         ],
     )
 
