@@ -139,10 +139,14 @@ def _draw_accuracy(axes: Axes, study: dict[str, Any]) -> None:
         mean = sum(values) / len(values)
         axes.plot([index - 0.25, index + 0.25], [mean, mean], color=colour, linewidth=3)
         axes.annotate(f"{mean:.2f}", (index + 0.28, mean), va="center", fontsize=8)
-    axes.set_xticks(range(len(rows)), [row["variant"].replace(" (", "\n(", 1) for row in rows], fontsize=8)
+    axes.set_xticks(
+        range(len(rows)),
+        [row["variant"].replace("ResidualDroppath ", "Residual-\nDroppath\n") for row in rows],
+        fontsize=8,
+    )
     axes.set_xlim(-0.5, len(rows) - 0.3)
     axes.set_ylabel("test accuracy (%)")
-    axes.set_title("A network that overfits, tuned, at equal cost: 2,000 CIFAR-10 images", fontsize=11)
+    axes.set_title("A network that overfits 2,000 images, tuned, at equal cost")
     axes.grid(axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
 
