@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from ..training.recipe import TrainConfig
-from ..training.run import train as run_training
-from .recipe_command import RecipeCommand, console, folder_name, parse
+from .recipe_command import RecipeCommand, checked_folder, console, folder_name, parse
 
 
 class TrainCommand(RecipeCommand):
@@ -22,8 +20,10 @@ def train(arguments: list[str]) -> None:
     """Parse the command line, train, and show accuracies and page."""
     command = parse("train", TrainCommand, TrainConfig, arguments)
     recipe = command.recipe
-    out = command.out or Path("runs") / f"{folder_name(recipe)}-{recipe.method}-seed{recipe.seed}"
-    result = run_training(recipe, out, resume=command.resume, title=recipe.method)
+    out = checked_folder(command, f"{folder_name(recipe)}-{recipe.method}-seed{recipe.seed}")
+    from ..training import run  # torch and what else a training needs, when there is one
+
+    result = run.train(recipe, out, resume=command.resume, title=recipe.method)
     validation = f"validation {100 * result['validation_accuracy']:.2f} %"
     tested = f"test accuracy {100 * result['test_accuracy']:.2f} %  ({validation})" if recipe.test else validation
     console.print(tested)

@@ -16,7 +16,8 @@ from ...data.images import ImageData
 from ...data.load import cut_data
 from ...data.sources import Request, Source, read_source
 from ...errors import UserError
-from ...records.files import InUse, locked, read_weights, write_json
+from ...records.files import InUse, locked, write_json
+from ...records.tensors import read_weights
 from ...training.recipe import Recipe, TrainConfig, read_config
 from ...training.run import cuts_of, request_of, train
 from ...training.trainer import Diverged, Trainer
