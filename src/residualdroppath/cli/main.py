@@ -62,7 +62,7 @@ def run(arguments: list[str]) -> int:
     """Run a command and return its exit code."""
     name, *rest = [expand_user(argument) for argument in arguments] or [""]
     if name == "help" and rest:
-        name, *rest = rest[0], "--help"
+        name, rest = rest[0], ["--help"]
     if name in ("-h", "--help", "help"):
         print(USAGE)
         return 0

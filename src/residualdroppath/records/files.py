@@ -56,7 +56,7 @@ def locked(
             folder.mkdir(parents=True, exist_ok=True)
         yield
     finally:
-        if new and list(path.iterdir()) == [path / LOCK]:
+        if new and path.is_dir() and list(path.iterdir()) == [path / LOCK]:
             (path / LOCK).unlink()
             for folder in made:
                 with suppress(OSError):  # of somebody else by now
@@ -103,7 +103,8 @@ def reporting_damage(path: Path) -> Iterator[None]:
 
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        # An argument that the locale cannot decode keeps its bytes.
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_json(path: Path, value: Any) -> None:

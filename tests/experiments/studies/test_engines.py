@@ -110,7 +110,7 @@ def test_killed_study_goes_on_to_the_same_weights(tmp_path: Path, number: signal
     process.start()
     runs = tmp_path / "out/runs"
     deadline = time.monotonic() + 60
-    while not (begun := list(runs.glob("*/checkpoints/latest.json"))):
+    while not (begun := [path.with_name("latest.json") for path in runs.glob("*/checkpoints/epoch_0002.state.pt")]):
         assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.01)
     assert process.pid is not None
