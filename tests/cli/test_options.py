@@ -109,8 +109,8 @@ def test_resume_takes_the_recipe_of_the_run(asked: list[Any]) -> None:
     assert asked[-1] == (TrainConfig(epochs=3, seed=8), Path("run"), True)
     assert run(["train", "--out=run", "--resume", "--seed", "9"]) == 0
     assert asked[-1][0] == TrainConfig(epochs=3, seed=9)
-    assert run(["train", "--out", "run"]) == 0
-    assert asked[-1] == (TrainConfig(), Path("run"), False)
+    assert run(["train", "--out", "another"]) == 0
+    assert asked[-1] == (TrainConfig(), Path("another"), False)
 
 
 def test_config_of_a_run_repeats_it_bit_for_bit(capsys: pytest.CaptureFixture[str]) -> None:

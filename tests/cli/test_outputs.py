@@ -113,6 +113,6 @@ def test_a_resumed_comparison_replaces_its_own_record_alone(capsys: pytest.Captu
         Path(name).write_text(json.dumps({"config": config}))
     words = "compare --epochs 1 --out run --resume --record"
     with pytest.raises(Worked):
-        run([*words.split(), "own.json"])
+        run(f"{words} own.json".split())
     assert "another.json is there already" in refused(capsys, f"{words} another.json")
     assert "own.json is there already" in refused(capsys, "compare --epochs 1 --record own.json")

@@ -25,10 +25,10 @@ def everything(folder: Path) -> list[str]:
     return sorted(str(path) for path in folder.rglob("*"))
 
 
-def refused(tmp_path: Path, path: Path, **options: bool) -> str:
+def refused(tmp_path: Path, path: Path, *, overwrite: bool = False) -> str:
     before = everything(tmp_path)
     with pytest.raises(UserError) as error:
-        require_record(path, **options)
+        require_record(path, overwrite=overwrite)
     assert everything(tmp_path) == before and "\n" not in str(error.value)
     return str(error.value)
 

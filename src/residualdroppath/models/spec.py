@@ -49,6 +49,6 @@ def tensors(inputs: Inputs, device: str) -> dict[str, Tensor]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Libraries print and warn while they make and run networks; here that is noise."""
-    with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink), warnings.catch_warnings():
+    with open(os.devnull, "w", encoding="utf-8") as sink, contextlib.redirect_stdout(sink), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
