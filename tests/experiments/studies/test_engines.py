@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from residualdroppath.cli import main as command_line
-from residualdroppath.cli import study as study_command
 from residualdroppath.errors import UserError
 from residualdroppath.experiments.studies import engines
 from residualdroppath.experiments.studies.engines import local_engine, ray_engine
@@ -87,7 +86,7 @@ def slowly(each: Trial, on_epoch: Any) -> Outcome:
 
 def run_long(folder: Path) -> None:
     """The command as a process of its own."""
-    study_command.local_engine = lambda workers, limit: local_engine(1, slowly, limit)
+    engines.local_engine = lambda workers, limit: local_engine(1, slowly, limit)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT), 2)
     sys.argv = ["rdp", "study", str(folder / "study.yaml"), "--out", str(folder / "out"), "--threads", "1"]
