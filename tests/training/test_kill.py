@@ -56,7 +56,7 @@ def test_killed_run_goes_on_to_the_same_weights(
     whole: Path, tmp_path: Path, number: signal.Signals, exit_code: int
 ) -> None:
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["residualdroppath.cli.main", "sklearn.datasets"])
+    server.set_forkserver_preload(["residualdroppath.training.run", "sklearn.datasets"])
     out = tmp_path / "run"
     process = server.Process(target=train_slowly, args=(out,))
     process.start()

@@ -104,11 +104,11 @@ LONG = {
 def test_killed_study_goes_on_to_the_same_weights(tmp_path: Path, number: signal.Signals) -> None:
     written(tmp_path / "study.yaml", **LONG)
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["residualdroppath.cli.main", "sklearn.datasets"])
+    server.set_forkserver_preload(["residualdroppath.experiments.studies.run", "sklearn.datasets"])
     process = server.Process(target=run_long, args=(tmp_path,))
     process.start()
     runs = tmp_path / "out/runs"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not (begun := [path.with_name("latest.json") for path in runs.glob("*/checkpoints/epoch_0002.state.pt")]):
         assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.01)
