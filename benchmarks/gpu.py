@@ -57,7 +57,7 @@ def bench_words(name: str, out: Path, *, compiled: bool, tiny: bool) -> list[str
         *(["--compile"] if compiled else []),
         *["--contenders", "plain", *([] if compiled else ["timm"]), "parameters"],
         *([] if compiled else ["stop_gradient"]),
-        *["--out", str(out / f"{name}{'-compiled' if compiled else ''}.json")],
+        *["--out", str(out / f"{name}{'-compiled' if compiled else ''}.json"), "--overwrite"],
     ]
 
 
@@ -203,7 +203,10 @@ def require(data: Path, *, tiny: bool) -> None:
         import pyarrow.parquet  # noqa: F401
         import torch
 
-        import residualdroppath.cli.main  # noqa: F401
+        import residualdroppath.cli.study
+        import residualdroppath.experiments.bench.report
+        import residualdroppath.experiments.studies.page
+        import residualdroppath.experiments.studies.run  # noqa: F401
         from residualdroppath.models.torchvision_ops import ensure_torchvision_ops
 
         ensure_torchvision_ops()

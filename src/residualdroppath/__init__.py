@@ -1,12 +1,42 @@
-"""ResidualDroppath: train residual networks to reuse features (arXiv 2411.09475)."""
+"""ResidualDroppath: train residual networks to reuse features (arXiv 2411.09475).
 
-from .core.branch import Branch as Branch
-from .core.discovery.found import NoResidualBranchError as NoResidualBranchError
-from .core.discovery.registry import register_block as register_block
-from .core.freezing.optimizer_guard import FrozenParameterMovedError as FrozenParameterMovedError
-from .core.options import Options as Options
-from .core.planning.plan import Plan as Plan
-from .core.pruning import prune as prune
-from .core.residual_drop_path import ResidualDropPath as ResidualDropPath
+A name is imported when it is first used, so that the command line answers without waiting for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .core.branch import Branch as Branch
+    from .core.discovery.found import NoResidualBranchError as NoResidualBranchError
+    from .core.discovery.registry import register_block as register_block
+    from .core.freezing.optimizer_guard import FrozenParameterMovedError as FrozenParameterMovedError
+    from .core.options import Options as Options
+    from .core.planning.plan import Plan as Plan
+    from .core.pruning import prune as prune
+    from .core.residual_drop_path import ResidualDropPath as ResidualDropPath
 
 __version__ = "0.1.0"
+
+_MODULES = {
+    "Branch": "core.branch",
+    "NoResidualBranchError": "core.discovery.found",
+    "register_block": "core.discovery.registry",
+    "FrozenParameterMovedError": "core.freezing.optimizer_guard",
+    "Options": "core.options",
+    "Plan": "core.planning.plan",
+    "prune": "core.pruning",
+    "ResidualDropPath": "core.residual_drop_path",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULES])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """What is wrong, what was expected, and how to go on."""
@@ -10,3 +13,16 @@ class UserError(Exception):
 def first_line(error: BaseException) -> str:
     """What an error says, short enough to stand inside another's one line."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """The end of a sentence about an unknown name."""
+    by_lower = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=3)
+    return f"; did you mean {' or '.join(prefix + by_lower[lower] for lower in close)}?" if close else "."
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Of the machine or of a device; torch is not imported to find out."""
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return known or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))

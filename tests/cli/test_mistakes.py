@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -164,7 +163,7 @@ def test_resume_is_offered_where_there_is_such_an_option(
     def interrupt(arguments: list[str]) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(main.COMMANDS, command, replace(main.COMMANDS[command], run=interrupt))
+    monkeypatch.setattr(main, "command_function", lambda name: interrupt)
     assert run([command]) == 130
     error = capsys.readouterr().err
     assert error.startswith("interrupted") and ("--resume" in error) == can_resume

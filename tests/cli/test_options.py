@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from residualdroppath.cli import train as train_command
 from residualdroppath.cli.main import run
 from residualdroppath.experiments.compare.config import CompareConfig
+from residualdroppath.training import run as training
 from residualdroppath.training.recipe import TrainConfig, read_config
 
 TINY = "--depth 8 --width 2 --train-size 64 --batch-size 32 --epochs 1 --device cpu".split()
@@ -30,7 +30,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         calls.append((recipe, out, resume))
         return {"test_accuracy": 0.5, "validation_accuracy": 0.5}
 
-    monkeypatch.setattr(train_command, "run_training", note)
+    monkeypatch.setattr(training, "train", note)
     return calls
 
 
@@ -109,8 +109,8 @@ def test_resume_takes_the_recipe_of_the_run(asked: list[Any]) -> None:
     assert asked[-1] == (TrainConfig(epochs=3, seed=8), Path("run"), True)
     assert run(["train", "--out=run", "--resume", "--seed", "9"]) == 0
     assert asked[-1][0] == TrainConfig(epochs=3, seed=9)
-    assert run(["train", "--out", "run"]) == 0
-    assert asked[-1] == (TrainConfig(), Path("run"), False)
+    assert run(["train", "--out", "another"]) == 0
+    assert asked[-1] == (TrainConfig(), Path("another"), False)
 
 
 def test_config_of_a_run_repeats_it_bit_for_bit(capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,7 +157,7 @@ def test_interrupted_is_130_and_says_how_to_go_on(
     def stop(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_command, "run_training", stop)
+    monkeypatch.setattr(training, "train", stop)
     assert run(["train"]) == 130
     assert capsys.readouterr().err == "interrupted: whole epochs are kept; add --resume to go on\n"
 
@@ -166,6 +166,6 @@ def test_full_disk_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(train_command, "run_training", full)
+    monkeypatch.setattr(training, "train", full)
     assert run(["train"]) == 1
     assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"

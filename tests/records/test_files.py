@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,20 +16,17 @@ from torch import nn
 from residualdroppath.errors import UserError
 from residualdroppath.records import files
 from residualdroppath.records.files import (
+    InUse,
     locked,
     read_json,
-    read_state,
-    read_weights,
     replacing,
     require_unused,
     sha256,
-    write_arrays,
     write_json,
     write_record,
-    write_state,
     write_text,
-    write_weights,
 )
+from residualdroppath.records.tensors import read_state, read_weights, write_arrays, write_state, write_weights
 
 WRITES: dict[str, Callable[[Path], None]] = {
     "text": lambda path: write_text(path, "new"),
@@ -51,9 +51,53 @@ def test_interrupted_before_the_end_leaves_the_old_file(
         patch.setattr(files.os, "replace", stop)
         with pytest.raises(KeyboardInterrupt):
             WRITES[kind](path)
-    assert path.read_text() == "old"
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
     WRITES[kind](path)
     assert path.read_bytes() != b"old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", WRITES)
+def test_a_disk_that_is_full_is_one_line_and_leaves_the_old_file(tmp_path: Path, kind: str) -> None:
+    large = {
+        "text": lambda path: write_text(path, "x" * 200_000),
+        "json": lambda path: write_json(path, ["x" * 200_000]),
+        "record": lambda path: write_record(path, {"x": "x" * 200_000}),
+        "arrays": lambda path: write_arrays(path, {"x": np.random.default_rng(0).random(100_000)}),
+        "state": lambda path: write_state(path, {"x": torch.rand(100_000)}),
+        "weights": lambda path: write_weights(path, {"x": torch.rand(100_000)}),
+    }
+    path = tmp_path / "file"
+    path.write_text("old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # what a file may take, in place of a full disk
+    try:
+        with pytest.raises(UserError, match=r"file cannot be written \(.*(large|27).*\); free some space") as error:
+            large[kind](path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(error.value)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+@pytest.mark.parametrize("kind", WRITES)
+def test_permissions_are_those_of_any_new_file(tmp_path: Path, kind: str, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        WRITES[kind](tmp_path / "file")
+        assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~mask
+    finally:
+        os.umask(before)
+
+
+def test_two_processes_do_not_write_to_one_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with replacing(tmp_path / "file") as ours:
+        monkeypatch.setattr(files.os, "getpid", lambda: -1)
+        with replacing(tmp_path / "file") as theirs:
+            assert ours != theirs
+            theirs.write_text("theirs")
+        ours.write_text("ours")
+    assert (tmp_path / "file").read_text() == "ours"
 
 
 def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
@@ -92,7 +136,16 @@ def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
             read_weights(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"[]", b"3", b'"text"', b"null", b'[{"epoch": 1}]', b'{"epoch": "three"}'])
+def test_json_of_another_kind_is_damage(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "record.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="record.json is damaged") as error:
+        read_json(path, dict[str, int])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 5000])
 def test_damaged_json(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "record.json").write_bytes(content)
     with pytest.raises(UserError, match="record.json is damaged"):
@@ -112,10 +165,44 @@ def test_a_folder_is_held_once(tmp_path: Path) -> None:
     folder, below = tmp_path / "run", tmp_path / "run" / "below"
     with locked(folder, below):
         assert below.is_dir()
-        with pytest.raises(UserError, match="in use by a run that still goes on"), locked(folder):
+        with pytest.raises(InUse, match="in use by a run that still goes on"), locked(folder):
             pass
     with locked(folder):
         pass
+    with locked(tmp_path / "new", new=True), pytest.raises(InUse), locked(tmp_path / "new", new=True):
+        pass
+
+
+def test_a_new_folder_is_empty_or_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="is in use"), locked(tmp_path, new=True):
+        pass
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_who_comes_second_finds_what_the_first_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have seen an empty folder; the first has ended when the second gets the lock."""
+    acquire = files.FileLock.acquire
+
+    def after_the_first(self: Any, *args: Any, **kwargs: Any) -> Any:
+        (tmp_path / "run" / "result.json").write_text("{}")
+        return acquire(self, *args, **kwargs)
+
+    monkeypatch.setattr(files.FileLock, "acquire", after_the_first)
+    with pytest.raises(UserError, match="is in use"), locked(tmp_path / "run", new=True):
+        pass
+    assert (tmp_path / "run" / "result.json").read_text() == "{}"
+
+
+def test_a_mistake_leaves_no_folder_behind(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), locked(tmp_path / "runs" / "run", new=True):
+            raise ZeroDivisionError
+        assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ZeroDivisionError), locked(tmp_path / "runs" / "run", new=True):
+        (tmp_path / "runs" / "run" / "log.txt").write_text("x")
+        raise ZeroDivisionError
+    assert (tmp_path / "runs" / "run" / "log.txt").is_file()
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -56,12 +56,13 @@ def test_killed_run_goes_on_to_the_same_weights(
     whole: Path, tmp_path: Path, number: signal.Signals, exit_code: int
 ) -> None:
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["residualdroppath.cli.main", "sklearn.datasets"])
+    server.set_forkserver_preload(["residualdroppath.training.run", "sklearn.datasets"])
     out = tmp_path / "run"
     process = server.Process(target=train_slowly, args=(out,))
     process.start()
+    latest = out / "checkpoints" / "latest.json"
     deadline = time.monotonic() + 60
-    while not (out / "checkpoints" / "latest.json").is_file():
+    while not (latest.is_file() and json.loads(latest.read_text())["epoch"]):
         assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.01)
     assert process.pid is not None
@@ -69,7 +70,7 @@ def test_killed_run_goes_on_to_the_same_weights(
     process.join(60)
     assert process.exitcode == exit_code
     assert not (out / "result.json").exists()
-    kept = json.loads((out / "checkpoints" / "latest.json").read_text())["epoch"]
+    kept = json.loads(latest.read_text())["epoch"]
     assert 1 <= kept < 4
     error = (tmp_path / "stderr").read_text()
     assert "Traceback" not in error and ("interrupted" in error) == (number != signal.SIGKILL)

@@ -146,7 +146,23 @@ def test_checkpoint_of_another_model(folder: Path, part: str) -> None:
     assert "does not fit this model" in refused(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"epoch": 1}\n{"epo'])
+@pytest.mark.parametrize("what", ["note", "note and weights"])
+def test_a_note_of_the_checkpoint_that_is_gone_starts_nothing_anew(folder: Path, what: str) -> None:
+    (folder / "checkpoints" / "latest.json").unlink()
+    if what == "note and weights":
+        (folder / "checkpoints" / "epoch_0001.safetensors").unlink()
+    assert "latest.json" in refused(folder)
+
+
+def test_a_run_that_was_killed_in_its_first_epoch_starts_it_again(folder: Path) -> None:
+    for path in (folder / "checkpoints").iterdir():
+        path.unlink()
+    RunFolder(folder).checkpoints.begin()
+    (folder / "checkpoints" / "epoch_0001.safetensors").write_bytes(b"half")  # the kill came while it was saved
+    assert train(tiny(), folder, resume=True)["iterations"] == 6
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"epoch": 1}\n{"epo', b"[]", b"1", b'{"epoch": "one"}', b'{"a": []}'])
 def test_damaged_metrics(folder: Path, content: bytes) -> None:
     (folder / "metrics.jsonl").write_bytes(content)
     assert f"{folder / 'metrics.jsonl'} is damaged" in refused(folder)
@@ -157,9 +173,10 @@ def test_metrics_that_are_gone(folder: Path) -> None:
     assert "it holds 0 of 1 epochs" in refused(folder)
 
 
+@pytest.mark.parametrize("content", ["{", "[1]", "1", '{"iterations": 6}', "null"])
 @pytest.mark.parametrize("name", ["environment.json", "result.json"])
-def test_damaged_records(folder: Path, name: str) -> None:
-    (folder / name).write_text("{")
+def test_damaged_records(folder: Path, name: str, content: str) -> None:
+    (folder / name).write_text(content)
     assert f"{folder / name} is damaged" in refused(folder)
 
 

@@ -6,22 +6,20 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from pydantic import BaseModel, Field
+from pydantic import Field
 from rich.progress import TimeElapsedColumn, TimeRemainingColumn
 
 from ..experiments.network_report.config import AnalyzeConfig, AnalyzeSetting
-from ..experiments.network_report.report import write_report
-from ..experiments.network_report.run import analyze as measure
-from ..experiments.network_report.run import claimed
-from ..experiments.network_report.summary import skipped_lines, terminal_table
-from ..records.files import write_record
+from ..records.files import locked, write_record
+from ..records.outputs import require_folder, require_record
 from ..training.recipe import checked
+from .record_option import RecordOption
 from .terminal import bar_for_each, table_console
 
 WIDTH = 120
 
 
-class AnalyzeCommand(BaseModel):
+class AnalyzeCommand(RecordOption):
     """Measure the residual branches and layers of a network, and draw them as one page."""
 
     target: Annotated[str, tyro.conf.Positional] = Field(
@@ -30,7 +28,6 @@ class AnalyzeCommand(BaseModel):
     )
     compare: str | None = Field(default=None, description="another one, to lay beside the first")
     out: Path | None = Field(default=None, description="folder for record and page; default: under runs/analyze/")
-    record: Path | None = Field(default=None, description="JSON file to keep the record in as well")
     setting: Annotated[AnalyzeSetting, tyro.conf.arg(name="")] = AnalyzeSetting()
 
 
@@ -41,7 +38,15 @@ def analyze(arguments: list[str]) -> None:
     out = command.out or Path("runs/analyze") / "-".join(
         "-".join(Path(name).parts[-2:]).replace(".", "-") for name in (config.target, config.compare) if name
     )
-    with claimed(out), bar_for_each(TimeElapsedColumn(), TimeRemainingColumn()) as on_progress:
+    require_folder(out)
+    if command.record is not None:
+        require_record(command.record, overwrite=command.overwrite)
+    from ..experiments.network_report.report import write_report
+    from ..experiments.network_report.run import analyze as measure
+    from ..experiments.network_report.summary import skipped_lines, terminal_table
+
+    claimed = locked(out, in_use="an analysis that still goes on; choose another `out`", new=True)
+    with claimed, bar_for_each(TimeElapsedColumn(), TimeRemainingColumn()) as on_progress:
         analysis = measure(config, on_progress)
         on_progress("drawing", 0, 1)
         page = write_report(analysis, out)

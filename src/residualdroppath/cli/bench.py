@@ -10,8 +10,7 @@ from pydantic import BaseModel, Field
 from rich.progress import TimeRemainingColumn
 
 from ..experiments.bench.config import BenchConfig, BenchSetting
-from ..experiments.bench.measure import bench as measure
-from ..experiments.bench.report import LEGEND, terminal_table, write_files
+from ..records.outputs import require_free, require_record
 from ..training.recipe import checked
 from .terminal import bar_for_each, table_console
 
@@ -25,6 +24,7 @@ class BenchCommand(BaseModel):
         description="small_resnet, a timm name, torchvision/NAME, or transformers/CLASS"
     )
     out: Path | None = Field(default=None, description="JSON record to write, a chart beside it; default: runs/bench/")
+    overwrite: bool = Field(default=False, description="replace a record and a chart that are there")
     setting: Annotated[BenchSetting, tyro.conf.arg(name="")] = BenchSetting()
 
 
@@ -36,6 +36,11 @@ def bench(arguments: list[str]) -> None:
     out = (
         command.out or Path("runs/bench") / f"{name}-{config.image_size}-b{config.batch_size}-rate{config.rate:g}.json"
     )
+    require_record(out, "out", overwrite=command.overwrite)
+    require_free(out.with_suffix(".png"), "out", overwrite=command.overwrite)
+    from ..experiments.bench.measure import bench as measure
+    from ..experiments.bench.report import LEGEND, terminal_table, write_files
+
     with bar_for_each(TimeRemainingColumn()) as on_progress:
         record = measure(config, on_progress)
     chart = write_files(record, out)

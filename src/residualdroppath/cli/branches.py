@@ -6,7 +6,6 @@ import json
 from typing import Annotated, Any
 
 import tyro
-import yaml
 from pydantic import BaseModel, Field
 from torch import nn
 
@@ -17,6 +16,7 @@ from ..core.residual_drop_path import ResidualDropPath
 from ..errors import UserError, first_line
 from ..models.find import find_model
 from ..models.spec import Inputs, ModelSpec, quiet, tensors
+from ..records.configuration import parse_yaml
 from ..training.method_options import option
 from ..training.recipe import checked
 from .branches_table import WIDTH, branches_page
@@ -163,8 +163,8 @@ def _found(model: nn.Module, setting: Setting) -> ResidualDropPath:
 
 def _mapping(text: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        values = parse_yaml(text)
+    except ValueError as error:
         raise UserError(f"`options` cannot be read ({first_line(error)}); give a YAML or JSON mapping.") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"`options` must be a YAML or JSON mapping such as '{{depth: 8}}', got {text!r}.")

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import tyro
-from pydantic import Field
 
 from ..experiments.compare.config import CompareConfig
-from ..experiments.compare.run import compare as run_comparison
-from ..experiments.compare.table import terminal_table, write_compare_page
 from ..records.files import write_record
-from .recipe_command import RecipeCommand, console, folder_name, parse
+from ..records.outputs import require_record
+from .recipe_command import RecipeCommand, checked_folder, console, folder_name, parse
+from .record_option import RecordOption
 
 
-class CompareCommand(RecipeCommand):
+class CompareCommand(RecordOption, RecipeCommand):
     """Train by several methods over several seeds, and print what each costs and gains."""
 
-    record: Path | None = Field(default=None, description="JSON file to keep the summary in as well")
     recipe: Annotated[CompareConfig, tyro.conf.arg(name="")] = CompareConfig()
 
 
@@ -26,7 +23,17 @@ def compare(arguments: list[str]) -> None:
     """Parse the command line, train, and show table, record and page."""
     command = parse("compare", CompareCommand, CompareConfig, arguments)
     recipe = command.recipe
-    out = command.out or Path("runs") / f"compare-{folder_name(recipe)}"
+    out = checked_folder(command, f"compare-{folder_name(recipe)}")
+    if command.record is not None:
+        config = recipe.model_dump(mode="json")
+        require_record(
+            command.record,
+            overwrite=command.overwrite,
+            own=lambda record: command.resume and record.get("config") == config,
+        )
+    from ..experiments.compare.run import compare as run_comparison
+    from ..experiments.compare.table import terminal_table, write_compare_page
+
     summary = run_comparison(recipe, out, resume=command.resume)
     if command.record is not None:
         write_record(command.record, summary)

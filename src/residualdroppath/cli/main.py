@@ -1,91 +1,126 @@
-"""Commands of `rdp`, and how their errors look."""
+"""Commands of `rdp`, and how their errors look. What a command needs is imported when it is run."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
-from ..errors import UserError
-from .analyze import analyze
-from .bench import bench
-from .branches import branches
-from .compare import compare
-from .spiral import spiral
-from .study import study
-from .train import train
+from ..errors import UserError, did_you_mean, first_line, is_out_of_memory
+from .streams import outlive_readers
 
 
 @dataclass(frozen=True)
 class Command:
     """`kept`: what an interrupted one leaves, if it can be resumed, and `again` how."""
 
-    run: Callable[[list[str]], None]
     summary: str
     kept: str | None = None
     again: str = "add --resume to go on"
 
 
 COMMANDS = {
-    "train": Command(
-        train, "train a network by one method: plain, drop_path or residual_drop_path", "whole epochs are kept"
-    ),
-    "compare": Command(
-        compare, "train by several methods over several seeds, and print a table", "whole epochs are kept"
-    ),
+    "train": Command("train a network by one method: plain, drop_path or residual_drop_path", "whole epochs are kept"),
+    "compare": Command("train by several methods over several seeds, and print a table", "whole epochs are kept"),
     "study": Command(
-        study,
         "answer a question over variants and seeds: in parallel, tuned alike, no run made twice",
         "whole epochs are kept",
         "run the same command to go on",
     ),
     "branches": Command(
-        branches,
-        "show the residual branches of any timm, torchvision or Hugging Face network, and what they cost",
+        "show the residual branches of any timm, torchvision or Hugging Face network, and what they cost"
     ),
-    "bench": Command(bench, "time an iteration beside plain training, drop path, and the least that it could take"),
+    "bench": Command("time an iteration beside plain training, drop path, and the least that it could take"),
     "spiral": Command(
-        spiral,
         "draw and measure every unit of a deep, narrow network on a spiral, trained by each method",
         "finished networks are kept",
     ),
     "analyze": Command(
-        analyze,
-        "measure and draw what the layers and branches of any residual network do, alone or beside another",
+        "measure and draw what the layers and branches of any residual network do, alone or beside another"
     ),
 }
-USAGE = "usage: rdp COMMAND [options]      (rdp COMMAND --help lists them)\n\n" + "\n".join(
-    f"  {name:<8}  {command.summary}" for name, command in COMMANDS.items()
+USAGE = (
+    "usage: rdp COMMAND [options]      (rdp COMMAND --help, or rdp help COMMAND, lists them)\n\n"
+    + "\n".join(f"  {name:<8}  {command.summary}" for name, command in COMMANDS.items())
+    + "\n\n  --version                      print the version\n"
+    "  --print-completion bash|zsh    print a script that completes commands and options in a shell"
 )
 
 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 a mistake that the message explains, 2 wrong usage, 130 interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
+    outlive_readers()
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
     """Run a command and return its exit code."""
-    if not arguments or arguments[0] not in COMMANDS:
-        asked_help = bool(arguments) and arguments[0] in ("-h", "--help")
-        if arguments and not asked_help:
-            print(f"error: no command {arguments[0]!r}", file=sys.stderr)
-        print(USAGE, file=sys.stdout if asked_help else sys.stderr)
-        return 0 if asked_help else 2
-    command = COMMANDS[arguments[0]]
+    name, *rest = [expand_user(argument) for argument in arguments] or [""]
+    if name == "help" and rest:
+        name, rest = rest[0], ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    if name == "--version":
+        print(version())
+        return 0
+    if name not in COMMANDS and name != "--print-completion":
+        if name:
+            print(f"error: no command {name!r}{did_you_mean(name, COMMANDS)}", file=sys.stderr)
+        print(USAGE, file=sys.stderr)
+        return 2
+    command = COMMANDS.get(name, Command(""))
     try:
-        command.run(arguments[1:])
+        command_function(name)(rest)
     except (UserError, OSError) as error:  # a full disk or a folder one may not write to explains itself
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(
+            f"error: out of memory ({first_line(error)}); choose a smaller `batch_size`, `image_size` or network.",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         again = f"{command.kept}; {command.again}" if command.kept else "run it again"
         print(f"interrupted: {again}", file=sys.stderr)
         return 130
     return 0
+
+
+def command_function(name: str) -> Callable[[list[str]], None]:
+    """The function of a command: that of its name, in the module of its name."""
+    if name == "--print-completion":
+        return import_module(".completion", __package__).print_completion
+    return getattr(import_module(f".{name}", __package__), name)
+
+
+def expand_user(argument: str) -> str:
+    """`~` at the start of an argument or of the value of an option, where no shell replaces it, as in `--out=~/x`."""
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return option + equals + os.path.expanduser(value)
+
+
+def version() -> str:
+    """Our version, and those that figures depend on most."""
+    import platform
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as version_of
+
+    from .. import __version__
+
+    try:
+        torch = f"torch {version_of('torch')}"
+    except PackageNotFoundError:
+        torch = "no torch"
+    return f"residualdroppath {__version__} ({torch}, Python {platform.python_version()})"
 
 
 def _interrupt(number: int, frame: Any) -> None:

@@ -9,6 +9,7 @@ import tyro
 from pydantic import BaseModel, Field
 from rich.console import Console
 
+from ..records.outputs import require_folder
 from ..training.recipe import Recipe, checked, read_config
 
 console = Console(markup=False)  # brackets in the name of a folder are brackets
@@ -30,6 +31,13 @@ def parse(name: str, kind: Any, recipe: type[Recipe], arguments: list[str]) -> A
         file = given["out"] / "config.yaml"
     default = kind(recipe=read_config(recipe, file)) if file else kind()
     return checked(lambda: tyro.cli(kind, prog=f"rdp {name}", args=arguments, default=default), "the command line")
+
+
+def checked_folder(command: RecipeCommand, default: str) -> Path:
+    """The folder of a run, found fit to be written to before anything is read or trained."""
+    out = command.out or Path("runs") / default
+    require_folder(out, resume=command.resume)
+    return out
 
 
 def folder_name(recipe: Recipe) -> str:

@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
-from pydantic import BaseModel, Field
+from pydantic import Field
 from rich.progress import TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..experiments.spiral.config import SpiralConfig
-from ..experiments.spiral.report import terminal_table, write_report
-from ..experiments.spiral.run import run_spiral
-from ..experiments.spiral.summary import QUESTION, answer
 from ..records.files import write_record
-from ..training.recipe import checked
+from ..records.outputs import require_folder, require_record
+from ..training.recipe import Threads, checked
+from .record_option import RecordOption
 from .terminal import bars, table_console
 
 WIDTH = 120
 
 
-class SpiralCommand(BaseModel):
+class SpiralCommand(RecordOption):
     """Train a residual MLP on a spiral by each method, and draw and measure every unit of every layer."""
 
     out: Path = Field(default=Path("runs/spiral"), description="folder of the run")
     resume: bool = Field(default=False, description="go on with the run in `out`; networks that are finished stay")
-    record: Path | None = Field(default=None, description="JSON file to keep the record in as well")
-    workers: int | None = Field(default=None, ge=1, description="networks trained at a time; default: one per core")
+    workers: Threads | None = Field(default=None, description="networks trained at a time; default: one per core")
     config: Annotated[SpiralConfig, tyro.conf.arg(name="")] = SpiralConfig()
 
 
 def spiral(arguments: list[str]) -> None:
     """Parse the command line, train and measure, and show table, answer, record and page."""
     command = checked(lambda: tyro.cli(SpiralCommand, prog="rdp spiral", args=arguments), "the command line")
+    require_folder(command.out, resume=command.resume)
+    if command.record is not None:
+        require_record(command.record, overwrite=command.overwrite, own=lambda record: _is_own(record, command))
+    from ..experiments.spiral.report import terminal_table, write_report
+    from ..experiments.spiral.run import run_spiral
+    from ..experiments.spiral.summary import QUESTION, answer
+
     with bars(TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(), TimeRemainingColumn()) as progress:
         training = progress.add_task("training and measuring", total=None)
         record = run_spiral(
@@ -53,3 +58,12 @@ def spiral(arguments: list[str]) -> None:
     console.print(terminal_table(record))
     console.print(f"{QUESTION} {answer(record)}")
     console.print(f"record: {command.out / 'record.json'}\npage: {page}", soft_wrap=True)
+
+
+def _is_own(record: dict[str, Any], command: SpiralCommand) -> bool:
+    """Whether it is of the run that is resumed, which may have other seeds."""
+    config = record.get("config")
+    if not command.resume or not isinstance(config, dict):
+        return False
+    ours = command.config.model_dump(mode="json")
+    return all(config.get(name) == value for name, value in ours.items() if name != "seeds")

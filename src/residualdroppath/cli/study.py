@@ -5,27 +5,24 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from ..errors import UserError
-from ..experiments.studies.cache import Cache
 from ..experiments.studies.definition import Study, read_study
-from ..experiments.studies.engines import Engine, local_engine, ray_engine
-from ..experiments.studies.page import write_study_page
-from ..experiments.studies.progress import StudyProgress
-from ..experiments.studies.run import StudyRun
-from ..experiments.studies.table import terminal_tables
-from ..experiments.studies.time_limit import TimeLimit
 from ..records.files import write_record
-from ..training.recipe import checked
-from ..training.runtime import pick_device
+from ..records.outputs import require_folder, require_record
+from ..training.recipe import Threads, checked
+from .record_option import RecordOption
 from .terminal import table_console
 
+if TYPE_CHECKING:
+    from ..experiments.studies.engines import Engine
 
-class StudyCommand(BaseModel):
+
+class StudyCommand(RecordOption):
     """Train every variant of a study file over its seeds, runs in parallel, and compare them.
 
     Runs that have ended are kept and never repeated: start the same command again to go on.
@@ -36,8 +33,8 @@ class StudyCommand(BaseModel):
     runs: Path | None = Field(
         default=None, description="folder of the runs, which studies may share; default: OUT/runs"
     )
-    workers: int | None = Field(default=None, ge=1, description="trials at once; default: a core per thread, 1 on CUDA")
-    threads: int | None = Field(default=None, ge=1, description="CPU threads of a trial; default: cores / workers")
+    workers: Threads | None = Field(default=None, description="trials at once; default: a core per thread, 1 on CUDA")
+    threads: Threads | None = Field(default=None, description="CPU threads of a trial; default: cores / workers")
     seeds: int | None = Field(default=None, ge=1, description="this many seeds, from 0, in place of the file's")
     minutes: float | None = Field(
         default=None, gt=0, description="stop after so many, no trial begun that would not end; report what is there"
@@ -48,7 +45,6 @@ class StudyCommand(BaseModel):
     engine: Literal["local", "ray"] = Field(default="local", description="processes of this machine, or a Ray cluster")
     address: str | None = Field(default=None, description="of the Ray cluster; default: one started here")
     gpus: float = Field(default=0.0, ge=0, description="ray: GPUs of a trial, such as 0.25 for four on one")
-    record: Path | None = Field(default=None, description="JSON file to keep the record in as well")
 
 
 def study(arguments: list[str]) -> None:
@@ -59,6 +55,15 @@ def study(arguments: list[str]) -> None:
         changes["base"] = {"data_dir": str(command.data_dir)}
     found = read_study(command.file, **changes)
     out = command.out or Path("runs") / f"study-{found.name}"
+    require_folder(out, resume=True)
+    for path in filter(None, (out / "study.json", command.record)):
+        require_record(path, overwrite=command.overwrite, own=lambda record: record.get("study") == found.name)
+    from ..experiments.studies.cache import Cache
+    from ..experiments.studies.page import write_study_page
+    from ..experiments.studies.progress import StudyProgress
+    from ..experiments.studies.run import StudyRun
+    from ..experiments.studies.table import terminal_tables
+
     workers, threads = _shares(command, found)
     with StudyProgress() as progress:
         run = StudyRun(
@@ -84,6 +89,8 @@ def study(arguments: list[str]) -> None:
 
 def _shares(command: StudyCommand, found: Study) -> tuple[int, int]:
     """How many trials at once, and the threads of each."""
+    from ..training.runtime import pick_device
+
     cores = os.cpu_count() or 1
     plain = found.plain({})
     threads = command.threads or plain.threads
@@ -93,6 +100,9 @@ def _shares(command: StudyCommand, found: Study) -> tuple[int, int]:
 
 
 def _engine(command: StudyCommand, workers: int) -> Engine:
+    from ..experiments.studies.engines import local_engine, ray_engine
+    from ..experiments.studies.time_limit import TimeLimit
+
     if command.engine == "ray":
         if command.minutes is not None:
             raise UserError("`minutes` limits the local engine; leave it out, or `--engine ray`.")

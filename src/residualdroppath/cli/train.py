@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from ..training import progress
-from ..training.preview import preview
 from ..training.recipe import TrainConfig
-from ..training.run import train as run_training
-from ..training.trainer import Trainer
-from .recipe_command import RecipeCommand, console, folder_name, parse
+from .recipe_command import RecipeCommand, checked_folder, console, folder_name, parse
+
+if TYPE_CHECKING:
+    from ..training.trainer import Trainer
 
 
 class TrainCommand(RecipeCommand):
@@ -25,15 +23,16 @@ def train(arguments: list[str]) -> None:
     """Parse the command line, train, and show accuracies and page."""
     command = parse("train", TrainCommand, TrainConfig, arguments)
     recipe = command.recipe
-    out = command.out or Path("runs") / f"{folder_name(recipe)}-{recipe.method}-seed{recipe.seed}"
-    result = run_training(recipe, out, resume=command.resume, title=recipe.method, on_start=_show)
+    out = checked_folder(command, f"{folder_name(recipe)}-{recipe.method}-seed{recipe.seed}")
+    from ..training import preview, progress, run  # torch and what else a training needs, when there is one
+
+    def show(trainer: Trainer) -> None:
+        progress.console.print("\n".join(preview.preview(trainer)), markup=False, highlight=False, soft_wrap=True)
+
+    result = run.train(recipe, out, resume=command.resume, title=recipe.method, on_start=show)
     validation = f"validation {100 * result['validation_accuracy']:.2f} %"
     if "test_accuracy" in result:
         console.print(f"test accuracy {100 * result['test_accuracy']:.2f} %  ({validation})")
     else:
         console.print(validation)
     console.print(f"page: {out / 'index.html'}", soft_wrap=True)
-
-
-def _show(trainer: Trainer) -> None:
-    progress.console.print("\n".join(preview(trainer)), markup=False, highlight=False, soft_wrap=True)

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 from .hugging_face import find_hugging_face
 from .small_resnet import SmallResNet
-from .spec import Inputs, ModelSpec, did_you_mean, quiet
+from .spec import Inputs, ModelSpec, quiet
 from .torchvision_ops import ensure_torchvision_ops
 
 SMALL_RESNET = "small_resnet"

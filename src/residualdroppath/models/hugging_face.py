@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ..errors import UserError, first_line
-from .spec import Inputs, ModelSpec, did_you_mean, quiet
+from ..errors import UserError, did_you_mean, first_line
+from .spec import Inputs, ModelSpec, quiet
 from .torchvision_ops import ensure_torchvision_ops
 
 if TYPE_CHECKING:

@@ -57,7 +57,8 @@ def _commit() -> str | None:
     folder = Path(__file__).parents[1]
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+        words = ("git", *words)
+        done = subprocess.run(words, cwd=folder, capture_output=True, encoding="utf-8", timeout=10, check=True)
         return done.stdout.strip()
 
     try:

@@ -6,55 +6,87 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_IMODE
 from typing import Any
 
-import numpy as np
-import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import TypeAdapter, ValidationError
 
 from ..errors import UserError
+
+LOCK = ".lock"
 
 
 class InUse(UserError):
     """Another process holds the folder."""
 
 
+class CannotWrite(UserError):
+    """A full disk, or a place where one may not write."""
+
+
 @contextmanager
 def locked(
-    path: Path, *below: Path, in_use: str = "a run that still goes on; wait for it or stop it"
+    path: Path,
+    *below: Path,
+    in_use: str = "a run that still goes on; wait for it or stop it",
+    new: bool = False,
 ) -> Iterator[None]:
-    """Make a folder, and those `below` it, and hold it for this process alone; raises `UserError` with the reason."""
+    """Make a folder, and those `below` it, and hold it for this process alone; raises `UserError` with the reason.
+
+    With `new`, the folder must not exist or be empty, and nothing stays of it if nothing is written to it.
+    """
+    if new:
+        require_unused(path)
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
-        for folder in (path, *below):
-            folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / ".lock", timeout=0)
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / LOCK, timeout=0)
         lock.acquire()
     except Timeout as error:
         raise InUse(f"{path} is in use by {in_use}.") from error
     except OSError as error:
-        raise UserError(f"{path} cannot be written to ({error}); choose another `out`.") from error
+        raise CannotWrite(f"{path} cannot be written to ({error}); choose another `out`.") from error
     try:
+        if new:
+            require_unused(path)  # another process may have come first, and ended
+        for folder in below:
+            folder.mkdir(parents=True, exist_ok=True)
         yield
     finally:
+        if new and path.is_dir() and list(path.iterdir()) == [path / LOCK]:
+            (path / LOCK).unlink()
+            for folder in made:
+                with suppress(OSError):  # of somebody else by now
+                    folder.rmdir()
         lock.release()
 
 
 def require_unused(path: Path) -> None:
     """A new run starts in a folder that does not exist, or is empty."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(each.name != LOCK for each in path.iterdir())):
         raise UserError(f"{path} is in use; choose another `out`, or `resume` the run in it.")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to; the file there takes the place of `path` if no error is raised."""
-    partial = path.with_name(path.name + ".partial")
-    yield partial
-    os.replace(partial, path)
+    """A path to write to; the file there takes the place of `path` if no error is raised, and is removed if one is."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two processes do not write to one file
+    try:
+        partial.touch()
+        mode = S_IMODE(partial.stat().st_mode)
+        yield partial
+        partial.chmod(mode)  # some libraries make files that their owner alone may read
+        os.replace(partial, path)
+    except OSError as error:
+        raise CannotWrite(
+            f"{path} cannot be written ({error.strerror or error}); free some space, or choose another place."
+        ) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -62,16 +94,17 @@ def reporting_damage(path: Path) -> Iterator[None]:
     """Errors of reading `path` as a `UserError`."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{path} is damaged ({error}). Nothing was changed; put back a whole copy, or start anew with another "
-            "`out`."
+            f"{path} is damaged ({_reason(error)}). Nothing was changed; put back a whole copy, or start anew with "
+            "another `out`."
         ) from error
 
 
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as partial:
-        partial.write_text(text)
+        # An argument that the locale cannot decode keeps its bytes.
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -84,42 +117,26 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
     write_json(path, record)
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, kind: Any = Any) -> Any:
+    """The content of a file, checked to be of a type such as `dict[str, Any]`."""
     with reporting_damage(path):
-        return json.loads(path.read_text())
+        return parse_json(path.read_text(encoding="utf-8"), kind)
 
 
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with replacing(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
-
-
-def write_state(path: Path, state: dict[str, Any]) -> None:
-    """A state of plain values and tensors."""
-    with replacing(path) as partial:
-        torch.save(state, partial)
-
-
-def read_state(path: Path) -> Any:
-    """What `write_state` wrote, on the CPU. Runs no code from the file."""
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def write_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
-    with replacing(path) as partial:
-        # Tied weights share memory, which safetensors refuses; clones are equal.
-        save_file({name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}, partial)
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Weights from a safetensors file."""
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read as safetensors ({error}); check the path.") from error
+def parse_json(text: str, kind: Any) -> Any:
+    """`read_json` of a text. Raises `ValueError` or `RecursionError`."""
+    return TypeAdapter(kind).validate_python(json.loads(text))
 
 
 def sha256(path: Path) -> str:
     """The digest of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    problem = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    return f"{place}: {problem['msg']}" if place else problem["msg"]

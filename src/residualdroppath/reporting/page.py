@@ -6,12 +6,14 @@ import base64
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
-from matplotlib.figure import Figure
 
 from ..records.files import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = {"plain": "#555555", "drop_path": "#d08c00", "residual_drop_path": "#0b6fb8"}  # of the methods, everywhere
 CONTROL_COLOUR = "#8a5aa8"

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from ..errors import UserError, first_line
-from ..records.files import read_state, read_weights, sha256, write_json, write_state, write_weights
+from ..records.files import sha256, write_json
+from ..records.tensors import read_state, read_weights, write_state, write_weights
 
 
 class Checkpoints:
@@ -17,6 +18,10 @@ class Checkpoints:
 
     def __init__(self, path: Path):
         self.path = path
+
+    def begin(self) -> None:
+        """Note that there is none yet: a note that is missing later is damage, not a run to be started anew."""
+        write_json(self._latest, {"epoch": 0})
 
     def save(self, epoch: int, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         """Make `epoch` the latest checkpoint; the one before stays until this one is whole."""
@@ -32,11 +37,13 @@ class Checkpoints:
 
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """Weights and state of the latest checkpoint, or None before the first. Runs no code from the files."""
-        if not self._latest.is_file():
-            return None
+        if not self._latest.exists() and not any(self.path.glob("epoch_*")):
+            return None  # of a run that was begun before such notes were made
         try:
-            written = json.loads(self._latest.read_text())
+            written = json.loads(self._latest.read_text(encoding="utf-8"))
             epoch = int(written["epoch"])
+            if epoch == 0:
+                return None
             for name, digest in written.get("sha256", {}).items():
                 if sha256(self.path / name) != digest:
                     raise ValueError(f"{name} is not what was written")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from ..core.options import Options
 from ..data.request import NAMED_SETS
-from ..errors import UserError, first_line
+from ..errors import UserError
+from ..records.configuration import read_yaml
 from .method_options import OF_THE_RUN, OPTIONS, option_fields
 
 C = TypeVar("C", bound=BaseModel)
+Threads = Annotated[int, Field(ge=1, le=1024)]  # so many more than there are cores only take memory
 Method = Literal["plain", "drop_path", "residual_drop_path"]
 # A part of the method taken out or replaced (`controls.py`), to see what that part is worth.
 Control = Literal["drop_path_effective", "freezing_only"]
@@ -88,7 +90,7 @@ class Recipe(_WithMethod):
     device: str = Field(default="auto", description="cpu, cuda, or auto")
     amp: Literal["none", "bf16", "fp16"] = Field(default="none", description="automatic mixed precision")
     channels_last: bool = Field(default=False, description="memory format of images and weights")
-    threads: int | None = Field(default=None, ge=1, description="CPU threads; default: PyTorch's choice")
+    threads: Threads | None = Field(default=None, description="CPU threads; default: PyTorch's choice")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -136,10 +138,7 @@ class TrainConfig(Recipe):
 
 def read_config(kind: type[C], path: Path) -> C:
     """A recipe from a YAML file; what the file leaves out keeps its default."""
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"The configuration {path} cannot be read ({first_line(error)}).") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise UserError(f"The configuration {path} must hold `option: value` lines.")
     return checked(lambda: kind.model_validate(values), str(path))

@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from ..reporting.axes import finish_axes
 from ..reporting.page import COLOURS, CONTROL_COLOUR, write_page
 from .recipe import TrainConfig
 from .run_folder import RunFolder
@@ -15,6 +12,10 @@ from .run_folder import RunFolder
 
 def write_run_page(folder: RunFolder, config: TrainConfig, result: dict[str, Any]) -> Path:
     """`curves.png` and `index.html` of one run."""
+    from matplotlib.figure import Figure  # only when there is something to draw
+
+    from ..reporting.axes import finish_axes
+
     rows = folder.metrics()
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)

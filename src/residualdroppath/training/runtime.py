@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import logging
 import time
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from ..errors import UserError
+
+LOGGER = logging.getLogger("residualdroppath")
+# Channels below which a library under torch (2.13) may write where it must not, in channels-last training on a CPU.
+NARROWEST = 8
 
 
 def derived_seed(seed: int, purpose: str) -> int:
@@ -31,6 +38,33 @@ def pick_device(name: str) -> torch.device:
             f"`device` {name} is not there ({torch.cuda.device_count()} CUDA devices found); use cpu or auto."
         )
     return device
+
+
+def memory_format(model: nn.Module, device: torch.device, *, channels_last: bool) -> torch.memory_format:
+    """That of a network's weights and images: channels last if it is wanted, and safe."""
+    if not channels_last:
+        return torch.contiguous_format
+    if device.type == "cpu" and (narrow := _too_narrow(model)):
+        _warn_once(f"`channels_last` is left out: on a CPU it needs {NARROWEST} channels in each convolution; {narrow}")
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    LOGGER.warning(message)
+
+
+def _too_narrow(model: nn.Module) -> str:
+    """Which convolution has too few channels, if any; few channels of images, into a kernel above 1x1, are no harm."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            channels = module.out_channels
+            if module.kernel_size == (1, 1):
+                channels = min(channels, module.in_channels)
+            if channels < NARROWEST:
+                return f"{name} has {channels}"
+    return ""
 
 
 class Stopwatch:

@@ -19,7 +19,7 @@ from ..models.classifier import make_classifier
 from .controls import always_trains_trunk, in_iteration, iterations_of_cycle, residual_drop_path
 from .optimizer import learning_rate, make_optimizer
 from .recipe import TrainConfig
-from .runtime import derived_seed, pick_device
+from .runtime import derived_seed, memory_format, pick_device
 
 # The trainer, mean loss and accuracy of the epoch so far, and its iterations so far.
 OnProgress = Callable[["Trainer", Tensor, Tensor, int], None]
@@ -66,7 +66,7 @@ class Trainer:
             model_options=config.model_options,
         )
         self.channels = made.channels
-        self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.memory_format = memory_format(made.model, self.device, channels_last=config.channels_last)
         self.model: nn.Module = made.model.to(self.device).to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
         self.rdp = residual_drop_path(self.model, config, self.total_iterations)
         self.optimizer = make_optimizer(self.model, config)

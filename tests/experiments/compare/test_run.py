@@ -18,6 +18,7 @@ from residualdroppath.experiments.compare.config import CompareConfig
 from residualdroppath.experiments.compare.cost import Cost
 from residualdroppath.experiments.compare.run import compare, run_path
 from residualdroppath.experiments.compare.table import HEAD, table_rows, write_compare_page
+from residualdroppath.records.files import locked
 from residualdroppath.training.recipe import TrainConfig
 from residualdroppath.training.run import train
 
@@ -159,6 +160,23 @@ def test_damaged_costs(tmp_path: Path, known_costs: Any) -> None:
     compare(config, tmp_path)
     (tmp_path / "costs.json").write_text("{")
     assert "costs.json is damaged" in refused(config, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"plain": 1}', '{"plain": {"per_iteration": "much"}}'])
+def test_costs_of_another_kind(tmp_path: Path, known_costs: Any, content: str) -> None:
+    config = tiny(seeds=(0,), methods=("plain",))
+    compare(config, tmp_path)
+    (tmp_path / "costs.json").write_text(content)
+    assert "costs.json is damaged" in refused(config, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_second_comparison_in_the_folder_is_refused(tmp_path: Path, known_costs: Any, resume: bool) -> None:
+    config, out = tiny(seeds=(0,), methods=("plain",)), tmp_path / "out"
+    if resume:
+        compare(config, out)
+    with locked(out):
+        assert "in use by a comparison that still goes on" in refused(config, out, resume=resume)
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 65}, {"depth": 9}, {"data": "nope"}])

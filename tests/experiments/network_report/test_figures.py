@@ -23,7 +23,7 @@ from residualdroppath.experiments.network_report.panel_catalogue import (
     shown_panels,
 )
 from residualdroppath.experiments.network_report.report import drawings, read_unit_maps, write_report
-from residualdroppath.experiments.network_report.run import Analysis, claimed
+from residualdroppath.experiments.network_report.run import Analysis
 from residualdroppath.experiments.network_report.summary import SCALARS, table_head, table_rows
 from residualdroppath.reporting.axes import save_figure
 
@@ -109,13 +109,3 @@ def test_a_title_cannot_break_the_page(single: Analysis, tmp_path: Path, monkeyp
     record["networks"][0]["title"] = "</script><b>"
     page = write_report(Analysis(record, single.unit_maps), tmp_path).read_text()
     assert "</script><b>" not in page and page.count("</script>") == 2
-
-
-def test_a_folder_in_use_is_refused_and_a_mistake_leaves_none(tmp_path: Path) -> None:
-    with claimed(tmp_path / "new"):
-        (tmp_path / "new" / "file").write_text("")
-    with pytest.raises(UserError, match="in use"), claimed(tmp_path / "new"):
-        pass
-    with pytest.raises(ValueError), claimed(tmp_path / "other"):
-        raise ValueError
-    assert not (tmp_path / "other").exists()

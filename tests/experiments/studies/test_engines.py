@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from residualdroppath.cli import main as command_line
-from residualdroppath.cli import study as study_command
 from residualdroppath.errors import UserError
 from residualdroppath.experiments.studies import engines
 from residualdroppath.experiments.studies.engines import local_engine, ray_engine
@@ -87,7 +86,7 @@ def slowly(each: Trial, on_epoch: Any) -> Outcome:
 
 def run_long(folder: Path) -> None:
     """The command as a process of its own."""
-    study_command.local_engine = lambda workers, limit: local_engine(1, slowly, limit)
+    engines.local_engine = lambda workers, limit: local_engine(1, slowly, limit)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT), 2)
     sys.argv = ["rdp", "study", str(folder / "study.yaml"), "--out", str(folder / "out"), "--threads", "1"]
@@ -105,12 +104,12 @@ LONG = {
 def test_killed_study_goes_on_to_the_same_weights(tmp_path: Path, number: signal.Signals) -> None:
     written(tmp_path / "study.yaml", **LONG)
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["residualdroppath.cli.main", "sklearn.datasets"])
+    server.set_forkserver_preload(["residualdroppath.experiments.studies.run", "sklearn.datasets"])
     process = server.Process(target=run_long, args=(tmp_path,))
     process.start()
     runs = tmp_path / "out/runs"
-    deadline = time.monotonic() + 60
-    while not (begun := list(runs.glob("*/checkpoints/latest.json"))):
+    deadline = time.monotonic() + 120
+    while not (begun := [path.with_name("latest.json") for path in runs.glob("*/checkpoints/epoch_0002.state.pt")]):
         assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.01)
     assert process.pid is not None

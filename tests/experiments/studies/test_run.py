@@ -236,7 +236,7 @@ def test_command_prints_the_table_and_writes_record_and_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("residualdroppath.cli.study.local_engine", lambda workers, limit: Inline())
+    monkeypatch.setattr("residualdroppath.experiments.studies.engines.local_engine", lambda workers, limit: Inline())
     file = written(tmp_path / "study.yaml", **TUNED)
     assert run(["study", "study.yaml", "--out", "out", "--record", "kept/record.json", "--threads", "1"]) == 0
     record = json.loads(Path("out/study.json").read_text())

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ...core.options import RateOverDepth
 from ...training.method_options import option
+from ...training.recipe import Threads
 
 Contending = Literal["plain", "rate_zero", "timm", "torchvision", "naive", "parameters", "stop_gradient", "sample"]
 OURS: dict[str, dict[str, str]] = {
@@ -49,7 +50,7 @@ class BenchSetting(BaseModel):
     dtype: Literal["float32", "bf16", "fp16"] = Field(default="float32", description="bf16, fp16: under autocast")
     compile: bool = Field(default=False, description="torch.compile the network, and ours by branches")
     channels_last: bool = Field(default=False, description="memory format of images and weights")
-    threads: int | None = Field(default=None, ge=1, description="CPU threads; default: PyTorch's choice")
+    threads: Threads | None = Field(default=None, description="CPU threads; default: PyTorch's choice")
     seed: int = Field(default=0, ge=0, description="of weights, inputs and plans")
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from ...core.running.add_point import Action, AddPoint
 from ...errors import UserError
 from ...models.classifier import NoOwnDropPathError, make_classifier
 from ...models.find import library_of
+from ...training.runtime import memory_format
 from .config import OURS, BenchConfig
 
 NUM_CLASSES = 10
@@ -32,8 +33,8 @@ class Contender:
         self.name = name
         self.config = config
         torch.manual_seed(config.seed)
-        layout = torch.channels_last if config.channels_last else torch.contiguous_format
         model = make_network(name, config).to(device)
+        layout = memory_format(model, device, channels_last=config.channels_last)
         self.model: nn.Module = model.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
         self.rdp = self._method()
         kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.SGD

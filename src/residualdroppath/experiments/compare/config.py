@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from ...training.recipe import Method, Recipe
-from .cost import Cost
+
+if TYPE_CHECKING:
+    from .cost import Cost
 
 Equal = Literal["iterations", "cost"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from ...data.images import ImageData
 from ...errors import UserError
 from ...records.environment import environment
-from ...records.files import read_json, require_unused, write_json, write_text
+from ...records.files import locked, read_json, write_json, write_text
 from ...records.intervals import mean_and_deviation
 from ...training.recipe import Method, Recipe, TrainConfig, read_config
 from ...training.run import load_config_data, train
@@ -26,19 +26,21 @@ def compare(config: CompareConfig, out: Path, *, resume: bool = False) -> dict[s
     """
     config = config.located()
     costs_path, config_path = out / "costs.json", out / "config.yaml"
-    if not resume:
-        require_unused(out)
-    elif (
-        not costs_path.is_file() or read_config(CompareConfig, config_path).located() != config
-    ):  # a single run has no costs
+    # A single run has no costs.
+    if resume and (not costs_path.is_file() or read_config(CompareConfig, config_path).located() != config):
         raise UserError(f"{out} holds no comparison of this configuration to resume; choose another `out`.")
+    with locked(out, in_use="a comparison that still goes on; wait for it or stop it", new=not resume):
+        return _compare(config, out, resume=resume)
+
+
+def _compare(config: CompareConfig, out: Path, *, resume: bool) -> dict[str, Any]:
+    costs_path, config_path = out / "costs.json", out / "config.yaml"
     data = load_config_data(config)
     data.require_test()
     if resume:
-        costs = {method: Cost(**cost) for method, cost in read_json(costs_path).items()}
+        costs = read_json(costs_path, dict[Method, Cost])
     else:
         costs = measure_costs(_run_config(config, "plain", 0, config.epochs), list(config.methods), data)
-        out.mkdir(parents=True, exist_ok=True)
         write_text(config_path, config.to_yaml())
         write_json(costs_path, {method: asdict(cost) for method, cost in costs.items()})
 

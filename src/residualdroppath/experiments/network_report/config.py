@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from ...training.recipe import Threads
+
 MEASURES = {
     "deletion": "accuracy without each branch, and without random sets of branches",
     "reordering": "accuracy with blocks in another order",
@@ -49,7 +51,7 @@ class AnalyzeSetting(BaseModel):
     batch_size: int = Field(default=64, ge=4, description="images at a time")
     seed: int = Field(default=0, ge=0, lt=2**32, description="of samples, random weights, sets, orders and projections")
     device: str = Field(default="auto", description="cpu, cuda, or auto")
-    threads: int | None = Field(default=None, ge=1, description="CPU threads; default: PyTorch's choice")
+    threads: Threads | None = Field(default=None, description="CPU threads; default: PyTorch's choice")
 
     @field_validator("measures")
     @classmethod

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...records.files import write_record
+from ...records.tensors import write_arrays
 from ...reporting.axes import save_figure
 from .figures import draw_deletion, draw_matrices, draw_profiles
 from .page import write_page
@@ -47,7 +48,7 @@ def save_unit_maps(maps: list[list[np.ndarray]], path: Path) -> None:
         for network, layers in enumerate(maps)
         for layer, each in enumerate(layers)
     }
-    np.savez_compressed(path, **arrays)  # pyright: ignore[reportArgumentType]
+    write_arrays(path, arrays)
 
 
 def read_unit_maps(path: Path, networks: int) -> list[list[np.ndarray]]:

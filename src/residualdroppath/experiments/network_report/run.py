@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ import numpy as np
 import torch
 
 from ...records.environment import environment, peak_memory
-from ...records.files import locked, require_unused
 from ...training.runtime import pick_device
 from ..progress import OnProgress, no_progress
 from .config import AnalyzeConfig
@@ -84,21 +81,6 @@ def analyze(config: AnalyzeConfig, on_progress: OnProgress = no_progress) -> Ana
     if device.type == "cuda":
         record["peak_device_memory_bytes"] = torch.cuda.max_memory_allocated(device)
     return Analysis(record, maps)
-
-
-@contextmanager
-def claimed(out: Path) -> Iterator[None]:
-    """A folder that is new or empty, for this process alone."""
-    require_unused(out)
-    held = False
-    try:
-        with locked(out, in_use="an analysis that still goes on; choose another `out`"):
-            held = True
-            yield
-    finally:
-        if held and list(out.iterdir()) == [out / ".lock"]:  # a mistake leaves nothing behind
-            (out / ".lock").unlink()
-            out.rmdir()
 
 
 def _describe(network: Network) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ...data.load import load_data
 from ...data.request import NAMED_SETS, Request
 from ...errors import UserError, first_line
 from ...models.classifier import make_classifier
-from ...records.files import read_weights
+from ...records.tensors import read_weights
 from ...training.recipe import Recipe, TrainConfig, read_config
 from ...training.run import load_config_data
 from ...training.run_folder import RunFolder

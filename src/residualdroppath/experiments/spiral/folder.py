@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UserError
-from ...records.files import locked, read_json, require_unused, write_json
+from ...records.files import locked, read_json, write_json
 from .config import SpiralConfig
 
 
@@ -26,17 +26,14 @@ class SpiralFolder:
     def opened(self, config: SpiralConfig, *, resume: bool) -> Iterator[None]:
         """Claim the folder: a new one, or with `resume` one of the same configuration (`seeds` may differ)."""
         stored = self.path / "config.json"
-        if not resume:
-            require_unused(self.path)
-        elif stored.is_file():
-            ours, theirs = json.loads(config.model_dump_json()), read_json(stored)
+        goes_on = resume and stored.is_file()
+        if goes_on:
+            ours, theirs = json.loads(config.model_dump_json()), read_json(stored, dict[str, Any])
             names = [name for name in ours if name != "seeds" and ours[name] != theirs.get(name)]
             if names:
                 differences = ", ".join(f"{name} ({theirs.get(name)} there, {ours[name]} now)" for name in names)
                 raise UserError(f"A resumed run keeps its configuration; {self.path} differs in {differences}.")
-        elif self.path.exists():
-            require_unused(self.path)
-        with locked(self.path):
+        with locked(self.path, new=not goes_on):
             write_json(stored, json.loads(config.model_dump_json()))
             yield
 
@@ -48,7 +45,7 @@ class SpiralFolder:
         return (self.of(row, seed) / "result.json").is_file()
 
     def result(self, row: str, seed: int) -> dict[str, Any]:
-        return read_json(self.of(row, seed) / "result.json")
+        return read_json(self.of(row, seed) / "result.json", dict[str, Any])
 
     def pictures(self, row: str) -> dict[str, np.ndarray]:
         """What the first seed's network looks like (`snapshots.py`)."""

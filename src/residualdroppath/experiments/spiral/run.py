@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from threadpoolctl import threadpool_limits
 
 from ...records.environment import environment
-from ...records.files import write_arrays, write_json
+from ...records.files import write_json
+from ...records.tensors import write_arrays, write_weights
 from ...training.runtime import derived_seed
 from .config import SpiralConfig
 from .data import make_data
@@ -132,7 +132,7 @@ def _run_job(job: Job, advance: Callable[[int], None]) -> None:
     if job.seed == 0:
         over_training = frames.arrays() | {"groups": developed.groups} if developed else {}
         write_arrays(path / "pictures.npz", portrait(network, data) | over_training)
-    save_file(dict(network.state_dict()), path / "model.safetensors")
+    write_weights(path / "model.safetensors", network.state_dict())
     write_json(path / "result.json", measure(network, data, job.seed, developed))
 
 

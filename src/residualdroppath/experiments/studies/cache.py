@@ -121,16 +121,16 @@ class Cache:
         """Of a run that has ended: that of `rdp train`, or the reason why it `diverged`; `evaluation` once tested."""
         folder = self.folder(key)
         if (folder / "diverged.json").is_file():
-            return read_json(folder / "diverged.json")
+            return read_json(folder / "diverged.json", dict[str, Any])
         if not (folder / "result.json").is_file():
             return None
-        result = read_json(folder / "result.json")
+        result = read_json(folder / "result.json", dict[str, Any])
         tested = folder / "evaluation.json"
-        return {**result, "evaluation": read_json(tested)} if tested.is_file() else result
+        return {**result, "evaluation": read_json(tested, dict[str, Any])} if tested.is_file() else result
 
     def cost(self, key: str) -> Cost | None:
         path = self.path / "costs" / f"{key}.json"
-        return Cost(**read_json(path)) if path.is_file() else None
+        return read_json(path, Cost) if path.is_file() else None
 
     def keep_cost(self, key: str, cost: Cost) -> None:
         write_record(self.path / "costs" / f"{key}.json", dataclasses.asdict(cost))
@@ -138,7 +138,7 @@ class Cache:
     def measures(self, key: str, names: Sequence[str]) -> dict[str, Any]:
         """Those of a run that have been taken."""
         paths = {name: self.folder(key) / f"{name}.json" for name in names}
-        return {name: read_json(path) for name, path in paths.items() if path.is_file()}
+        return {name: read_json(path, dict[str, Any]) for name, path in paths.items() if path.is_file()}
 
     def missing(self, keys: Sequence[str], *, tested: bool, measures: Sequence[str] = ()) -> list[str]:
         """Those of `keys` that have no result yet; with `tested`, or no evaluation, or not all `measures`."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ...errors import UserError, first_line
+from ...errors import UserError
+from ...records.configuration import read_yaml
 from ...training.recipe import TrainConfig, checked
 
 Unit = Literal["iterations", "trunk_updates", "cost"]
@@ -149,13 +149,13 @@ class Study(BaseModel):
 
 def read_study(path: Path, **changes: Any) -> Study:
     """A study from its file; `changes` replace values of the file, those of `base` one by one."""
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"The study {path} cannot be read ({first_line(error)}).") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise UserError(f"The study {path} must hold `name`, `question`, `base`, `variants` (docs/studies.md).")
-    base = {**(values.get("base") or {}), **changes.pop("base", {})}
+    base = values.get("base") or {}
+    if not isinstance(base, dict):
+        raise UserError(f"`base` of the study {path} must hold `option: value` lines, got {base!r}.")
+    base = {**base, **changes.pop("base", {})}
     return checked(lambda: Study.model_validate({**values, "base": base, **changes}), str(path))
 
 

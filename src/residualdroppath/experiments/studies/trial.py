@@ -18,7 +18,8 @@ from ...data.parts import Source
 from ...data.request import Request
 from ...data.sources import read_source
 from ...errors import UserError
-from ...records.files import InUse, locked, read_weights, write_json
+from ...records.files import InUse, locked, write_json
+from ...records.tensors import read_weights
 from ...training.recipe import Recipe, TrainConfig, read_config
 from ...training.run import cuts_of, request_of, train
 from ...training.trainer import Diverged, Trainer

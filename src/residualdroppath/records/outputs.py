@@ -1,0 +1,64 @@
+"""Places for results, checked before hours of work and not after."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .files import CannotWrite, require_unused
+
+
+def require_folder(path: Path, *, resume: bool = False) -> None:
+    """`path` can become the folder of a run. Raises `UserError` with the reason; nothing is made."""
+    if not resume:
+        require_unused(path)
+    _require_place(path, "out")
+
+
+def require_record(
+    path: Path, option: str = "record", *, overwrite: bool = False, own: Callable[[Any], bool] = lambda record: False
+) -> None:
+    """A JSON record can be written to `path`. Raises `UserError` with the reason; nothing is made.
+
+    Args:
+        option: that `path` was given by.
+        overwrite: whatever is there may be replaced.
+        own: whether a record that is there is of what goes on, and so may be replaced.
+    """
+    if path.suffix != ".json":
+        raise UserError(f"`{option}` must name a file that ends in .json, got {path}.")
+    require_free(path, option, overwrite=overwrite or (path.is_file() and _is_own(path, own)))
+    _require_place(path.parent, option)
+
+
+def require_free(path: Path, option: str, *, overwrite: bool) -> None:
+    """`path` is no folder, and no file unless it may be replaced."""
+    if path.is_dir():
+        raise UserError(f"`{option}` must name a file, got the folder {path}.")
+    if os.path.lexists(path) and not overwrite:
+        raise UserError(f"{path} is there already; choose another `{option}`, or --overwrite it.")
+
+
+def _is_own(path: Path, own: Callable[[Any], bool]) -> bool:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and own(record)
+
+
+def _require_place(folder: Path, option: str) -> None:
+    """Files can be made in `folder`, or in the nearest one above that exists."""
+    nearest = folder.absolute()
+    while not os.path.lexists(nearest):
+        nearest = nearest.parent
+    try:
+        with tempfile.TemporaryFile(dir=nearest):  # permissions alone do not know of disks mounted to be read
+            pass
+    except OSError as error:
+        raise CannotWrite(f"{folder} cannot be written to ({error.strerror}); choose another `{option}`.") from error
