@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -86,7 +87,7 @@ def slowly(each: Trial, on_epoch: Any) -> Outcome:
 
 def run_long(folder: Path) -> None:
     """The command as a process of its own."""
-    engines.local_engine = lambda workers, limit: local_engine(1, slowly, limit)
+    mock.patch.object(engines, "local_engine", lambda workers, limit: local_engine(1, slowly, limit)).start()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT), 2)
     sys.argv = ["rdp", "study", str(folder / "study.yaml"), "--out", str(folder / "out"), "--threads", "1"]
