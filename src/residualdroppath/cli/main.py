@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import UserError
+from ..errors import Stopped, UserError
 from .analyze import analyze
 from .bench import bench
 from .branches import branches
@@ -62,7 +62,11 @@ USAGE = "usage: rdp COMMAND [options]      (rdp COMMAND --help lists them)\n\n" 
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 a mistake that the message explains, 2 wrong usage, 130 interrupted."""
+    """Entry point.
+
+    Exit codes: 0 done, 1 a mistake that the message explains, 2 wrong usage, 130 interrupted, 128 + N: a training
+    that signal N ended, all saved (143: SIGTERM, 138: SIGUSR1).
+    """
     signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(run(sys.argv[1:]))
 
@@ -81,6 +85,9 @@ def run(arguments: list[str]) -> int:
     except (UserError, OSError) as error:  # a full disk or a folder one may not write to explains itself
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
     except KeyboardInterrupt:
         again = f"{command.kept}; {command.again}" if command.kept else "run it again"
         print(f"interrupted: {again}", file=sys.stderr)

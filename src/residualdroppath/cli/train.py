@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,11 @@ def train(arguments: list[str]) -> None:
     command = parse("train", TrainCommand, TrainConfig, arguments)
     recipe = command.recipe
     out = command.out or Path("runs") / f"{folder_name(recipe)}-{recipe.method}-seed{recipe.seed}"
-    result = run_training(recipe, out, resume=command.resume, title=recipe.method, on_start=_show)
+    result = run_training(
+        recipe, out, resume=command.resume, title=recipe.method, on_start=_show, stops_on_signals=True
+    )
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes the first one speaks
     validation = f"validation {100 * result['validation_accuracy']:.2f} %"
     if "test_accuracy" in result:
         console.print(f"test accuracy {100 * result['test_accuracy']:.2f} %  ({validation})")

@@ -1,4 +1,4 @@
-"""The folder of one run: nothing in it is overwritten, and a kill loses at most the current epoch."""
+"""The folder of one run: nothing in it is overwritten, and a kill loses what came after the last checkpoint."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..data.identity import differences as data_differences
 from ..errors import UserError
 from ..records.files import (
     locked,
@@ -21,11 +22,15 @@ from ..records.files import (
     write_weights,
 )
 from .checkpoints import Checkpoints
+from .longer import differences
 from .recipe import TrainConfig, read_config
 
 
 class RunFolder:
-    """`config.yaml`, `environment.json`, `metrics.jsonl`, `checkpoints/`, `model.safetensors`, `result.json`."""
+    """What a run needs to go on, and what came of it.
+
+    `config.yaml`, `data.json`, `environment.json`, `metrics.jsonl`, `checkpoints/`, `model.safetensors`, `result.json`.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -33,14 +38,18 @@ class RunFolder:
 
     @contextmanager
     def opened(self, config: TrainConfig, *, resume: bool) -> Iterator[None]:
-        """Claim the folder for this process: a new one, or with `resume` one of the same configuration."""
+        """Claim the folder for this process: a new one, or with `resume` one of a recipe that `config` goes on with."""
         config_path = self.path / "config.yaml"
         if resume:
             if not config_path.is_file():
                 raise UserError(
                     f"{self.path} holds no run to resume (no config.yaml); leave out `resume` to start one."
                 )
-            self._require_same(config, read_config(TrainConfig, config_path))
+            stored = read_config(TrainConfig, config_path)
+            if different := differences(stored, config):
+                raise UserError(
+                    f"A resumed run keeps its configuration; {self.path} differs in {', '.join(different)}."
+                )
         else:
             require_unused(self.path)
         with locked(self.path, self.checkpoints.path):
@@ -48,12 +57,24 @@ class RunFolder:
                 write_text(config_path, config.to_yaml())
             yield
 
-    def _require_same(self, config: TrainConfig, stored: TrainConfig) -> None:
-        ours, theirs = config.located().model_dump(), stored.located().model_dump()
-        if different := [
-            f"{name} ({theirs[name]} there, {ours[name]} now)" for name in ours if ours[name] != theirs[name]
-        ]:
-            raise UserError(f"A resumed run keeps its configuration; {self.path} differs in {', '.join(different)}.")
+    def require_data(self, found: dict[str, Any]) -> None:
+        """Raise `UserError` unless the data are those of the run, if it has been started."""
+        path = self.path / "data.json"
+        if path.is_file() and (different := data_differences(read_json(path), found)):
+            raise UserError(
+                f"A resumed run keeps its data; those of {self.path} differ in {', '.join(different)}. Put them back, "
+                "or start anew with another `out`."
+            )
+
+    def note_start(self, config: TrainConfig, data: dict[str, Any], environment: dict[str, Any]) -> None:
+        """What the data are, a recipe of more epochs, and one more environment: one for each time of starting."""
+        if not (self.path / "data.json").is_file():
+            write_json(self.path / "data.json", data)
+        environments = self.path / "environment.json"
+        write_json(environments, [*(read_json(environments) if environments.is_file() else []), environment])
+        if read_config(TrainConfig, self.path / "config.yaml").epochs != config.epochs:
+            write_text(self.path / "config.yaml", config.to_yaml())
+        (self.path / "result.json").unlink(missing_ok=True)  # that of fewer epochs
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -72,12 +93,6 @@ class RunFolder:
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-
-    def note_environment(self, environment: dict[str, Any]) -> None:
-        """One more entry: a run has one for each time that it was started."""
-        path = self.path / "environment.json"
-        before = read_json(path) if path.is_file() else []
-        write_json(path, [*before, environment])
 
     def save_model(self, weights: dict[str, torch.Tensor]) -> None:
         write_weights(self.path / "model.safetensors", weights)

@@ -150,7 +150,7 @@ def _run_weights(path: Path) -> dict[str, Any]:
     checkpoint = RunFolder(path).checkpoints.load()
     if checkpoint is None:
         raise UserError(f"{path} holds no weights yet; let the run finish an epoch first.")
-    return checkpoint[0]
+    return checkpoint.weights
 
 
 def _load(model: nn.Module, weights: dict[str, Any], where: str) -> None:
