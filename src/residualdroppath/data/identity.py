@@ -42,7 +42,7 @@ def _digest(split: Split) -> str:
     if isinstance(source, DecodedOnce):
         source = source.encoded
     if isinstance(source, InMemory):
-        digest.update(source.images.cpu().contiguous().numpy())
+        digest.update(source.images.cpu().contiguous().numpy())  # pyright: ignore[reportArgumentType]
     elif isinstance(source, Encoded):
         for item in source.items:
             named = item if isinstance(item, bytes) else f"{item.name} {item.stat().st_size}".encode()

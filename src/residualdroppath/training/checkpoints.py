@@ -15,6 +15,8 @@ from ..records.files import read_state, read_weights, sha256, write_json, write_
 
 BEFORE_MANIFESTS = "latest.json"  # the one note of the only checkpoint, in folders of version 0.1.0
 
+OUR_FILES = ("iteration_*", "epoch_*", BEFORE_MANIFESTS)
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -112,7 +114,8 @@ class Checkpoints:
     def _leave(self, manifests: Sequence[Manifest]) -> None:
         """Remove all but these, notes first: a note without files would be damage."""
         names = {name for manifest in manifests for name in (manifest.path.name, *manifest.digests)}
-        others = [path for path in self.path.iterdir() if path.name not in names]
+        ours = [path for form in OUR_FILES for path in self.path.glob(form)]
+        others = [path for path in ours if path.name not in names]
         for path in sorted(others, key=lambda path: path.suffix != ".json"):
             path.unlink()
 
