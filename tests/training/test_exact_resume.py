@@ -8,14 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 from data.files import encoded, write_image_folder
 from residualdroppath.data import images
 from residualdroppath.errors import Stopped, UserError
 from residualdroppath.training import run, trainer
+from residualdroppath.training.processes import Processes
 from residualdroppath.training.recipe import TrainConfig
 from residualdroppath.training.run import train
+from residualdroppath.training.run_folder import RunFolder
 from residualdroppath.training.saving import SavingTimes
+from residualdroppath.training.stopping import StopRequest
+from residualdroppath.training.trainer import Trainer
 
 from .test_resume import equal, with_dropout
 from .tiny_runs import final_state, manifests, metrics, tiny
@@ -108,10 +114,58 @@ def test_checkpoints_do_not_decide_the_result_and_may_change(tmp_path: Path, mon
     require_same(tmp_path / "cut", tmp_path / "whole")
 
 
-def test_weights_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="weights are no longer finite"):
-        train(tiny(lr=1e30, warmup=0, checkpoint_every=1), tmp_path)
-    assert manifests(tmp_path) == []
+def test_weights_that_are_not_finite_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    iteration = Trainer.train_iteration
+
+    def diverging(self: Trainer, *batch: Tensor) -> tuple[Tensor, Tensor]:
+        found = iteration(self, *batch)
+        if self.iteration == 2:
+            next(self.model.parameters()).data[0] = -torch.inf
+        return found
+
+    monkeypatch.setattr(Trainer, "train_iteration", diverging)
+    with pytest.raises(UserError, match="weights are no longer finite .epoch 0, by iteration 2"):
+        train(tiny(checkpoint_every=1), tmp_path)
+    assert manifests(tmp_path) == [1]
+
+
+@pytest.mark.parametrize("amp", ["none", "fp16"])
+def test_gradients_are_clipped(amp: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the norm given, before the update; scaled ones as they would be without a scale."""
+    config = tiny(method="plain", amp=amp, clip_grad=0.01)
+    of = Trainer(config, run.load_config_data(config))
+    norms: list[float] = []
+    of.optimizer.register_step_pre_hook(
+        lambda *_: norms.append(float(nn.utils.get_total_norm([p.grad for p in of.model.parameters()])))  # pyright: ignore
+    )
+    of.train_epoch(1, lambda *progress: None)
+    assert norms == pytest.approx([0.01] * 3, rel=1e-3)
+
+
+class OfTwo(Processes):
+    """One of two, of which the other has been sent a signal."""
+
+    def __init__(self) -> None:
+        self.count = 2
+
+    def largest(self, *values: float) -> list[float]:
+        return [max(values[0], signal.SIGUSR1), *values[1:]]
+
+
+def test_several_processes_look_together_at_some_iterations_alone() -> None:
+    saving = SavingTimes(tiny(checkpoint_every=7), OfTwo(), StopRequest())
+    assert [iteration for iteration in range(1, 22) if saving.due(iteration)] == [7, 10, 14, 20, 21]
+    assert saving.signal == signal.SIGUSR1
+
+
+def test_damaged_final_weights_are_not_used(tmp_path: Path) -> None:
+    train(tiny(epochs=1), tmp_path)
+    assert RunFolder(tmp_path).final_weights() is not None
+    path = tmp_path / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match="model.safetensors is damaged"):
+        RunFolder(tmp_path).final_weights()
 
 
 LENGTHENED = {"lr_over_time": "constant", "warmup": 0, "drop_path_rate": 0.5}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,17 @@ import pytest
 import torch
 from torch import Tensor, multiprocessing, nn
 
+from residualdroppath.cli import main as command_line
 from residualdroppath.errors import Stopped, UserError
 from residualdroppath.models.classifier import Classifier
 from residualdroppath.models.small_resnet import SmallResNet
 from residualdroppath.training import run, trainer
+from residualdroppath.training.processes import Processes
 from residualdroppath.training.run import load_config_data, train
 from residualdroppath.training.saving import SavingTimes
 from residualdroppath.training.trainer import Trainer
 
-from .tiny_runs import metrics, tiny
+from .tiny_runs import manifests, metrics, tiny
 
 # Batches of 30: an odd number of rows, in parts of 7 and 8.
 METHOD: dict[str, Any] = {"drop_path_rate": 0.5, "batch_size": 30, "mirror": True, "crop_padding": 1}
@@ -144,12 +148,19 @@ def test_more_processes_and_parts_than_images_are_refused() -> None:
 TINY = "--depth 8 --width 2 --train-size 96 --batch-size 32 --epochs 2 --drop-path-rate 0.5 --device cpu --threads 1"
 
 
-def launched(launcher: list[str], out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def started(launcher: list[str], out: Path, *options: str) -> subprocess.Popen[str]:
     source = str(Path(run.__file__).parents[2])
     path = os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, "-m", *launcher, "-m", "residualdroppath", "train", *TINY.split(), "--out", str(out)]
-    return subprocess.run([*command, *options], env=environment, capture_output=True, text=True, timeout=300)
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*command, *options], env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def launched(launcher: list[str], out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    with started(launcher, out, *options) as process:
+        printed = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, *printed)
 
 
 def test_torchrun_starts_two_of_which_one_speaks_and_writes(tmp_path: Path) -> None:
@@ -160,8 +171,48 @@ def test_torchrun_starts_two_of_which_one_speaks_and_writes(tmp_path: Path) -> N
     assert len(re.findall("epoch   2/2", ended.stderr)) == 1
     assert "6 iterations of 32 images, on 2 processes (cpu)" in ended.stderr
     assert len(json.loads((tmp_path / "out/environment.json").read_text())) == 1
-    again = launched(launcher, tmp_path / "out")
-    assert again.returncode == 1 and again.stderr.count("error: ") == 1 and "is in use" in again.stderr
+
+
+@pytest.mark.full
+def test_what_is_wrong_with_the_folder_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.txt").write_text("years of work")
+    launcher = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    ended = launched(launcher, tmp_path / "out")
+    assert ended.returncode == 1 and ended.stderr.count("is in use; choose another `out`") == 1
+    assert "Error" not in ended.stderr.partition("torch.distributed.elastic")[0]
+
+
+@pytest.mark.full
+def test_signal_that_one_of_two_gets_ends_both(tmp_path: Path) -> None:
+    """The launcher passes SIGTERM on to all; here one process of two alone gets SIGUSR1, as from a batch system."""
+    launcher = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    with started(launcher, tmp_path / "out", "--epochs", "1000") as process:
+        while not manifests(tmp_path / "out"):
+            assert process.poll() is None
+            time.sleep(0.1)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[-1]), signal.SIGUSR1)
+        _, error = process.communicate(timeout=120)
+    kept = manifests(tmp_path / "out")[-1]
+    assert process.returncode == 1 and kept % 10 == 0 and f"stopped by SIGUSR1: iteration {kept} is kept" in error
+    assert not (tmp_path / "out/result.json").exists()
+
+
+@pytest.mark.parametrize("name", ["ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND"])
+def test_choices_of_the_launcher_that_are_not_its_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv(name, "inductor")
+    with pytest.raises(UserError, match=f"{name} must be no, got inductor from the launcher"):
+        Processes("cpu")
+
+
+def test_other_commands_are_not_for_launchers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert command_line.run(["compare", "--data", "digits"]) == 2
+    assert "are for `train`, got 'compare'" in capsys.readouterr().err
 
 
 @pytest.mark.full

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -79,6 +80,9 @@ def run(arguments: list[str]) -> int:
             print(f"error: no command {arguments[0]!r}", file=sys.stderr)
         print(USAGE, file=sys.stdout if asked_help else sys.stderr)
         return 0 if asked_help else 2
+    if arguments[0] != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        print(f"error: launchers of several processes are for `train`, got {arguments[0]!r}", file=sys.stderr)
+        return 2
     command = COMMANDS[arguments[0]]
     try:
         command.run(arguments[1:])

@@ -95,7 +95,7 @@ def train(
             _train_epochs(trainer, folder, rows, progress, SavingTimes(config, processes, stop))
         result = _result(trainer, rows)
         if processes.is_main:
-            folder.save_model(trainer.model.state_dict())
+            result["model_sha256"] = folder.save_model(trainer.model.state_dict())
             if on_epoch is None:
                 write_run_page(folder, config, result)
             write_json(folder.path / "result.json", result)

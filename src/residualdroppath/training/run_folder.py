@@ -15,8 +15,10 @@ from ..errors import UserError
 from ..records.files import (
     locked,
     read_json,
+    read_weights,
     reporting_damage,
     require_unused,
+    sha256,
     write_json,
     write_text,
     write_weights,
@@ -94,5 +96,20 @@ class RunFolder:
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
-    def save_model(self, weights: dict[str, torch.Tensor]) -> None:
-        write_weights(self.path / "model.safetensors", weights)
+    def save_model(self, weights: dict[str, torch.Tensor]) -> str:
+        """Keep the final weights, and return the digest of their file, which the result is to hold."""
+        write_weights(self._model, weights)
+        return sha256(self._model)
+
+    def final_weights(self) -> dict[str, torch.Tensor] | None:
+        """Those that the run ended with, or None before. Raises `UserError` if they are not what was written."""
+        if not self._model.is_file():
+            return None
+        digest = (self.result or {}).get("model_sha256")  # not of a run that is about to end, nor of version 0.1.0
+        if digest is not None and sha256(self._model) != digest:
+            raise UserError(f"{self._model} is damaged: it is not what was written; put back a whole copy.")
+        return read_weights(self._model)
+
+    @property
+    def _model(self) -> Path:
+        return self.path / "model.safetensors"

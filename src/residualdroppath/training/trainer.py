@@ -166,8 +166,8 @@ class Trainer:
                 with self.autocast():
                     logits = self.wrapped(some_images)
                     loss = F.cross_entropy(logits, some_labels, label_smoothing=self.config.label_smoothing)
-                # Exactly 1 where there is one process and one part.
-                loss = loss * (len(some_images) * self.processes.count / self.config.batch_size)
+                if (weight := len(some_images) * self.processes.count / self.config.batch_size) != 1:
+                    loss = loss * weight
                 self.scaler.scale(loss).backward()
             losses.append(loss.detach())
             correct.append((logits.detach().argmax(1) == some_labels).sum())
