@@ -60,6 +60,11 @@ class Processes:
         distributed.all_reduce(together, distributed.ReduceOp.MAX)
         return together.tolist()
 
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.accelerator is not None:
+            self.accelerator.wait_for_everyone()
+
     def gather(self, value: T) -> list[T]:
         """The values of all processes, in order, a value of plain data and tensors."""
         if self.accelerator is None:

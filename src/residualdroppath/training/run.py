@@ -134,6 +134,7 @@ def _train_epochs(
         if saving.signal or not trainer.is_at_end_of_epoch:
             save()
         if saving.signal:
+            trainer.processes.wait()  # a launcher ends all when the first one ends
             raise stopped_by(saving.signal, trainer.iteration)
 
     while trainer.epoch < trainer.epochs:
