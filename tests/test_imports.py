@@ -29,7 +29,7 @@ CORE_GROUND = (
 GROUND = ("core", "records")
 PARTS = (*GROUND, "models", "data", "analysis", "reporting")
 RULES: dict[str, tuple[str, ...]] = {
-    "": ("core",),
+    "": ("core", "cli.main"),  # `python -m residualdroppath` is the command line
     "records": (),
     "core": ("core",),
     "core.graph": CORE_GROUND,

@@ -26,3 +26,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Of the machine or of a device; torch is not imported to find out."""
     known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return known or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+class Stopped(Exception):
+    """What a signal asked for is done: all is saved, and the process ends with `exit_code`."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code

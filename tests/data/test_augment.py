@@ -6,13 +6,29 @@ import numpy as np
 import pytest
 import torch
 
-from residualdroppath.data.augment import channel_statistics, normalise, random_crop, random_mirror, with_channels
+from residualdroppath.data.augment import (
+    channel_statistics,
+    draw_mirrored,
+    draw_shifts,
+    mirror,
+    normalise,
+    shift,
+    with_channels,
+)
 from residualdroppath.data.images import InMemory
 
 
 def images(batch: int, channels: int, height: int, width: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(batch)
     return torch.randint(1, 256, (batch, channels, height, width), generator=generator, dtype=torch.uint8)
+
+
+def cropped_at_random(batch: torch.Tensor, padding: int, generator: torch.Generator) -> torch.Tensor:
+    return shift(batch, padding, draw_shifts(len(batch), padding, generator))
+
+
+def mirrored_at_random(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return mirror(batch, draw_mirrored(len(batch), generator))
 
 
 def shifted(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
@@ -30,7 +46,7 @@ def shifted(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
 @pytest.mark.parametrize("padding", [0, 1, 3, 9])
 def test_crop_is_a_shift_by_the_generators_draws(padding: int) -> None:
     batch = images(6, 2, 5, 7)
-    cropped = random_crop(batch, padding, torch.Generator().manual_seed(11))
+    cropped = cropped_at_random(batch, padding, torch.Generator().manual_seed(11))
     draws = torch.randint(0, 2 * padding + 1, (2, 6, 1), generator=torch.Generator().manual_seed(11))[:, :, 0]
     expected = [shifted(image, int(draws[0, i]) - padding, int(draws[1, i]) - padding) for i, image in enumerate(batch)]
     assert cropped.dtype == torch.uint8 and torch.equal(cropped, torch.stack(expected))
@@ -38,13 +54,13 @@ def test_crop_is_a_shift_by_the_generators_draws(padding: int) -> None:
 
 def test_crop_without_padding_is_the_image() -> None:
     batch = images(4, 3, 6, 6)
-    assert torch.equal(random_crop(batch, 0, torch.Generator()), batch)
+    assert torch.equal(cropped_at_random(batch, 0, torch.Generator()), batch)
 
 
 def test_crop_draws_every_shift_about_equally_and_apart() -> None:
     batch = torch.zeros(9000, 1, 3, 3, dtype=torch.uint8)
     batch[:, :, 1, 1] = 255  # where the dot lands tells the shift
-    cropped = random_crop(batch, 1, torch.Generator().manual_seed(0)).view(9000, 9)
+    cropped = cropped_at_random(batch, 1, torch.Generator().manual_seed(0)).view(9000, 9)
     counts = torch.bincount(cropped.argmax(1), minlength=9)
     assert cropped.amax(1).eq(255).all()
     assert counts.min() > 850 and counts.max() < 1150  # 1000 expected, standard deviation 30
@@ -52,7 +68,7 @@ def test_crop_draws_every_shift_about_equally_and_apart() -> None:
 
 def test_mirror_is_a_flip_or_nothing_and_fair() -> None:
     batch = images(2000, 1, 2, 5)
-    mirrored = random_mirror(batch, torch.Generator().manual_seed(0))
+    mirrored = mirrored_at_random(batch, torch.Generator().manual_seed(0))
     flipped = torch.tensor([torch.equal(a, b.flip(-1)) for a, b in zip(mirrored, batch, strict=True)])
     same = torch.tensor([torch.equal(a, b) for a, b in zip(mirrored, batch, strict=True)])
     assert (flipped | same).all() and 880 < int(flipped.sum()) < 1120
@@ -61,10 +77,12 @@ def test_mirror_is_a_flip_or_nothing_and_fair() -> None:
 def test_generator_decides_alone() -> None:
     batch = images(8, 1, 4, 4)
     torch.manual_seed(1)
-    first = random_mirror(random_crop(batch, 2, g := torch.Generator().manual_seed(7)), g)
+    first = mirrored_at_random(cropped_at_random(batch, 2, g := torch.Generator().manual_seed(7)), g)
     torch.manual_seed(2)
-    assert torch.equal(first, random_mirror(random_crop(batch, 2, g := torch.Generator().manual_seed(7)), g))
-    assert not torch.equal(first, random_mirror(random_crop(batch, 2, g := torch.Generator().manual_seed(8)), g))
+    assert torch.equal(first, mirrored_at_random(cropped_at_random(batch, 2, g := torch.Generator().manual_seed(7)), g))
+    assert not torch.equal(
+        first, mirrored_at_random(cropped_at_random(batch, 2, g := torch.Generator().manual_seed(8)), g)
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -24,6 +24,8 @@ EVERY_OPTION: dict[str, Any] = {
     "iterations": 70, "cycle": "same_batch", "trains": "union", "draw": "balanced",
     "empty_draw": "redraw",  # the only one that goes with rows and with cycles on one batch
     "batch_size": 16, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.0, "warmup": 0.0, "label_smoothing": 0.1,
+    "lr_over_time": "constant", "accumulation": 2, "clip_grad": 1.5, "checkpoint_every": 10, "checkpoint_minutes": 2.5,
+    "keep_checkpoints": 3,
     "seed": 9,
     "init_seed": 1, "order_seed": 2, "plan_seed": 3, "dropped_part_lr": 2.0, "validate_every": 4, "test": False,
     "device": "cpu", "amp": "bf16", "channels_last": True, "threads": 1,

@@ -20,7 +20,7 @@ from residualdroppath.training.run import load_config_data, train
 from residualdroppath.training.runtime import derived_seed
 from residualdroppath.training.trainer import Trainer
 
-from .tiny_runs import contents, metrics, tiny
+from .tiny_runs import contents, manifests, metrics, tiny
 
 
 def test_test_set_is_used_once_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_loss_that_diverges_keeps_the_epoch_before(tmp_path: Path, monkeypatch: 
     with pytest.raises(UserError, match=r"no longer finite \(epoch 2, by iteration 5\).*`lr`") as error:
         train(tiny(), tmp_path)
     assert "\n" not in str(error.value)
-    assert json.loads((tmp_path / "checkpoints" / "latest.json").read_text())["epoch"] == 1
+    assert manifests(tmp_path) == [3]
     assert not (tmp_path / "result.json").exists()
 
 
@@ -214,6 +214,6 @@ def test_folder_holds_what_is_promised_and_no_left_overs(tmp_path: Path) -> None
     train(tiny(epochs=1), tmp_path)
     assert contents(tmp_path).keys() - {".lock"} == {
         "config.yaml", "environment.json", "metrics.jsonl", "curves.png", "index.html", "model.safetensors",
-        "result.json", "checkpoints/latest.json", "checkpoints/epoch_0001.safetensors",
-        "checkpoints/epoch_0001.state.pt",
+        "result.json", "data.json", "checkpoints/iteration_00000003.json",
+        "checkpoints/iteration_00000003.safetensors", "checkpoints/iteration_00000003.state.pt",
     }  # fmt: skip

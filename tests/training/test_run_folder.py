@@ -14,11 +14,14 @@ import torch
 from filelock import FileLock
 
 from residualdroppath.errors import UserError
+from residualdroppath.records.files import sha256
 from residualdroppath.training.recipe import TrainConfig
 from residualdroppath.training.run import train
 from residualdroppath.training.run_folder import RunFolder
 
 from .tiny_runs import contents, final_state, interrupted, tiny
+
+ONLY = "iteration_00000003"  # the checkpoint of a run that was stopped after its first epoch
 
 
 @pytest.fixture(scope="module")
@@ -111,14 +114,14 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("name", ["latest.json", "epoch_0001.safetensors", "epoch_0001.state.pt"])
+@pytest.mark.parametrize("name", [f"{ONLY}.json", f"{ONLY}.safetensors", f"{ONLY}.state.pt"])
 def test_damaged_checkpoint(folder: Path, name: str, damage: str) -> None:
     path = folder / "checkpoints" / name
     path.write_bytes(DAMAGE[damage](path.read_bytes()))
     assert f"The checkpoint in {folder / 'checkpoints'} is damaged" in refused(folder)
 
 
-@pytest.mark.parametrize("name", ["epoch_0001.safetensors", "epoch_0001.state.pt"])
+@pytest.mark.parametrize("name", [f"{ONLY}.safetensors", f"{ONLY}.state.pt"])
 def test_any_flipped_bit_is_found(folder: Path, name: str) -> None:
     path = folder / "checkpoints" / name
     whole = path.read_bytes()
@@ -127,7 +130,7 @@ def test_any_flipped_bit_is_found(folder: Path, name: str) -> None:
         assert f"{name} is not what was written" in refused(folder)
 
 
-@pytest.mark.parametrize("name", ["epoch_0001.safetensors", "epoch_0001.state.pt"])
+@pytest.mark.parametrize("name", [f"{ONLY}.safetensors", f"{ONLY}.state.pt"])
 def test_half_a_checkpoint(folder: Path, name: str) -> None:
     (folder / "checkpoints" / name).unlink()
     assert "is damaged" in refused(folder)
@@ -142,23 +145,21 @@ def test_checkpoint_of_another_model(folder: Path, part: str) -> None:
         del state["scaler"]
     else:
         state[part] = {}
-    RunFolder(folder).checkpoints.save(1, weights, state)
+    RunFolder(folder).checkpoints.save(weights, state)
     assert "does not fit this model" in refused(folder)
 
 
-@pytest.mark.parametrize("what", ["note", "note and weights"])
-def test_a_note_of_the_checkpoint_that_is_gone_starts_nothing_anew(folder: Path, what: str) -> None:
-    (folder / "checkpoints" / "latest.json").unlink()
-    if what == "note and weights":
-        (folder / "checkpoints" / "epoch_0001.safetensors").unlink()
-    assert "latest.json" in refused(folder)
+@pytest.mark.parametrize("gone", [[".json"], [".json", ".safetensors"]])
+def test_a_note_of_the_checkpoint_that_is_gone_starts_nothing_anew(folder: Path, gone: list[str]) -> None:
+    for suffix in gone:
+        (folder / "checkpoints" / f"{ONLY}{suffix}").unlink()
+    assert "there are 1, and no notes on them" in refused(folder)
 
 
 def test_a_run_that_was_killed_in_its_first_epoch_starts_it_again(folder: Path) -> None:
     for path in (folder / "checkpoints").iterdir():
         path.unlink()
-    RunFolder(folder).checkpoints.begin()
-    (folder / "checkpoints" / "epoch_0001.safetensors").write_bytes(b"half")  # the kill came while it was saved
+    (folder / "checkpoints" / f"{ONLY}.safetensors").write_bytes(b"half")  # the kill came while it was saved
     assert train(tiny(), folder, resume=True)["iterations"] == 6
 
 
@@ -198,13 +199,16 @@ class _Trap:
 
 @pytest.mark.parametrize("as_torch_does", [True, False])
 def test_no_code_in_a_checkpoint_is_run(folder: Path, tmp_path: Path, as_torch_does: bool) -> None:
-    sprung, path = tmp_path / "sprung", folder / "checkpoints" / "epoch_0001.state.pt"
-    trap = {"epoch": 1, "optimizer": _Trap(sprung)}
+    sprung, path = tmp_path / "sprung", folder / "checkpoints" / f"{ONLY}.state.pt"
+    trap = {"epoch": 1, "iteration": 3, "optimizer": _Trap(sprung)}
     if as_torch_does:
         torch.save(trap, path)
     else:
         path.write_bytes(pickle.dumps(trap))
-    (folder / "checkpoints" / "latest.json").write_text('{"epoch": 1}')
+    manifest = path.with_name(f"{ONLY}.json")
+    written = json.loads(manifest.read_text())
+    written["sha256"][path.name] = sha256(path)
+    manifest.write_text(json.dumps(written))
     assert "is damaged" in refused(folder)
     assert not sprung.exists()
     torch.load(path, weights_only=False) if as_torch_does else pickle.loads(path.read_bytes())

@@ -36,7 +36,12 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 def final_state(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     checkpoint = RunFolder(folder).checkpoints.load()
     assert checkpoint is not None
-    return checkpoint
+    return checkpoint.weights, checkpoint.state
+
+
+def manifests(folder: Path) -> list[int]:
+    """Iterations of the checkpoints of a run."""
+    return sorted(int(path.stem.removeprefix("iteration_")) for path in (folder / "checkpoints").glob("*.json"))
 
 
 def interrupted(config: TrainConfig, out: Path, monkeypatch: pytest.MonkeyPatch, *, after: int = 1) -> Path:
@@ -44,9 +49,9 @@ def interrupted(config: TrainConfig, out: Path, monkeypatch: pytest.MonkeyPatch,
     with monkeypatch.context() as patch:
         save = Checkpoints.save
 
-        def save_and_stop(self: Checkpoints, epoch: int, *rest: Any) -> None:
-            save(self, epoch, *rest)
-            if epoch == after:
+        def save_and_stop(self: Checkpoints, weights: Any, state: Any, **rest: Any) -> None:
+            save(self, weights, state, **rest)
+            if state["epoch"] == after:
                 raise KeyboardInterrupt
 
         patch.setattr(Checkpoints, "save", save_and_stop)

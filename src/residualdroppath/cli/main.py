@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from ..errors import UserError, did_you_mean, first_line, is_out_of_memory
+from ..errors import Stopped, UserError, did_you_mean, first_line, is_out_of_memory
 from .streams import outlive_readers
 
 
@@ -52,7 +52,11 @@ USAGE = (
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 a mistake that the message explains, 2 wrong usage, 130 interrupted."""
+    """Entry point.
+
+    Exit codes: 0 done, 1 a mistake that the message explains, 2 wrong usage, 130 interrupted, 128 + N: a training
+    that signal N ended, all saved (143: SIGTERM, 138: SIGUSR1).
+    """
     signal.signal(signal.SIGTERM, _interrupt)
     outlive_readers()
     sys.exit(run(sys.argv[1:]))
@@ -75,6 +79,9 @@ def run(arguments: list[str]) -> int:
         print(USAGE, file=sys.stderr)
         return 2
     command = COMMANDS.get(name, Command(""))
+    if name != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        print(f"error: launchers of several processes are for `train`, got {name!r}", file=sys.stderr)
+        return 2
     try:
         command_function(name)(rest)
     except (UserError, OSError) as error:  # a full disk or a folder one may not write to explains itself
@@ -88,6 +95,9 @@ def run(arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
     except KeyboardInterrupt:
         again = f"{command.kept}; {command.again}" if command.kept else "run it again"
         print(f"interrupted: {again}", file=sys.stderr)

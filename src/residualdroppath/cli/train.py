@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -29,7 +30,9 @@ def train(arguments: list[str]) -> None:
     def show(trainer: Trainer) -> None:
         progress.console.print("\n".join(preview.preview(trainer)), markup=False, highlight=False, soft_wrap=True)
 
-    result = run.train(recipe, out, resume=command.resume, title=recipe.method, on_start=show)
+    result = run.train(recipe, out, resume=command.resume, title=recipe.method, on_start=show, stops_on_signals=True)
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes the first one speaks
     validation = f"validation {100 * result['validation_accuracy']:.2f} %"
     if "test_accuracy" in result:
         console.print(f"test accuracy {100 * result['test_accuracy']:.2f} %  ({validation})")

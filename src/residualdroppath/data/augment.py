@@ -11,22 +11,30 @@ from .images import DecodedOnce, ImageSource, InMemory
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Shift each image by up to `padding` pixels in each direction, zeros moving in; same shape and dtype."""
+def draw_shifts(batch: int, padding: int, generator: torch.Generator) -> Tensor:
+    """int64[2, batch, 1]: how far each image of a batch is shifted down and right, in 0..2 * padding."""
+    return torch.randint(0, 2 * padding + 1, (2, batch, 1), generator=generator)
+
+
+def shift(images: Tensor, padding: int, shifts: Tensor) -> Tensor:
+    """Each image shifted by up to `padding` pixels in each direction, zeros moving in; same shape and dtype."""
     batch, _, height, width = images.shape
     padded = F.pad(images, [padding] * 4)
-    offsets = torch.randint(0, 2 * padding + 1, (2, batch, 1), generator=generator)
-    offsets = offsets.to(images.device, non_blocking=True)
-    rows = (offsets[0] + torch.arange(height, device=images.device))[:, None, :, None]
-    columns = (offsets[1] + torch.arange(width, device=images.device))[:, None, None, :]
+    shifts = shifts.to(images.device, non_blocking=True)
+    rows = (shifts[0] + torch.arange(height, device=images.device))[:, None, :, None]
+    columns = (shifts[1] + torch.arange(width, device=images.device))[:, None, None, :]
     image = torch.arange(batch, device=images.device)[:, None, None, None]
     channel = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
     return padded[image, channel, rows, columns]
 
 
-def random_mirror(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image left to right with probability 1/2."""
-    mirrored = torch.rand(len(images), generator=generator) < 0.5
+def draw_mirrored(batch: int, generator: torch.Generator) -> Tensor:
+    """bool[batch]: which images of a batch are mirrored, each with probability 1/2."""
+    return torch.rand(batch, generator=generator) < 0.5
+
+
+def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
+    """The images, those that are `mirrored` left to right."""
     mirrored = mirrored.to(images.device, non_blocking=True)
     return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,58 +14,132 @@ from ..errors import UserError, first_line
 from ..records.files import sha256, write_json
 from ..records.tensors import read_state, read_weights, write_state, write_weights
 
+BEFORE_MANIFESTS = "latest.json"  # the one note of the only checkpoint, in folders of version 0.1.0
+
+OUR_FILES = ("iteration_*", "epoch_*", BEFORE_MANIFESTS)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One checkpoint: after how many iterations and whole epochs, its validation accuracy, digests of its files."""
+
+    path: Path
+    iteration: int
+    epoch: int
+    accuracy: float | None
+    digests: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights and all other state; `damaged` are the newer checkpoints that could not be used, and why."""
+
+    weights: dict[str, torch.Tensor]
+    state: dict[str, Any]
+    damaged: tuple[str, ...] = ()
+
+
+def kept(manifests: Sequence[Manifest], last: int) -> list[Manifest]:
+    """The `last` of them, and the one of the best validation accuracy, the first such."""
+    in_order = sorted(manifests, key=lambda manifest: manifest.iteration)
+    validated = [manifest for manifest in in_order if manifest.accuracy is not None]
+    best = max(validated, key=lambda manifest: manifest.accuracy or 0.0, default=None)
+    return [manifest for manifest in in_order if manifest in in_order[-last:] or manifest is best]
+
 
 class Checkpoints:
-    """A folder with the latest state of a run: weights, the rest of the state, and their digests."""
+    """A folder with the last states of a run and the best: weights, the rest of the state, and their digests."""
 
     def __init__(self, path: Path):
         self.path = path
 
-    def begin(self) -> None:
-        """Note that there is none yet: a note that is missing later is damage, not a run to be started anew."""
-        write_json(self._latest, {"epoch": 0})
-
-    def save(self, epoch: int, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        """Make `epoch` the latest checkpoint; the one before stays until this one is whole."""
-        files = (self._weights(epoch), self._state(epoch))
+    def save(
+        self,
+        weights: dict[str, torch.Tensor],
+        state: dict[str, Any],
+        *,
+        accuracy: float | None = None,
+        last: int = 2,
+    ) -> None:
+        """Make this the latest checkpoint; those before stay until this one is whole."""
+        name = f"iteration_{state['iteration']:08d}"
+        files = [self.path / f"{name}.safetensors", self.path / f"{name}.state.pt"]
+        manifest = self.path / f"{name}.json"
+        manifest.unlink(missing_ok=True)  # that of the same iteration, if it was saved before: not of these files
         write_weights(files[0], weights)
         write_state(files[1], state)
         # Neither format notices a changed byte by itself.
         digests = {path.name: sha256(path) for path in files}
-        write_json(self._latest, {"epoch": epoch, "sha256": digests})
-        for path in self.path.glob("epoch_*"):
-            if path not in files:
-                path.unlink()
+        write_json(
+            manifest,
+            {
+                "iteration": state["iteration"],
+                "epoch": state["epoch"],
+                "validation_accuracy": accuracy,
+                "sha256": digests,
+            },
+        )
+        # Later ones are of a course that was given up: its checkpoints were damaged.
+        self._leave(kept([other for other in self._manifests()[0] if other.iteration <= state["iteration"]], last))
 
-    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """Weights and state of the latest checkpoint, or None before the first. Runs no code from the files."""
-        if not self._latest.exists() and not any(self.path.glob("epoch_*")):
-            return None  # of a run that was begun before such notes were made
-        try:
-            written = json.loads(self._latest.read_text(encoding="utf-8"))
-            epoch = int(written["epoch"])
-            if epoch == 0:
-                return None
-            for name, digest in written.get("sha256", {}).items():
-                if sha256(self.path / name) != digest:
-                    raise ValueError(f"{name} is not what was written")
-            weights = read_weights(self._weights(epoch))
-            state = read_state(self._state(epoch))
-            if not isinstance(state, dict) or state.get("epoch") != epoch:
-                raise ValueError("it is not the state of that epoch")
-        except Exception as error:  # a damaged file can fail in any way that its readers know
+    def load(self) -> Checkpoint | None:
+        """The latest that is whole, or None before the first. Runs no code from the files."""
+        manifests, damaged = self._manifests()
+        for manifest in reversed(manifests):
+            try:
+                weights, state = _read(manifest)
+            except Exception as error:  # a damaged file can fail in any way that its readers know
+                damaged.append(f"{manifest.path.name}: {first_line(error)}")
+            else:
+                return Checkpoint(weights, state, tuple(damaged))
+        states = list(self.path.glob("*.state.pt"))  # weights alone are what a kill leaves of the first checkpoint
+        if states and not damaged:
+            damaged = [f"there are {len(states)}, and no notes on them"]
+        if damaged:
             raise UserError(
-                f"The checkpoint in {self.path} is damaged ({first_line(error)}). Nothing was changed; put back "
+                f"The checkpoint in {self.path} is damaged ({'; '.join(damaged)}). Nothing was changed; put back "
                 "a whole copy, or start anew with another `out`."
-            ) from error
-        return weights, state
+            )
+        return None
 
-    @property
-    def _latest(self) -> Path:
-        return self.path / "latest.json"
+    def _manifests(self) -> tuple[list[Manifest], list[str]]:
+        """Those that can be read, in order of iterations, and what is wrong with others."""
+        found, damaged = [], []
+        for path in self.path.glob("*.json"):
+            try:
+                found.append(_read_manifest(path))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                damaged.append(f"{path.name}: {first_line(error)}")
+        return sorted(found, key=lambda manifest: (manifest.iteration, manifest.epoch)), damaged
 
-    def _weights(self, epoch: int) -> Path:
-        return self.path / f"epoch_{epoch:04d}.safetensors"
+    def _leave(self, manifests: Sequence[Manifest]) -> None:
+        """Remove all but these, notes first: a note without files would be damage."""
+        names = {name for manifest in manifests for name in (manifest.path.name, *manifest.digests)}
+        ours = [path for form in OUR_FILES for path in self.path.glob(form)]
+        others = [path for path in ours if path.name not in names]
+        for path in sorted(others, key=lambda path: path.suffix != ".json"):
+            path.unlink()
 
-    def _state(self, epoch: int) -> Path:
-        return self.path / f"epoch_{epoch:04d}.state.pt"
+
+def _read_manifest(path: Path) -> Manifest:
+    written = json.loads(path.read_text())
+    epoch, digests = int(written["epoch"]), dict(written["sha256"])
+    accuracy = written.get("validation_accuracy")
+    # Of version 0.1.0: it is older than any other, whatever its number of iterations.
+    iteration = 0 if path.name == BEFORE_MANIFESTS else int(written["iteration"])
+    if len(digests) != 2:
+        raise ValueError("it names no files")
+    return Manifest(path, iteration, epoch, None if accuracy is None else float(accuracy), digests)
+
+
+def _read(manifest: Manifest) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    for name, digest in manifest.digests.items():
+        if sha256(manifest.path.with_name(name)) != digest:
+            raise ValueError(f"{name} is not what was written")
+    weights, state = sorted(manifest.digests, key=lambda name: name.endswith(".state.pt"))
+    read = read_state(manifest.path.with_name(state))
+    if not isinstance(read, dict) or read.get("epoch") != manifest.epoch:
+        raise ValueError("it is not the state of that epoch")
+    if manifest.path.name != BEFORE_MANIFESTS and read.get("iteration") != manifest.iteration:
+        raise ValueError("it is not the state of that iteration")
+    return read_weights(manifest.path.with_name(weights)), read

@@ -27,9 +27,16 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
-def learning_rate(largest: float, warmup: float, iteration: int, total_iterations: int) -> float:
-    """Of iteration 1, 2, ..., `total_iterations`: linear from 0 over the part `warmup`, then half a cosine to 0."""
+def learning_rate(
+    largest: float, warmup: float, iteration: int, total_iterations: int, over_time: str = "cosine"
+) -> float:
+    """Of iteration 1, 2, ..., `total_iterations`: linear from 0 over the part `warmup`, then half a cosine to 0.
+
+    With `over_time` "constant" it is `largest` after `warmup`.
+    """
     progress = iteration / (total_iterations + 1)
     if progress < warmup:
         return largest * progress / warmup
+    if over_time == "constant":
+        return largest
     return largest * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))

@@ -16,8 +16,15 @@ def preview(trainer: Trainer) -> list[str]:
         f"network: {config.model}, {parameters:,} parameters, random weights",
         f"method: {config.method}, {_branches(trainer)}",
         f"training: {trainer.epochs:,} epochs, {trainer.total_iterations:,} iterations of {config.batch_size:,} images"
-        f"{done}, on {trainer.device}",
+        f"{done}, on {_devices(trainer)}",
     ]
+
+
+def _devices(trainer: Trainer) -> str:
+    """Where, in how many processes and parts the images of an iteration are computed."""
+    count, parts = trainer.processes.count, trainer.config.accumulation
+    where = str(trainer.device) if count == 1 else f"{count} processes ({trainer.device.type})"
+    return where + (f", in {parts} parts each" if parts > 1 else "")
 
 
 def _branches(trainer: Trainer) -> str:

@@ -68,8 +68,10 @@ class TrainingProgress:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.progress.stop()
 
-    def start_epoch(self) -> None:
+    def start_epoch(self, done: int = 0) -> None:
+        """Of its iterations, `done` were made before a resume."""
         self.epoch_started = time.perf_counter()
+        self.done_before = done
         self.timed_from: tuple[int, float] | None = None
 
     def __call__(self, trainer: Trainer, loss: Tensor, accuracy: Tensor, done: int) -> None:
@@ -77,7 +79,7 @@ class TrainingProgress:
             self._show_estimate(trainer, last=done == trainer.iterations_per_epoch)
         if self.progress.disable:
             return
-        speed = done * trainer.config.batch_size / (time.perf_counter() - self.epoch_started)
+        speed = (done - self.done_before) * trainer.config.batch_size / (time.perf_counter() - self.epoch_started)
         numbers = f"loss {loss:.4f}  acc {100 * accuracy:5.2f} %  {speed:,.0f} img/s  {trainer.kind:<12}"
         self.progress.update(self.task, completed=trainer.iteration, numbers=numbers)
 

@@ -16,6 +16,7 @@ from .method_options import OF_THE_RUN, OPTIONS, option_fields
 
 C = TypeVar("C", bound=BaseModel)
 Threads = Annotated[int, Field(ge=1, le=1024)]  # so many more than there are cores only take memory
+OF_CHECKPOINTS = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints")  # may change when a run is resumed
 Method = Literal["plain", "drop_path", "residual_drop_path"]
 # A part of the method taken out or replaced (`controls.py`), to see what that part is worth.
 Control = Literal["drop_path_effective", "freezing_only"]
@@ -75,14 +76,19 @@ class Recipe(_WithMethod):
     cycle: Literal["next_batch", "same_batch"] = Field(
         default="next_batch", description="each iteration on its own batch, or a whole cycle on one (the paper's form)"
     )
-    batch_size: int = Field(default=128, ge=2, description="images an iteration")
+    batch_size: int = Field(default=128, ge=2, description="images an iteration, of all processes together")
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="sgd has Nesterov momentum 0.9")
     lr: float = Field(default=0.1, gt=0, description="largest learning rate")
     weight_decay: float = Field(default=5e-4, ge=0, description="of weight matrices and kernels only")
     warmup: float = Field(
         default=0.1, ge=0, lt=1, description="part of training over which lr rises; then a cosine to 0"
     )
+    lr_over_time: Literal["cosine", "constant"] = Field(
+        default="cosine", description="after `warmup`: half a cosine to 0, or as it is, so that `epochs` may grow later"
+    )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="of the cross-entropy")
+    accumulation: int = Field(default=1, ge=1, description="parts of a batch, one after another, to save memory")
+    clip_grad: float | None = Field(default=None, gt=0, description="largest norm of the gradient; default: any")
 
     dropped_part_lr: float = Field(default=1.0, gt=0, description="factor on lr in dropped_part iterations")
     validate_every: int = Field(default=1, ge=1, description="epochs from one validation to the next; the last always")
@@ -91,6 +97,11 @@ class Recipe(_WithMethod):
     amp: Literal["none", "bf16", "fp16"] = Field(default="none", description="automatic mixed precision")
     channels_last: bool = Field(default=False, description="memory format of images and weights")
     threads: Threads | None = Field(default=None, description="CPU threads; default: PyTorch's choice")
+    checkpoint_every: int | None = Field(
+        default=None, ge=1, description="iterations from one checkpoint to the next, besides one an epoch"
+    )
+    checkpoint_minutes: float | None = Field(default=None, gt=0, description="likewise, minutes")
+    keep_checkpoints: int = Field(default=2, ge=1, description="the last ones that are kept, besides the best")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from ..data.identity import identity
 from ..data.images import ImageData
 from ..data.load import load_data
 from ..data.request import Request
 from ..records.environment import environment
 from ..records.files import write_json
-from .progress import OnEpoch, TrainingProgress
+from .checkpoints import Checkpoint
+from .processes import Processes
+from .progress import OnEpoch, TrainingProgress, console
 from .recipe import Recipe, TrainConfig
 from .run_folder import RunFolder
 from .run_page import write_run_page
+from .saving import SavingTimes
+from .stopping import StopRequest, stopped_by
 from .trainer import Trainer
 
 
@@ -50,66 +56,137 @@ def train(
     data: ImageData | None = None,
     on_start: Callable[[Trainer], None] | None = None,
     on_epoch: OnEpoch | None = None,
+    stops_on_signals: bool = False,
 ) -> dict[str, Any]:
     """Train as `config` says, keep everything in `out`, and return the result.
 
-    With `resume` the run in `out` goes on after its last whole epoch, and ends with the weights that
+    With `resume` the run in `out` goes on after its last checkpoint, and ends with the weights that
     it would have had uninterrupted (on CPU bit for bit). `data` spares reading it again. `on_start` is called before
     the first iteration; then the time expected is shown, once it is known. With `on_epoch`, called after each epoch
-    with it and their number, nothing is shown, and no page is written.
+    with it and their number, nothing is shown, and no page is written. With `stops_on_signals`, SIGINT, SIGTERM and
+    SIGUSR1 end the training after the iteration under way with `Stopped`, everything saved.
     """
     folder = RunFolder(out)
+    processes = Processes(config.device)
     if data is None:
         config = config.located()
-        data = load_config_data(config)
-    trainer = Trainer(config, data)  # before the folder is claimed: a mistake leaves none behind
-    with folder.opened(config, resume=resume):
-        if folder.result is not None:
-            return folder.result
-        checkpoint = folder.checkpoints.load()
-        epoch = 0
+        with processes.main_first():
+            data = load_config_data(config)
+    trainer = Trainer(config, data, processes)  # before the folder is claimed: a mistake leaves none behind
+    with ExitStack() as stack:
+        result, checkpoint, rows = processes.from_main(lambda: _open(folder, trainer, resume, stack))
+        if result is not None:
+            return result
         if checkpoint is not None:
-            trainer.load_state_dict(*checkpoint)
-            epoch = int(checkpoint[1]["epoch"])
-        rows = folder.metrics(epoch)
-        folder.note_environment(environment(trainer.device))  # when all else was found whole
-
+            trainer.load_state_dict(checkpoint.weights, checkpoint.state)
+        if processes.is_main:  # when all else was found whole
+            folder.note_start(config, identity(data), environment(trainer.device) | {"processes": processes.count})
+        if not processes.is_main:
+            on_start, on_epoch = None, _show_nothing
+        if checkpoint is not None and on_epoch is None:
+            _show_resumed(trainer, checkpoint)
         if on_start is not None:
             on_start(trainer)
-        with TrainingProgress(
+        progress = TrainingProgress(
             title, trainer.total_iterations, trainer.iteration, estimate=on_start is not None, on_epoch=on_epoch
-        ) as progress:
-            while epoch < trainer.epochs:
-                epoch += 1
-                progress.start_epoch()
-                row = {"epoch": epoch, **trainer.train_epoch(epoch, progress), "iteration": trainer.iteration}
-                if epoch % config.validate_every == 0 or epoch == trainer.epochs:
-                    row["validation_loss"], row["validation_accuracy"] = trainer.evaluate(data.validation)
-                    trainer.require_finite(row["validation_loss"], epoch)  # the last update is in no training loss
-                rows.append(row)
-                folder.write_metrics(rows)  # first: a resumed run drops a row too many, it cannot make up one
-                folder.checkpoints.save(epoch, trainer.model.state_dict(), trainer.state_dict(epoch))
-                progress.epoch_line(row, trainer.epochs)
-
-        test = {}
-        if config.test and data.has_test:
-            test = dict(zip(("test_loss", "test_accuracy"), trainer.evaluate(data.test), strict=True))
-        result = {
-            "method": config.method,
-            "seed": config.seed,
-            "epochs": trainer.epochs,
-            "iterations": trainer.iteration,
-            "trunk_updates": trainer.trunk_updates,
-            "train_images": len(data.train),
-            "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-            "train_loss": rows[-1]["train_loss"],
-            "train_accuracy": rows[-1]["train_accuracy"],
-            "validation_accuracy": rows[-1]["validation_accuracy"],
-            **test,
-            "train_seconds": sum(row["train_seconds"] for row in rows),
-        }
-        folder.save_model(trainer.model.state_dict())
-        if on_epoch is None:
-            write_run_page(folder, config, result)
-        write_json(folder.path / "result.json", result)
+        )
+        stop = StopRequest()
+        with progress, stop.listening(active=stops_on_signals):
+            _train_epochs(trainer, folder, rows, progress, SavingTimes(config, processes, stop))
+        result = _result(trainer, rows)
+        if processes.is_main:
+            result["model_sha256"] = folder.save_model(trainer.model.state_dict())
+            if on_epoch is None:
+                write_run_page(folder, config, result)
+            write_json(folder.path / "result.json", result)
         return result
+
+
+def _open(
+    folder: RunFolder, trainer: Trainer, resume: bool, stack: ExitStack
+) -> tuple[dict[str, Any] | None, Checkpoint | None, list[dict[str, Any]]]:
+    """Claim the folder while `stack` is open: the result, if there is nothing left to do, checkpoint, and metrics."""
+    stack.enter_context(folder.opened(trainer.config, resume=resume))
+    folder.require_data(identity(trainer.data))
+    result = folder.result
+    if result is not None and result["epochs"] == trainer.epochs:
+        return result, None, []
+    checkpoint = folder.checkpoints.load()
+    return None, checkpoint, folder.metrics(0 if checkpoint is None else int(checkpoint.state["epoch"]))
+
+
+def _train_epochs(
+    trainer: Trainer, folder: RunFolder, rows: list[dict[str, Any]], progress: TrainingProgress, saving: SavingTimes
+) -> None:
+    """The epochs to come, a row of metrics for each; all is saved after each, and when `saving` has it."""
+    config = trainer.config
+
+    def save(accuracy: float | None = None) -> None:
+        trainer.require_finite_weights()
+        state = trainer.state_dict()
+        if trainer.processes.is_main:
+            folder.checkpoints.save(trainer.model.state_dict(), state, accuracy=accuracy, last=config.keep_checkpoints)
+        saving.note_saved()
+
+    def after_iteration() -> None:
+        if not saving.due(trainer.iteration):
+            return
+        if saving.signal or not trainer.is_at_end_of_epoch:
+            save()
+        if saving.signal:
+            trainer.processes.wait()  # a launcher ends all when the first one ends
+            raise stopped_by(saving.signal, trainer.iteration)
+
+    while trainer.epoch < trainer.epochs:
+        epoch = trainer.epoch + 1
+        progress.start_epoch(trainer.so_far.iterations)
+        row = {"epoch": epoch, **trainer.train_epoch(epoch, progress, after_iteration), "iteration": trainer.iteration}
+        if epoch % config.validate_every == 0 or epoch == trainer.epochs:
+            row["validation_loss"], row["validation_accuracy"] = trainer.evaluate(trainer.data.validation)
+            trainer.require_finite(row["validation_loss"], epoch)  # the last update is in no training loss
+        rows.append(row)
+        if trainer.processes.is_main:
+            folder.write_metrics(rows)  # first: a resumed run drops a row too many, it cannot make up one
+        save(row.get("validation_accuracy"))
+        progress.epoch_line(row, trainer.epochs)
+
+
+def _result(trainer: Trainer, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a run came to, tested once if its recipe has it."""
+    config, data = trainer.config, trainer.data
+    test = {}
+    if config.test and data.has_test:
+        test = dict(zip(("test_loss", "test_accuracy"), trainer.evaluate(data.test), strict=True))
+    return {
+        "method": config.method,
+        "seed": config.seed,
+        "epochs": trainer.epochs,
+        "iterations": trainer.iteration,
+        "trunk_updates": trainer.trunk_updates,
+        "train_images": len(data.train),
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "train_loss": rows[-1]["train_loss"],
+        "train_accuracy": rows[-1]["train_accuracy"],
+        "validation_accuracy": rows[-1]["validation_accuracy"],
+        **test,
+        "train_seconds": sum(row["train_seconds"] for row in rows),
+    }
+
+
+def _show_resumed(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """From where a run goes on, and why not from a later checkpoint or not with the same bits."""
+    lines = [f"checkpoint not used, it is damaged: {damaged}" for damaged in checkpoint.damaged]
+    if lines:
+        lines.append(f"the one before is used: iteration {trainer.iteration:,}")
+    before = len(checkpoint.state.get("generators", [None]))
+    if before != trainer.processes.count:
+        lines.append(
+            f"the run was saved by {before} processes and goes on in {trainer.processes.count}: data, order and plan "
+            "are the same, sums of gradients and dropout are not, bit for bit"
+        )
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_nothing(epoch: int, epochs: int) -> None:
+    """For processes other than the main one."""

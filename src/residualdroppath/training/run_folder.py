@@ -1,4 +1,4 @@
-"""The folder of one run: nothing in it is overwritten, and a kill loses at most the current epoch."""
+"""The folder of one run: nothing in it is overwritten, and a kill loses what came after the last checkpoint."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import torch
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
+from ..data.identity import differences as data_differences
 from ..errors import UserError
-from ..records.files import locked, parse_json, read_json, reporting_damage, write_json, write_text
-from ..records.tensors import write_weights
+from ..records.files import locked, parse_json, read_json, reporting_damage, sha256, write_json, write_text
+from ..records.tensors import read_weights, write_weights
 from .checkpoints import Checkpoints
+from .longer import differences
 from .recipe import TrainConfig, read_config
 
 LOGGER = logging.getLogger("residualdroppath")
@@ -33,8 +35,9 @@ class Result(TypedDict):
 
 
 class RunFolder:
-    """`config.yaml`, `environment.json`, `metrics.jsonl`, `checkpoints/`, `model.safetensors`, `result.json`.
+    """What a run needs to go on, and what came of it.
 
+    `config.yaml`, `data.json`, `environment.json`, `metrics.jsonl`, `checkpoints/`, `model.safetensors`, `result.json`;
     `log.txt` is there if something had to be noted.
     """
 
@@ -44,17 +47,20 @@ class RunFolder:
 
     @contextmanager
     def opened(self, config: TrainConfig, *, resume: bool) -> Iterator[None]:
-        """Claim the folder for this process: a new one, or with `resume` one of the same configuration."""
+        """Claim the folder for this process: a new one, or with `resume` one of a recipe that `config` goes on with."""
         config_path = self.path / "config.yaml"
         if resume:
             if not config_path.is_file():
                 raise UserError(
                     f"{self.path} holds no run to resume (no config.yaml); leave out `resume` to start one."
                 )
-            self._require_same(config, read_config(TrainConfig, config_path))
+            stored = read_config(TrainConfig, config_path)
+            if different := differences(stored, config):
+                raise UserError(
+                    f"A resumed run keeps its configuration; {self.path} differs in {', '.join(different)}."
+                )
         with locked(self.path, self.checkpoints.path, new=not resume), self._logged():
             if not resume:
-                self.checkpoints.begin()
                 write_text(config_path, config.to_yaml())
             yield
 
@@ -71,12 +77,27 @@ class RunFolder:
             LOGGER.removeHandler(handler)
             handler.close()
 
-    def _require_same(self, config: TrainConfig, stored: TrainConfig) -> None:
-        ours, theirs = config.located().model_dump(), stored.located().model_dump()
-        if different := [
-            f"{name} ({theirs[name]} there, {ours[name]} now)" for name in ours if ours[name] != theirs[name]
-        ]:
-            raise UserError(f"A resumed run keeps its configuration; {self.path} differs in {', '.join(different)}.")
+    def require_data(self, found: dict[str, Any]) -> None:
+        """Raise `UserError` unless the data are those of the run, if it has been started."""
+        path = self.path / "data.json"
+        if path.is_file() and (different := data_differences(read_json(path, dict[str, Any]), found)):
+            raise UserError(
+                f"A resumed run keeps its data; those of {self.path} differ in {', '.join(different)}. Put them back, "
+                "or start anew with another `out`."
+            )
+
+    def note_start(self, config: TrainConfig, data: dict[str, Any], environment: dict[str, Any]) -> None:
+        """What the data are, a recipe of more epochs, and one more environment: one for each time of starting."""
+        if not (self.path / "data.json").is_file():
+            write_json(self.path / "data.json", data)
+        environments = self.path / "environment.json"
+        write_json(
+            environments,
+            [*(read_json(environments, list[dict[str, Any]]) if environments.is_file() else []), environment],
+        )
+        if read_config(TrainConfig, self.path / "config.yaml").epochs != config.epochs:
+            write_text(self.path / "config.yaml", config.to_yaml())
+        (self.path / "result.json").unlink(missing_ok=True)  # that of fewer epochs
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -97,11 +118,20 @@ class RunFolder:
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
-    def note_environment(self, environment: dict[str, Any]) -> None:
-        """One more entry: a run has one for each time that it was started."""
-        path = self.path / "environment.json"
-        before = read_json(path, list[dict[str, Any]]) if path.is_file() else []
-        write_json(path, [*before, environment])
+    def save_model(self, weights: dict[str, torch.Tensor]) -> str:
+        """Keep the final weights, and return the digest of their file, which the result is to hold."""
+        write_weights(self._model, weights)
+        return sha256(self._model)
 
-    def save_model(self, weights: dict[str, torch.Tensor]) -> None:
-        write_weights(self.path / "model.safetensors", weights)
+    def final_weights(self) -> dict[str, torch.Tensor] | None:
+        """Those that the run ended with, or None before. Raises `UserError` if they are not what was written."""
+        if not self._model.is_file():
+            return None
+        digest = (self.result or {}).get("model_sha256")  # not of a run that is about to end, nor of version 0.1.0
+        if digest is not None and sha256(self._model) != digest:
+            raise UserError(f"{self._model} is damaged: it is not what was written; put back a whole copy.")
+        return read_weights(self._model)
+
+    @property
+    def _model(self) -> Path:
+        return self.path / "model.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -12,14 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..data.augment import channel_statistics, normalise, random_crop, random_mirror, with_channels
+from ..data.augment import channel_statistics, normalise, with_channels
 from ..data.images import ImageData, Split
 from ..errors import UserError, first_line
 from ..models.classifier import make_classifier
+from .batches import Augmentation, batches_of_epoch, rows_of
 from .controls import always_trains_trunk, in_iteration, iterations_of_cycle, residual_drop_path
+from .generators import generator_states, restore_generators
 from .optimizer import learning_rate, make_optimizer
+from .processes import Processes
 from .recipe import TrainConfig
-from .runtime import derived_seed, memory_format, pick_device
+from .runtime import derived_seed, memory_format
 
 # The trainer, mean loss and accuracy of the epoch so far, and its iterations so far.
 OnProgress = Callable[["Trainer", Tensor, Tensor, int], None]
@@ -29,17 +33,28 @@ class Diverged(UserError):
     """The loss is no longer finite."""
 
 
+@dataclasses.dataclass
+class EpochSoFar:
+    """Iterations of the epoch under way, float64[2] sums of their losses and right answers here, and seconds."""
+
+    totals: Tensor
+    iterations: int = 0
+    seconds: float = 0.0
+    making_batches: float = 0.0
+
+
 class Trainer:
     """A network, its optimizer and, unless the method is plain, its `ResidualDropPath`.
 
-    All randomness of an epoch comes from (seed, epoch): what is saved between epochs needs no
-    generator state, and a resumed run repeats an uninterrupted one.
+    All randomness of an epoch starts from (seed, epoch); its state within an epoch is part of `state_dict`. Of several
+    processes each has all weights, and computes its rows of every batch.
     """
 
-    def __init__(self, config: TrainConfig, data: ImageData):
+    def __init__(self, config: TrainConfig, data: ImageData, processes: Processes | None = None):
         self.config = config
         self.data = data
-        self.device = pick_device(config.device)
+        self.processes = processes or Processes(config.device)
+        self.device = self.processes.device
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         batches = len(data.train) // config.batch_size
@@ -47,13 +62,20 @@ class Trainer:
             raise UserError(
                 f"`batch_size` must be at most the {len(data.train)} training images, got {config.batch_size}."
             )
-        self.batches_per_epoch = batches
+        if config.batch_size < (fewest := self.processes.count * config.accumulation):
+            raise UserError(
+                f"`batch_size` must be at least {fewest}, an image for each of {self.processes.count} processes and "
+                f"{config.accumulation} parts (`accumulation`), got {config.batch_size}."
+            )
         self.iterations_per_batch = iterations_of_cycle(config) if config.cycle == "same_batch" else 1
         self.iterations_per_epoch = batches * self.iterations_per_batch
         self.total_iterations = config.iterations or config.epochs * self.iterations_per_epoch
         self.epochs = math.ceil(self.total_iterations / self.iterations_per_epoch)
         self.iteration = 0
         self.trunk_updates = 0
+        self.epoch = 0  # whole ones
+        self.so_far = self._new_epoch()
+        self._generators: list[dict[str, Tensor]] | None = None  # to go on with, in the middle of an epoch
 
         torch.manual_seed(derived_seed(config.seed_of("init"), "model"))
         made = make_classifier(
@@ -70,13 +92,16 @@ class Trainer:
         self.model: nn.Module = made.model.to(self.device).to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
         self.rdp = residual_drop_path(self.model, config, self.total_iterations)
         self.optimizer = make_optimizer(self.model, config)
+        self.wrapped = self.processes.wrap(self.model, finds_unused=self.rdp is not None)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
 
         mean, deviation = channel_statistics(data.train.source)
         self.mean, self.deviation = torch.tensor(mean, device=self.device), torch.tensor(deviation, device=self.device)
         self.train_split = data.train.to(self.device)
-        self.crop_padding = data.image_size // 8 if config.crop_padding is None else config.crop_padding
-        self.mirror = data.mirrored if config.mirror is None else config.mirror
+        self.augmentation = Augmentation(
+            data.image_size // 8 if config.crop_padding is None else config.crop_padding,
+            data.mirrored if config.mirror is None else config.mirror,
+        )
 
     @property
     def kind(self) -> str:
@@ -92,20 +117,19 @@ class Trainer:
     def lr(self) -> float:
         """Of the iteration in force."""
         factor = self.config.dropped_part_lr if self.kind == "dropped_part" else 1.0
-        return factor * learning_rate(self.config.lr, self.config.warmup, self.iteration + 1, self.total_iterations)
+        config, iteration = self.config, self.iteration + 1
+        return factor * learning_rate(config.lr, config.warmup, iteration, self.total_iterations, config.lr_over_time)
 
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The augmented batches of an epoch, float[batch, channels, size, size] and int64[batch]."""
-        generator = torch.Generator().manual_seed(derived_seed(self.config.seed_of("order"), f"epoch {epoch}"))
-        order = torch.randperm(len(self.train_split), generator=generator)
-        size = self.config.batch_size
-        indices = [order[start : start + size] for start in range(0, self.batches_per_epoch * size, size)]
-        for images, labels in self.train_split.batches(indices):
-            images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-            if self.crop_padding:
-                images = random_crop(images, self.crop_padding, generator)
-            if self.mirror:
-                images = random_mirror(images, generator)
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's rows of the augmented batches of an epoch from number `start` on.
+
+        float[rows, channels, size, size] and int64[rows].
+        """
+        seed = derived_seed(self.config.seed_of("order"), f"epoch {epoch}")
+        size, rows = self.config.batch_size, rows_of(self.config.batch_size, self.processes.rank, self.processes.count)
+        for images, labels in batches_of_epoch(
+            self.train_split, seed, size, self.augmentation, self.device, start=start, rows=rows
+        ):
             yield self.prepare(images), labels
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -113,14 +137,17 @@ class Trainer:
         return ready.contiguous(memory_format=self.memory_format)
 
     def train_iteration(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """One optimizer update; the loss and the number of right answers, still on the device."""
+        """One optimizer update; the loss and the number of right answers, still on the device.
+
+        The loss is that of this process's rows, weighted so that its mean over processes is that of the batch.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         with in_iteration(self.rdp, self.config.method):
-            with self.autocast():
-                logits = self.model(images)
-                loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-            self.scaler.scale(loss).backward()
+            loss, correct = self._accumulate_gradients(images, labels)
+            if self.config.clip_grad is not None:
+                self.scaler.unscale_(self.optimizer)
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad()
@@ -128,66 +155,119 @@ class Trainer:
         if self.rdp is not None:
             self.rdp.step()
         self.iteration += 1
-        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+        return loss, correct
 
-    def train_epoch(self, epoch: int, on_progress: OnProgress) -> dict[str, Any]:
-        """Train for one epoch; its mean loss, accuracy, seconds, and the share of them that went into making batches.
+    def _accumulate_gradients(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Forward and backward of each part of a batch; gradients are exchanged with those of the last."""
+        losses, correct = [], []
+        parts = list(zip(*(each.tensor_split(self.config.accumulation) for each in (images, labels)), strict=True))
+        for number, (some_images, some_labels) in enumerate(parts, start=1):
+            with self.processes.without_exchange(self.wrapped) if number < len(parts) else nullcontext():
+                with self.autocast():
+                    logits = self.wrapped(some_images)
+                    loss = F.cross_entropy(logits, some_labels, label_smoothing=self.config.label_smoothing)
+                if (weight := len(some_images) * self.processes.count / self.config.batch_size) != 1:
+                    loss = loss * weight
+                self.scaler.scale(loss).backward()
+            losses.append(loss.detach())
+            correct.append((logits.detach().argmax(1) == some_labels).sum())
+        return sum(losses[1:], losses[0]), sum(correct[1:], correct[0])
 
-        Raises `UserError` when the loss diverges.
+    def train_epoch(
+        self, epoch: int, on_progress: OnProgress, after_iteration: Callable[[], None] = lambda: None
+    ) -> dict[str, Any]:
+        """Train for one epoch, or for what is left of it after `load_state_dict`.
+
+        Its mean loss, accuracy, seconds, and the share of them that went into making batches; time in
+        `after_iteration` does not count. Raises `UserError` when the loss diverges.
         """
-        torch.manual_seed(derived_seed(self.config.seed_of("order"), f"dropout {epoch}"))
+        rank = f" process {self.processes.rank}" if self.processes.rank else ""
+        torch.manual_seed(derived_seed(self.config.seed_of("order"), f"dropout {epoch}{rank}"))
         self.model.train()
-        totals = torch.zeros(2, dtype=torch.float64, device=self.device)
-        started = last_look = asked = time.perf_counter()
-        making_batches = 0.0
-        num_iterations = min(self.iterations_per_epoch, self.total_iterations - self.iteration)
-        done = 0
-        for images, labels in self.batches(epoch):
-            making_batches += time.perf_counter() - asked
-            for _ in range(min(self.iterations_per_batch, num_iterations - done)):
-                loss, correct = self.train_iteration(images, labels)
-                done += 1
-                totals += torch.stack([loss.double(), correct.double()])
-            now = time.perf_counter()
-            # To look at a value is to wait for the device: not at every iteration.
-            if self.device.type == "cpu" or now - last_look > 0.5 or done == num_iterations:
-                last_look = now
-                self.require_finite(float(totals[0]), epoch)
-                on_progress(self, totals[0] / done, totals[1] / (done * self.config.batch_size), done)
-            asked = time.perf_counter()
-            if done == num_iterations:
-                break
-        seconds = time.perf_counter() - started
-        mean_loss, correct = (totals / num_iterations).tolist()
-        images_per_epoch = num_iterations * self.config.batch_size
+        so_far = self.so_far
+        num_iterations = min(self.iterations_per_epoch, self.total_iterations - self.iteration + so_far.iterations)
+        if so_far.iterations < num_iterations:
+            self._train_rest_of_epoch(epoch, num_iterations, on_progress, after_iteration)
+        self.epoch, self.so_far, self._generators = epoch, self._new_epoch(), None
+        mean_loss, correct = (self.processes.sum(so_far.totals) / num_iterations).tolist()
         return {
-            "train_loss": mean_loss,
+            "train_loss": mean_loss / self.processes.count,
             "train_accuracy": correct / self.config.batch_size,
-            "train_seconds": seconds,
-            "images_per_second": images_per_epoch / seconds,
-            "data_share": making_batches / seconds,
+            "train_seconds": so_far.seconds,
+            "images_per_second": num_iterations * self.config.batch_size / so_far.seconds,
+            "data_share": so_far.making_batches / so_far.seconds,
         }
 
-    def require_finite(self, loss: float, epoch: int) -> None:
+    def _train_rest_of_epoch(
+        self, epoch: int, num_iterations: int, on_progress: OnProgress, after_iteration: Callable[[], None]
+    ) -> None:
+        so_far = self.so_far
+        start, begun = divmod(so_far.iterations, self.iterations_per_batch)
+        counted = asked = last_look = time.perf_counter()
+        for images, labels in self.batches(epoch, start):
+            so_far.making_batches += time.perf_counter() - asked
+            if self._generators is not None:  # only now: a loader that begins draws from them
+                restore_generators(self._generators, self.processes.rank, self.device)
+                self._generators = None
+            for _ in range(min(self.iterations_per_batch - begun, num_iterations - so_far.iterations)):
+                loss, correct = self.train_iteration(images, labels)
+                so_far.iterations += 1
+                so_far.totals += torch.stack([loss.double(), correct.double()])
+                done = so_far.iterations
+                now = time.perf_counter()
+                # To look at a value is to wait for the device: not at every iteration.
+                if self.device.type == "cpu" or now - last_look > 0.5 or done == num_iterations:
+                    last_look = now
+                    self.require_finite(float(so_far.totals[0]), epoch)
+                    on_progress(self, so_far.totals[0] / done, so_far.totals[1] / (done * len(images)), done)
+                    now = time.perf_counter()
+                so_far.seconds += now - counted
+                after_iteration()
+                counted = time.perf_counter()
+            begun = 0
+            asked = time.perf_counter()
+            if so_far.iterations == num_iterations:
+                break
+
+    def _new_epoch(self) -> EpochSoFar:
+        return EpochSoFar(torch.zeros(2, dtype=torch.float64, device=self.device))
+
+    @property
+    def is_at_end_of_epoch(self) -> bool:
+        """Whether no iteration of the epoch under way is left."""
+        return self.so_far.iterations == self.iterations_per_epoch or self.iteration == self.total_iterations
+
+    def require_finite(self, loss: float, epoch: int, what: str = "loss is") -> None:
         if not math.isfinite(loss):
             raise Diverged(
-                f"The loss is no longer finite (epoch {epoch}, by iteration {self.iteration}). The checkpoint of the "
-                f"epoch before, if any, is kept. Try a lower `lr` (now {self.config.lr:g}), a longer `warmup`, or "
+                f"The {what} no longer finite (epoch {epoch}, by iteration {self.iteration}). The checkpoint "
+                f"before, if any, is kept. Try a lower `lr` (now {self.config.lr:g}), a longer `warmup`, or "
                 "`amp` bf16 or none."
             )
 
     @torch.no_grad()
+    def require_finite_weights(self) -> None:
+        """A checkpoint of others would go on to nothing."""
+        largest = torch.stack(
+            [parameter.abs().max().float() for parameter in self.model.parameters() if parameter.numel()]
+        )
+        self.require_finite(float(largest.max()), self.epoch, "weights are")
+
+    @torch.no_grad()
     def evaluate(self, split: Split) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy of the network as it will be deployed."""
+        """Mean cross-entropy and accuracy of the network as it will be deployed, each image used exactly once."""
         self.model.eval()
+        self.processes.share_buffers(self.model)
         loss, correct = 0.0, 0
         indices = list(torch.arange(len(split)).split(4 * self.config.batch_size))
-        for images, labels in split.batches(indices):
+        for images, labels in split.batches(indices[self.processes.rank :: self.processes.count]):
             labels = labels.to(self.device)
             with self.autocast():
                 logits = self.model(self.prepare(images.to(self.device)))
             loss += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
             correct += int((logits.argmax(1) == labels).sum())
+        totals = torch.tensor([loss, correct], dtype=torch.float64, device=self.device)
+        loss, correct = self.processes.sum(totals).tolist()
         return loss / len(split), correct / len(split)
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -195,12 +275,14 @@ class Trainer:
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16 if self.config.amp == "bf16" else torch.float16)
 
-    def state_dict(self, epoch: int) -> dict[str, Any]:
-        """All but the weights."""
+    def state_dict(self) -> dict[str, Any]:
+        """All but the weights: what each process needs to go on after any iteration. Called by all processes."""
         return {
-            "epoch": epoch,
+            "epoch": self.epoch,
             "iteration": self.iteration,
             "trunk_updates": self.trunk_updates,
+            "so_far": dataclasses.asdict(self.so_far) | {"totals": self.processes.gather(self.so_far.totals.cpu())},
+            "generators": self.processes.gather(generator_states(self.device)),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "rdp": None if self.rdp is None else self.rdp.state_dict(),
@@ -213,8 +295,13 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
             if self.rdp is not None:
                 self.rdp.load_state_dict(state["rdp"])
+            self.epoch = int(state["epoch"])
             self.iteration = int(state["iteration"])
             self.trunk_updates = int(state["trunk_updates"])
+            if "so_far" in state:  # of version 0.1.0: at the end of an epoch
+                totals = self.processes.own_of(state["so_far"]["totals"]).to(self.device, copy=True)
+                self.so_far = EpochSoFar(**state["so_far"] | {"totals": totals})
+                self._generators = state["generators"] if self.so_far.iterations else None
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise UserError(
                 f"The checkpoint does not fit this model ({first_line(error)}); resume it with its own recipe."

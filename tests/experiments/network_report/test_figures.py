@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from residualdroppath.errors import UserError
 from residualdroppath.experiments.network_report import report
 from residualdroppath.experiments.network_report.figures import draw_deletion, draw_matrices, draw_profiles
 from residualdroppath.experiments.network_report.panel_catalogue import (

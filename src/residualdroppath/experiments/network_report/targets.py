@@ -145,12 +145,13 @@ def load_network(target: Target, config: AnalyzeConfig, data: ImageData, device:
 
 
 def _run_weights(path: Path) -> dict[str, Any]:
-    if (path / "model.safetensors").is_file():
-        return read_weights(path / "model.safetensors")
-    checkpoint = RunFolder(path).checkpoints.load()
+    folder = RunFolder(path)
+    if (weights := folder.final_weights()) is not None:
+        return weights
+    checkpoint = folder.checkpoints.load()
     if checkpoint is None:
         raise UserError(f"{path} holds no weights yet; let the run finish an epoch first.")
-    return checkpoint[0]
+    return checkpoint.weights
 
 
 def _load(model: nn.Module, weights: dict[str, Any], where: str) -> None:

@@ -16,7 +16,7 @@ from ...data.parts import Source
 from ...records.environment import device_name
 from ...records.files import read_json, write_record
 from ...training.method_options import OF_THE_RUN, OPTIONS
-from ...training.recipe import TrainConfig
+from ...training.recipe import OF_CHECKPOINTS, TrainConfig
 from ...training.runtime import pick_device
 from ..compare.cost import Cost
 
@@ -29,16 +29,19 @@ CAME_LATER: dict[str, Any] = {
     "empty_draw": "redraw",
     "dropped_part_lr": 1.0,
     "model_options": {},
+    "lr_over_time": "cosine",
+    "accumulation": 1,
+    "clip_grad": None,
 }
 # What decides where and how fast a run is made, not what comes out.
-NOT_OF_THE_RESULT = ("data_dir", "download", "threads", "check_frozen", "test", "epochs")
+NOT_OF_THE_RESULT = ("data_dir", "download", "threads", "check_frozen", "test", *OF_CHECKPOINTS, "epochs")
 # Options that act in `dropped_part` iterations alone.
 OF_DROPPED_PARTS = ("frozen_norm", "train_trunk", "schedule", "trains", "empty_draw", "dropped_part_lr", "cycle")
 # What the cost of an iteration does not depend on.
 NOT_OF_THE_COST = (
     "seed", "init_seed", "order_seed", "plan_seed", "epochs", "iterations", "lr", "weight_decay", "warmup",
-    "label_smoothing", "validation_fraction", "validate_every", "train_size", "images_per_class", "class_seed",
-    "split_seed", "cycle",
+    "lr_over_time", "label_smoothing", "validation_fraction", "validate_every", "train_size", "images_per_class",
+    "class_seed", "split_seed", "cycle",
 )  # fmt: skip
 
 

@@ -19,9 +19,9 @@ from ...data.request import Request
 from ...data.sources import read_source
 from ...errors import UserError
 from ...records.files import InUse, locked, write_json
-from ...records.tensors import read_weights
 from ...training.recipe import Recipe, TrainConfig, read_config
 from ...training.run import cuts_of, request_of, train
+from ...training.run_folder import RunFolder
 from ...training.trainer import Diverged, Trainer
 from .definition import Measure
 from .elastic_depth import elastic_depth
@@ -110,7 +110,9 @@ def _evaluation(trainer: Trainer) -> dict[str, Any]:
 
 def _trained(trial: Trial) -> Trainer:
     trainer = Trainer(trial.config, _data(trial))
-    trainer.model.load_state_dict(read_weights(trial.folder / "model.safetensors"))
+    weights = RunFolder(trial.folder).final_weights()
+    assert weights is not None, "only what has been trained is examined"
+    trainer.model.load_state_dict(weights)
     return trainer
 
 

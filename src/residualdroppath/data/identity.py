@@ -1,0 +1,51 @@
+"""What a run remembers of its data, to be compared when it is resumed: counts, classes, and a digest of each part."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from .images import DecodedOnce, Encoded, ImageData, ImageSource, InMemory, Split
+
+
+def identity(data: ImageData) -> dict[str, Any]:
+    """Plain values that are equal for equal data, wherever the folder of the data is."""
+    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {
+        "classes": list(data.classes) or data.num_classes,
+        "channels": data.channels,
+        "image_size": data.image_size,
+        "images": {part: len(split) for part, split in parts.items()},
+        "sha256": {part: _digest(split) for part, split in parts.items()},
+    }
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two identities, in a few words each."""
+    found = [
+        f"{name} ({before.get(name)} then, {now[name]} now)"
+        for name in ("channels", "image_size", "images")
+        if before.get(name) != now[name]
+    ]
+    if before.get("classes") != now["classes"]:
+        found.append("classes")
+    digests = before.get("sha256", {})
+    return found or [
+        f"content of the {part} part" for part in now["sha256"] if digests.get(part) != now["sha256"][part]
+    ]
+
+
+def _digest(split: Split) -> str:
+    """Of labels and pixels; where images are not held, of labels, names and sizes of files."""
+    digest = hashlib.sha256(split.labels.cpu().numpy().tobytes())
+    source: ImageSource = split.source
+    if isinstance(source, DecodedOnce):
+        source = source.encoded
+    if isinstance(source, InMemory):
+        digest.update(source.images.cpu().contiguous().numpy())  # pyright: ignore[reportArgumentType]
+    elif isinstance(source, Encoded):
+        for item in source.items:
+            named = item if isinstance(item, bytes) else f"{item.name} {item.stat().st_size}".encode()
+            digest.update(len(named).to_bytes(8, "little"))
+            digest.update(named)
+    return digest.hexdigest()

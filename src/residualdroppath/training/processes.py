@@ -1,0 +1,132 @@
+"""The processes of a training: one, or as many as `accelerate launch` or `torchrun` has started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+
+from ..errors import UserError
+from .runtime import pick_device
+
+T = TypeVar("T")
+ALL_WEIGHTS_EVERYWHERE = ("MULTI_CPU", "MULTI_GPU")  # the kinds of launch in which each process holds all weights
+# Choices of the launcher that are the recipe's here, or not supported.
+NOT_OF_THE_LAUNCHER = {"ACCELERATE_MIXED_PRECISION": "give `amp`", "ACCELERATE_DYNAMO_BACKEND": "leave it out"}
+
+
+class Processes:
+    """What this process computes on, and what it exchanges with the others. Alone, all exchanges do nothing.
+
+    The first process is the main one: it alone reads and writes the folder of the run.
+    """
+
+    def __init__(self, device: str):
+        self.device = pick_device(device)
+        self.accelerator: Any = None
+        self.rank, self.count = 0, 1
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            self.accelerator = _accelerator(device, self.device)
+            self.device = self.accelerator.device
+            self.rank, self.count = self.accelerator.process_index, self.accelerator.num_processes
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module, *, finds_unused: bool) -> nn.Module:
+        """The network with gradients averaged over processes; `finds_unused`: some parameters may get none."""
+        if self.accelerator is None:
+            return model
+        self.accelerator.ddp_handler.find_unused_parameters = finds_unused
+        return self.accelerator.prepare_model(model, device_placement=False)
+
+    def without_exchange(self, wrapped: nn.Module) -> AbstractContextManager[None]:
+        """Around backward passes whose gradients are added to by later ones before they are averaged."""
+        return nullcontext() if self.accelerator is None else self.accelerator.no_sync(wrapped)
+
+    def sum(self, values: Tensor) -> Tensor:
+        return values if self.accelerator is None else self.accelerator.reduce(values, "sum")
+
+    def largest(self, *values: float) -> list[float]:
+        """Of each value the largest among processes."""
+        if self.accelerator is None:
+            return list(values)
+        together = torch.tensor(values, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(together, distributed.ReduceOp.MAX)
+        return together.tolist()
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.accelerator is not None:
+            self.accelerator.wait_for_everyone()
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes, in order, a value of plain data and tensors."""
+        if self.accelerator is None:
+            return [value]
+        gathered: list[Any] = [None] * self.count
+        distributed.all_gather_object(gathered, value)
+        return gathered
+
+    def own_of(self, gathered: Sequence[Tensor]) -> Tensor:
+        """This process's of what `gather` returned; of another number of processes, an equal share of the sum."""
+        return gathered[self.rank] if len(gathered) == self.count else torch.stack(list(gathered)).sum(0) / self.count
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Buffers, such as running statistics, become those of the main process."""
+        if self.accelerator is not None:
+            for buffer in model.buffers():
+                distributed.broadcast(buffer, 0)
+
+    def from_main(self, work: Callable[[], T]) -> T:
+        """What `work` returns in the main process, which alone does it. All end if it fails there."""
+        if self.accelerator is None:
+            return work()
+        shared: list[Any] = [None, None]
+        try:
+            if self.is_main:
+                shared[1] = work()
+        except BaseException:
+            shared[0] = "failed"
+            raise
+        finally:
+            distributed.broadcast_object_list(shared, 0)
+        if shared[0]:
+            raise SystemExit(1)  # the main process has said why
+        return shared[1]
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """The others wait until the main process is through: what it fetches is there for them."""
+        if self.accelerator is None:
+            yield
+            return
+        with self.accelerator.main_process_first():
+            yield
+
+
+def _accelerator(name: str, device: torch.device) -> Any:
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    if device.index is not None:
+        raise UserError(f"`device` must be auto, cpu or cuda where several processes are launched, got {name!r}.")
+    for variable, instead in NOT_OF_THE_LAUNCHER.items():
+        if (value := os.environ.get(variable, "no")).lower() != "no":
+            raise UserError(f"{variable} must be no, got {value} from the launcher; {instead}.")
+    # The precision is the recipe's (`amp`), applied by the trainer: an Accelerator's holds for the whole process.
+    accelerator = Accelerator(
+        cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[DistributedDataParallelKwargs()]
+    )
+    kind = accelerator.distributed_type.value
+    if kind not in ALL_WEIGHTS_EVERYWHERE:
+        raise UserError(
+            f"Launched processes must be of the kinds {' or '.join(ALL_WEIGHTS_EVERYWHERE)} (DDP), got {kind}; "
+            "launch without FSDP, DeepSpeed and other sharding, which are not supported yet."
+        )
+    return accelerator
