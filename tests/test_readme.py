@@ -50,6 +50,9 @@ COMMANDS = [
 @pytest.mark.parametrize("command", COMMANDS)
 def test_options_in_the_readme_exist(command: str, capsys: pytest.CaptureFixture[str]):
     words = shlex.split(command)
+    if words[1] == "help" or words[1].startswith("--"):
+        assert run(words[1:2]) == 0
+        return
     with pytest.raises(SystemExit) as stopped:
         run([words[1], "--help"])
     assert stopped.value.code == 0

@@ -138,7 +138,7 @@ def test_config_of_a_run_repeats_it_bit_for_bit(capsys: pytest.CaptureFixture[st
     assert Path("one/model.safetensors").read_bytes() != Path("three/model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["digits.yaml", "mnist.yaml", "fashion_mnist_overfit.yaml"])
+@pytest.mark.parametrize("name", ["mnist.yaml", "fashion_mnist_overfit.yaml"])
 def test_recipes_of_the_checkout_are_valid(name: str) -> None:
     path = Path(__file__).parents[2] / "recipes" / name
     assert read_config(CompareConfig, path).methods

@@ -168,7 +168,7 @@ class _Page(HTMLParser):
             self.rows[-1].append("")
         if tag == "img":
             self.images.append(dict(attrs)["src"] or "")
-        elif tag != "meta":
+        elif tag not in ("meta", "link"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
