@@ -149,9 +149,16 @@ def test_checkpoint_of_another_model(folder: Path, part: str) -> None:
     assert "does not fit this model" in refused(folder)
 
 
-@pytest.mark.parametrize("gone", [[".json"], [".json", ".safetensors"]])
-def test_a_note_of_the_checkpoint_that_is_gone_starts_nothing_anew(folder: Path, gone: list[str]) -> None:
-    for suffix in gone:
+def test_without_its_note_a_checkpoint_is_used_and_said_to_be_unchecked(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "checkpoints" / f"{ONLY}.json").unlink()
+    assert train(tiny(), folder, resume=True)["iterations"] == 6
+    assert "so it was not checked: iteration 3" in capsys.readouterr().err
+
+
+def test_without_note_and_weights_nothing_is_started_anew(folder: Path) -> None:
+    for suffix in (".json", ".safetensors"):
         (folder / "checkpoints" / f"{ONLY}{suffix}").unlink()
     assert "there are 1, and no notes on them" in refused(folder)
 

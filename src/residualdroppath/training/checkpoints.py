@@ -32,11 +32,15 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights and all other state; `damaged` are the newer checkpoints that could not be used, and why."""
+    """Weights and all other state; `damaged` are the newer checkpoints that could not be used, and why.
+
+    `unchecked`: its digests are gone, or a kill came before they were written.
+    """
 
     weights: dict[str, torch.Tensor]
     state: dict[str, Any]
     damaged: tuple[str, ...] = ()
+    unchecked: bool = False
 
 
 def kept(manifests: Sequence[Manifest], last: int) -> list[Manifest]:
@@ -94,6 +98,9 @@ class Checkpoints:
                 return Checkpoint(weights, state, tuple(damaged))
         states = list(self.path.glob("*.state.pt"))  # weights alone are what a kill leaves of the first checkpoint
         if states and not damaged:
+            weights = states[0].with_name(states[0].name.replace(".state.pt", ".safetensors"))
+            if len(states) == 1 and weights.is_file():
+                return Checkpoint(read_weights(weights), read_state(states[0]), unchecked=True)
             damaged = [f"there are {len(states)}, and no notes on them"]
         if damaged:
             raise UserError(
@@ -122,7 +129,7 @@ class Checkpoints:
 
 
 def _read_manifest(path: Path) -> Manifest:
-    written = json.loads(path.read_text())
+    written = json.loads(path.read_text(encoding="utf-8"))
     epoch, digests = int(written["epoch"]), dict(written["sha256"])
     accuracy = written.get("validation_accuracy")
     # Of version 0.1.0: it is older than any other, whatever its number of iterations.

@@ -178,6 +178,8 @@ def _show_resumed(trainer: Trainer, checkpoint: Checkpoint) -> None:
     lines = [f"checkpoint not used, it is damaged: {damaged}" for damaged in checkpoint.damaged]
     if lines:
         lines.append(f"the one before is used: iteration {trainer.iteration:,}")
+    if checkpoint.unchecked:
+        lines.append(f"no digests of the checkpoint are there, so it was not checked: iteration {trainer.iteration:,}")
     before = len(checkpoint.state.get("generators", [None]))
     if before != trainer.processes.count:
         lines.append(
