@@ -5,8 +5,9 @@ A name is imported when it is first used, so that the command line answers witho
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .core.branch import Branch as Branch
@@ -30,13 +31,4 @@ _MODULES = {
     "prune": "core.pruning",
     "ResidualDropPath": "core.residual_drop_path",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_MODULES])
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)
