@@ -14,6 +14,7 @@ from typing import Any
 
 from cost_page import markdown_table
 from markers import filled
+from pruned import pruned, pruned_picture, pruned_table
 from scipy.stats import chi2
 from verdicts import ROOT, studies, verdict_table
 
@@ -102,6 +103,8 @@ def tables(text: str) -> dict[str, str]:
         found |= {
             f"{kind} {name}": table(record) for kind, table in TABLES.items() if f"<!-- {kind} {name} -->" in text
         }
+        if (timed := pruned(name)) is not None:
+            found[f"pruned {name}"] = pruned_table(timed)
         if not {f"study {name}", f"spread {name}"} & found.keys():
             raise SystemExit(f"docs/evidence.md has no marker `<!-- study {name} -->`.")
     return found
@@ -119,8 +122,11 @@ def main() -> int:
     for name, record in studies().items():
         pictures = {"cost": accuracy_over_cost(record)}
         pictures |= {f"without_{how}": found for how, found in zip(SELECTIONS, without_branches(record), strict=False)}
-        for kind, picture in pictures.items():
-            (FIGURES / f"study_{name}_{kind}.svg").write_text(picture.svg + "\n")
+        drawings = {kind: picture.svg + "\n" for kind, picture in pictures.items()}
+        if (timed := pruned(name)) is not None:
+            drawings["pruned"] = pruned_picture(timed, record)
+        for kind, svg in drawings.items():
+            (FIGURES / f"study_{name}_{kind}.svg").write_text(svg)
     return 0
 
 
