@@ -73,7 +73,8 @@ def of_variant(row: dict[str, Any], runs: Path, images: Tensor) -> list[dict[str
         whole = network(folder, read_config(TrainConfig, folder / "config.yaml"), images.shape[-1])
         out = [measured["chosen_branches"][: size + 1] for size in range(len(measured["chosen"]))]
         pruned = [residualdroppath.prune(whole, branches) for branches in out]
-        by_run.append([(1.0, measured["whole"]), *zip(time_ratios(whole, pruned, images), measured["chosen"])])
+        points = zip(time_ratios(whole, pruned, images), measured["chosen"], strict=True)
+        by_run.append([(1.0, measured["whole"]), *points])
         print(row["variant"], run["seed"], *(f"{ratio:.3f}" for ratio, _ in by_run[-1]))
     return [
         {
