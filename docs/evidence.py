@@ -26,6 +26,7 @@ from residualdroppath.experiments.studies.reuse_names import QUANTITIES
 from residualdroppath.experiments.studies.table import (
     HEAD,
     SLOPE_HEAD,
+    difference_text,
     elastic_head,
     elastic_rows,
     reuse_head,
@@ -35,6 +36,7 @@ from residualdroppath.experiments.studies.table import (
 )
 
 PILOTS = ("fashion_mnist_overfit", "mnist")
+TEXT = ROOT / "results" / "text" / "words.json"
 PAGE, FIGURES = Path(__file__).with_name("evidence.md"), Path(__file__).with_name("figures")
 
 
@@ -90,6 +92,35 @@ def pilot_table(name: str) -> str:
     )
 
 
+def text_table(record: dict[str, Any]) -> str:
+    """The text transformer of benchmarks/text_transformer.py."""
+    rows = []
+    for name, row in record["rows"].items():
+        value = row["test_accuracy"]
+        rows.append(
+            [
+                f"{name} ({', '.join(f'{option} {each}' for option, each in row['chosen'].items())})",
+                f"{100 * value['mean']:.2f} ± {100 * value['std']:.2f}",
+                str(value["n"]),
+                *(difference_text(row["against"].get(other)) for other in ("plain", "drop path")),
+                f"{row['reuse']['mean']:.3f}" + _of_reuse(row["reuse"]["minus_plain"], name),
+            ]
+        )
+    environment = record["environment"]
+    seeds = ", ".join(map(str, record["seeds"]))
+    head = ["variant", "test accuracy (%)", "n", "minus plain", "minus drop path", "reuse; minus plain"]
+    return markdown_table(head, rows) + (
+        f"\n\n`{environment['command']}`, seeds {seeds}, {environment['device']}, torch "
+        f"{environment['versions']['torch']}; {record['comparisons']} comparisons corrected together."
+    )
+
+
+def _of_reuse(difference: dict[str, Any], variant: str) -> str:
+    if variant == "plain":
+        return ""
+    return f"; {difference['mean']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
+
+
 TABLES = {
     "study": study_table, "elastic": elastic_table, "reuse": reuse_table, "slopes": slope_table,
     "spread": spread_table,
@@ -99,6 +130,8 @@ TABLES = {
 def tables(text: str) -> dict[str, str]:
     """Each table that the page has a marker for; every study must have one."""
     found = {"verdicts": verdict_table(studies()), **{f"pilot {name}": pilot_table(name) for name in PILOTS}}
+    if TEXT.is_file():
+        found["text words"] = text_table(json.loads(TEXT.read_text()))
     for name, record in studies().items():
         found |= {
             f"{kind} {name}": table(record) for kind, table in TABLES.items() if f"<!-- {kind} {name} -->" in text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .elastic_depth import SELECTIONS
@@ -66,16 +66,15 @@ def reference(rows: Sequence[Row], row: Row, method: str) -> Row | None:
 
 def _elastic_depth(row: Row, plain: Row | None) -> Row | None:
     """Accuracy over seeds by how many branches are out, and with half of them out the difference to plain training."""
-    measured = _measured(row)
+    measured = _measured(row, "elastic_depth")
     if not measured:
         return None
     sizes = range(len(next(iter(measured.values()))["chosen"]))
     found: Row = {"branches": next(iter(measured.values()))["branches"], "half_minus_plain": {}}
     for how in SELECTIONS:
         found[how] = [summary([own[how][size] for own in measured.values()]) for size in sizes]
-        if plain is not None and plain is not row and len(sizes):
-            halves = [{seed: own[how][-1] for seed, own in _measured(each).items()} for each in (row, plain)]
-            found["half_minus_plain"][how] = paired(*halves)
+        if len(sizes) and (gained := _minus_plain(row, plain, "elastic_depth", lambda own, how=how: own[how][-1])):
+            found["half_minus_plain"][how] = gained
     return found
 
 
@@ -86,12 +85,18 @@ def _feature_reuse(row: Row, plain: Row | None) -> Row | None:
         return None
     found: Row = {}
     for name in REUSE:
-        ours = {seed: own[name] for seed, own in measured.items()}
-        found[name] = summary(list(ours.values()))
-        if plain is not None and plain is not row:
-            theirs = {seed: own[name] for seed, own in _measured(plain, "feature_reuse").items()}
-            found[name]["minus_plain"] = paired(ours, theirs)
+        found[name] = summary([own[name] for own in measured.values()])
+        if gained := _minus_plain(row, plain, "feature_reuse", lambda own, name=name: own[name]):
+            found[name]["minus_plain"] = gained
     return found
+
+
+def _minus_plain(row: Row, plain: Row | None, measure: str, value: Callable[[Row], float]) -> Row | None:
+    """The paired difference of a value of a measure to that of plain training, if there is such a row."""
+    if plain is None or plain is row:
+        return None
+    ours, theirs = ({seed: value(own) for seed, own in _measured(each, measure).items()} for each in (row, plain))
+    return paired(ours, theirs)
 
 
 def _reuse_and_accuracy(rows: Sequence[Row]) -> Row:
@@ -123,7 +128,7 @@ def _slopes(rows: Sequence[Row]) -> list[Row]:
     return found
 
 
-def _measured(row: Row, name: str = "elastic_depth") -> dict[int, Row]:
+def _measured(row: Row, name: str) -> dict[int, Row]:
     runs = [run for run in row["runs"] if name in run.get("measures", {})]
     return {run["seed"]: run["measures"][name] for run in runs}
 
