@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from residualdroppath.models.small_resnet import SmallResNet
-from residualdroppath.training.optimizer import learning_rate, make_optimizer, parameter_groups
+from residualdroppath.training.learning_rate import learning_rate
+from residualdroppath.training.optimizer import make_optimizer, parameter_groups
 from residualdroppath.training.recipe import Recipe
 
 
