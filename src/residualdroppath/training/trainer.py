@@ -14,7 +14,7 @@ from ..data.augment import normalise, with_channels
 from ..data.images import ImageData, Split
 from ..errors import UserError, first_line
 from ..models.classifier import make_classifier
-from .averaging import averaged
+from .averaging import averaged, require_batch_norms
 from .controls import always_trains_trunk, in_iteration, residual_drop_path
 from .divergence import largest_weight, require_finite
 from .epoch import EpochSoFar
@@ -67,6 +67,7 @@ class Trainer:
         self.channels = made.channels
         self.memory_format = memory_format(made.model, self.device, channels_last=config.channels_last)
         self.model: nn.Module = made.model.to(self.device).to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
+        require_batch_norms(self.model, config)
         self.ema = averaged(self.model, config)  # of the plain network, so before anything acts on it
         self.rdp = residual_drop_path(self.model, config, self.length.total)
         self.optimizer = make_optimizer(self.model, config)
