@@ -15,7 +15,7 @@ from ..data.images import ImageData, Split
 from ..errors import UserError, first_line
 from ..models.classifier import make_classifier
 from .averaging import averaged, require_batch_norms
-from .controls import always_trains_trunk, in_iteration, residual_drop_path
+from .controls import always_trains_trunk, compile_network, in_iteration, residual_drop_path
 from .divergence import largest_weight, require_finite
 from .epoch import EpochSoFar
 from .evaluation import Scores, evaluate
@@ -70,6 +70,8 @@ class Trainer:
         require_batch_norms(self.model, config)
         self.ema = averaged(self.model, config)  # of the plain network, so before anything acts on it
         self.rdp = residual_drop_path(self.model, config, self.length.total)
+        if config.compile:
+            compile_network(self.model, self.rdp)
         self.optimizer = make_optimizer(self.model, config)
         self.plateau = None
         if config.lr_over_time == "plateau":
