@@ -35,28 +35,34 @@ def files(folder: Path, count: int = 4, *, size: int = 8) -> Encoded:
     return Encoded(paths, [path.name for path in paths], channels=3, size=size)
 
 
+def seed_all() -> None:
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+
+
 def draw_of_each() -> tuple[float, float, float]:
     return random.random(), float(np.random.rand()), float(torch.rand(()))
 
 
+def draws_inside(seed: int) -> tuple[float, float, float]:
+    with seeded(seed):
+        return draw_of_each()
+
+
 def test_generators_are_seeded_inside_and_go_on_afterwards() -> None:
-    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    seed_all()
     expected = [draw_of_each(), draw_of_each()]
-    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    seed_all()
     found = [draw_of_each()]
-    for _ in range(2):
-        with seeded(7):
-            inside = draw_of_each()
-    found.append(draw_of_each())
-    assert found == expected
-    with seeded(7):
-        assert draw_of_each() == inside
+    assert draws_inside(7) == draws_inside(7) != draws_inside(8)
+    assert [*found, draw_of_each()] == expected
 
 
 def test_pixels_are_those_of_timm(tmp_path: Path) -> None:
     """Of whole files, not of the squares that are cut from them."""
     ensure_torchvision_ops()
-    from timm.data import create_transform
+    from timm.data.transforms_factory import create_transform
 
     source = files(tmp_path)
     augmented = Augmented(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from residualdroppath.models.torchvision_ops import ensure_torchvision_ops
 
 IMAGES = torch.randn(8, 3, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LABELS = torch.arange(8) % 5
-OPTIONS = {"mixup_alpha": 0.8, "cutmix_alpha": 1.0}
+OPTIONS: Any = {"mixup_alpha": 0.8, "cutmix_alpha": 1.0}
 
 
 @pytest.mark.parametrize("mode", ["const", "rand", "pixel"])

@@ -66,7 +66,9 @@ def test_package_that_is_missing_is_told_before_anything_is_made(
 def test_tensorboard_holds_each_epoch_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a resume too, of a run that was ended after an epoch that was written."""
     pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import (  # pyright: ignore[reportMissingImports]
+        EventAccumulator,
+    )
 
     config = tiny(epochs=3, log=("tensorboard",))
     train(config, tmp_path / "whole", on_epoch=lambda *epochs: None)

@@ -42,7 +42,7 @@ class PerImage:
         Raises `UserError` for a policy that timm does not have.
         """
         ensure_torchvision_ops()
-        from timm.data import create_transform
+        from timm.data.transforms_factory import create_transform
 
         jitter: Any = self.color_jitter or None
         try:
