@@ -16,7 +16,8 @@ AUGMENTATIONS = [Augmentation(1, True), Augmentation(0, True), Augmentation(2, F
 
 
 def batches(augmentation: Augmentation, **part: object) -> list[tuple[Tensor, Tensor]]:
-    return list(batches_of_epoch(SPLIT, 5, 12, augmentation, CPU, **part))  # pyright: ignore[reportArgumentType]
+    found = batches_of_epoch(SPLIT, 5, 12, augmentation, CPU, **part)  # pyright: ignore[reportArgumentType]
+    return [(batch.images, batch.labels) for batch in found]
 
 
 def equal(ours: list[tuple[Tensor, Tensor]], theirs: list[tuple[Tensor, Tensor]]) -> bool:

@@ -24,6 +24,7 @@ from residualdroppath.training.stopping import StopRequest
 from residualdroppath.training.trainer import Trainer
 
 from .test_resume import equal, with_dropout
+from .test_training_images import EVERYTHING
 from .tiny_runs import final_state, manifests, metrics, tiny
 
 # Three epochs, each of as many iterations as there are in `PER_EPOCH`.
@@ -34,9 +35,14 @@ RECIPES: dict[str, dict[str, Any]] = {
     "random": {"drop_path_rate": 0.5, "schedule": "random", "rate_over_time": "warmup"},
     "fp16": {"drop_path_rate": 0.5, "amp": "fp16", "accumulation": 2, "clip_grad": 0.1},
     "plain": {"method": "plain", "optimizer": "adamw", "lr": 0.01},
-}
+    "augmented, averaged": {
+        **EVERYTHING, "drop_path_rate": 0.5, "mix_mode": "elem", "ema": 0.9, "use": "ema", "recalibrate_norms": 2,
+        "lr_over_time": "plateau", "patience": 0, "optimizer": "lookahead_lamb", "lr": 0.01,
+    },
+    "best": {"drop_path_rate": 0.5, "use": "best", "ema": 0.5, "ema_warmup": True, "recalibrate_norms": 1},
+}  # fmt: skip
 PER_EPOCH = {"cycle on one batch": 9}
-QUICK = ("dropout", "cycle on one batch", "fp16")
+QUICK = ("dropout", "cycle on one batch", "fp16", "augmented, averaged")
 
 
 @pytest.fixture(autouse=True)

@@ -77,7 +77,7 @@ def test_resumed_run_knows_the_updates_of_its_trunk(tmp_path: Path, monkeypatch:
 def test_validation_now_and_then_and_at_the_end(tmp_path: Path) -> None:
     train(tiny(epochs=5, validate_every=2), tmp_path)
     assert ["validation_accuracy" in row for row in metrics(tmp_path)] == [False, True, False, True, True]
-    assert (tmp_path / "index.html").read_text().count("<td>-</td>") == 4
+    assert (tmp_path / "index.html").read_text().count("<td>-</td>") == 6
 
 
 def test_without_test_the_test_set_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from residualdroppath.training.run import load_config_data, train
 from residualdroppath.training.saving import SavingTimes
 from residualdroppath.training.trainer import Trainer
 
+from .test_training_images import EVERYTHING
 from .tiny_runs import manifests, metrics, tiny
 
 # Batches of 30: an odd number of rows, in parts of 7 and 8.
@@ -38,8 +39,11 @@ RECIPES: dict[str, dict[str, Any]] = {
     "sample": {**METHOD, "freeze": "stop_gradient", "granularity": "sample"},
     "union, clipped": {**METHOD, "schedule": (4, 1), "trains": "union", "clip_grad": 0.05},
     "accumulation": {**METHOD, "accumulation": 2},
+    "augmented, averaged": {
+        **METHOD, **EVERYTHING, "crop_padding": None, "batch_size": 32, "mix_mode": "pair", "ema": 0.9,
+    },
     "cycle on one batch, adamw": {**METHOD, "cycle": "same_batch", "optimizer": "adamw", "lr": 0.01, "batch_size": 31},
-}
+}  # fmt: skip
 
 
 def without_batch_norm(*args: Any, **kwargs: Any) -> Classifier:
@@ -66,8 +70,9 @@ def trained(name: str) -> dict[str, Tensor]:
     numbers = []
     for epoch in (1, 2):
         row = of.train_epoch(epoch, lambda *progress: None)
-        numbers += [row["train_loss"], row["train_accuracy"], *of.evaluate(of.data.validation)]
-    return {"numbers": torch.tensor(numbers, dtype=torch.float64), **of.model.state_dict()}
+        numbers += [row["train_loss"], row["train_accuracy"], *of.evaluate(of.data.validation)[:2]]
+    average = {} if of.ema is None else {f"ema {name}": each for name, each in of.ema.module.state_dict().items()}
+    return {"numbers": torch.tensor(numbers, dtype=torch.float64), **of.model.state_dict(), **average}
 
 
 def train_all_and_a_run(rank: int, folder: Path, port: int) -> None:

@@ -109,8 +109,8 @@ def test_interrupted_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             patch.setattr(os, "replace", stop)
             try:
                 train(tiny(), out)
-                # Recipe, data, environment; metrics, weights, state and digests of two epochs; weights and result.
-                assert calls == stop_at - 1 == 3 + 2 * 4 + 2
+                # Recipe, data, environment; of two epochs table, metrics, weights, state, digests; weights, result.
+                assert calls == stop_at - 1 == 3 + 2 * 5 + 2
                 return
             except KeyboardInterrupt:
                 pass

@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
 from residualdroppath.data.images import Split
 from residualdroppath.errors import UserError
 from residualdroppath.models.small_resnet import SmallResNet
+from residualdroppath.training.evaluation import Scores
 from residualdroppath.training.run import load_config_data, train
 from residualdroppath.training.runtime import derived_seed
 from residualdroppath.training.trainer import Trainer
@@ -30,9 +32,9 @@ def test_test_set_is_used_once_at_the_end(tmp_path: Path, monkeypatch: pytest.Mo
     parts = {id(data.validation): "validation", id(data.test): "test", id(data.train): "train"}
     evaluate = Trainer.evaluate
 
-    def noted(self: Trainer, split: Split) -> tuple[float, float]:
+    def noted(self: Trainer, split: Split, *model: nn.Module) -> Scores:
         used.append(parts[id(split)])
-        return evaluate(self, split)
+        return evaluate(self, split, *model)
 
     monkeypatch.setattr(Trainer, "evaluate", noted)
     train(config, tmp_path / "run", data=data)
@@ -213,7 +215,7 @@ def test_names_are_escaped_in_the_page(tmp_path: Path) -> None:
 def test_folder_holds_what_is_promised_and_no_left_overs(tmp_path: Path) -> None:
     train(tiny(epochs=1), tmp_path)
     assert contents(tmp_path).keys() - {".lock"} == {
-        "config.yaml", "environment.json", "metrics.jsonl", "curves.png", "index.html", "model.safetensors",
+        "config.yaml", "environment.json", "metrics.jsonl", "log.csv", "curves.png", "index.html", "model.safetensors",
         "result.json", "data.json", "checkpoints/iteration_00000003.json",
         "checkpoints/iteration_00000003.safetensors", "checkpoints/iteration_00000003.state.pt",
     }  # fmt: skip

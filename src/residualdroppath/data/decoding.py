@@ -56,6 +56,14 @@ def decode(
 
     Raises `UserError` for what is no image, has no known range of values, or is not of `stored_size`, if given.
     """
+    image, remarks = upright(item, name, channels=channels, stored_size=stored_size)
+    return Decoded(_square(image, size or min(image.size), channels), remarks)
+
+
+def upright(
+    item: Path | bytes, name: str, *, channels: int, stored_size: tuple[int, int] | None = None
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """The whole image, grey or in colour, and what was done to it. Raises `UserError` as `decode` does."""
     remarks: list[str] = []
     with _opened(item, name) as opened:
         if stored_size is not None and not same_size(opened.size, stored_size):
@@ -66,7 +74,7 @@ def decode(
         opened.load()
         image = _turned(_of_eight_bits(opened, remarks), _orientation(opened, remarks), remarks)
         image = _on_white(image, remarks).convert("L" if channels == 1 else "RGB")
-    return Decoded(_square(image, size or min(image.size), channels), tuple(remarks))
+    return image, tuple(remarks)
 
 
 def read_header(item: Path | bytes, name: str) -> Header:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from rich.console import Console
@@ -36,10 +36,14 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class InMemory:
-    """Images that lie in memory, uint8[len, channels, size, size]; how many were changed by decoding, and how."""
+    """Images that lie in memory, uint8[len, channels, size, size]; how many were changed by decoding, and how.
+
+    `encoded`: what they were decoded from, if anything.
+    """
 
     images: Tensor
     remarks: Mapping[str, int] = field(default_factory=dict)
+    encoded: Encoded | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -66,12 +70,14 @@ class Encoded(Dataset[Tensor]):
         channels: int,
         size: int,
         stored_size: tuple[int, int] | None = None,
+        workers: int | None = None,
     ):
         self.items = items
         self.names = names
         self.channels = channels
         self.size = size
         self.stored_size = stored_size
+        self.workers = workers
 
     def __len__(self) -> int:
         return len(self.items)
@@ -80,12 +86,7 @@ class Encoded(Dataset[Tensor]):
         return self._decode(index).pixels
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[Tensor]:
-        workers = min(8, torch.get_num_threads())
-        try:
-            yield from DataLoader(self, batch_sampler=[index.tolist() for index in indices], num_workers=workers)
-        except UserError as error:  # a worker's error comes with its traceback written into the message
-            message = str(error).rstrip().splitlines()[-1].removeprefix(f"{UserError.__module__}.UserError: ")
-            raise UserError(message) from error
+        yield from loaded(self, (index.tolist() for index in indices), self.workers)
 
     def subset(self, index: Tensor) -> Encoded:
         places: list[int] = index.tolist()
@@ -95,6 +96,18 @@ class Encoded(Dataset[Tensor]):
             channels=self.channels,
             size=self.size,
             stored_size=self.stored_size,
+            workers=self.workers,
+        )
+
+    def with_workers(self, workers: int) -> Encoded:
+        """Decoded by so many processes, or with 0 by this one."""
+        return Encoded(
+            self.items,
+            self.names,
+            channels=self.channels,
+            size=self.size,
+            stored_size=self.stored_size,
+            workers=workers,
         )
 
     def in_memory(self, title: str) -> InMemory:
@@ -107,7 +120,7 @@ class Encoded(Dataset[Tensor]):
         ):
             images[index], found = self._decode(index)
             remarks.update(found)
-        return InMemory(images, remarks)
+        return InMemory(images, remarks, self)
 
     @cached_property
     def transparent(self) -> int:
@@ -128,6 +141,18 @@ class Encoded(Dataset[Tensor]):
         return decode(
             self.items[index], self.names[index], channels=self.channels, size=self.size, stored_size=self.stored_size
         )
+
+
+def loaded(
+    dataset: Dataset[Tensor], keys: Iterable[list[Any]], workers: int | None = None, **options: Any
+) -> Iterator[Tensor]:
+    """Batches of what `dataset` holds under lists of keys, made by `workers` processes, or up to 8, by threads."""
+    workers = min(8, torch.get_num_threads()) if workers is None else workers
+    try:
+        yield from DataLoader(dataset, batch_sampler=keys, num_workers=workers, **options)
+    except UserError as error:  # a worker's error comes with its traceback written into the message
+        message = str(error).rstrip().splitlines()[-1].removeprefix(f"{UserError.__module__}.UserError: ")
+        raise UserError(message) from error
 
 
 class DecodedOnce:
@@ -184,6 +209,12 @@ class Split:
 
     def subset(self, index: Tensor) -> Split:
         return Split(self.source.subset(index), self.labels[index])
+
+    def with_workers(self, workers: int | None) -> Split:
+        """Images that do not fit into memory are decoded by so many processes; None: as many as by default."""
+        if workers is None or not isinstance(self.source, Encoded):
+            return self
+        return replace(self, source=self.source.with_workers(workers))
 
     def kept(self, title: str) -> Split:
         """Encoded images that fit into memory are decoded once, when they are used."""

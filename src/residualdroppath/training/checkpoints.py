@@ -46,9 +46,14 @@ class Checkpoint:
 def kept(manifests: Sequence[Manifest], last: int) -> list[Manifest]:
     """The `last` of them, and the one of the best validation accuracy, the first such."""
     in_order = sorted(manifests, key=lambda manifest: manifest.iteration)
-    validated = [manifest for manifest in in_order if manifest.accuracy is not None]
-    best = max(validated, key=lambda manifest: manifest.accuracy or 0.0, default=None)
+    best = best_of(in_order)
     return [manifest for manifest in in_order if manifest in in_order[-last:] or manifest is best]
+
+
+def best_of(manifests: Sequence[Manifest]) -> Manifest | None:
+    """The first one of the best validation accuracy."""
+    validated = [manifest for manifest in manifests if manifest.accuracy is not None]
+    return max(validated, key=lambda manifest: manifest.accuracy or 0.0, default=None)
 
 
 class Checkpoints:
@@ -108,6 +113,18 @@ class Checkpoints:
                 "a whole copy, or start anew with another `out`."
             )
         return None
+
+    def best_weights(self) -> dict[str, torch.Tensor]:
+        """Of the best validation accuracy. Raises `UserError` if they are not what was written."""
+        best = best_of(self._manifests()[0])
+        if best is None:
+            raise UserError(f"{self.path} holds no checkpoint with a validation accuracy; choose `use: last`.")
+        try:
+            return _read(best)[0]
+        except Exception as error:  # as in `load`
+            raise UserError(
+                f"The best checkpoint, {best.path}, is damaged ({first_line(error)}); put back a whole copy."
+            ) from error
 
     def _manifests(self) -> tuple[list[Manifest], list[str]]:
         """Those that can be read, in order of iterations, and what is wrong with others."""

@@ -19,6 +19,7 @@ from ..core.residual_drop_path import ResidualDropPath
 from ..errors import UserError
 from .recipe import TrainConfig
 
+COMPILE_OPTIONS: dict[str, Any] = {}  # torch's defaults
 DROP_PATH_ALONE = ("drop_path", "drop_path_effective")
 
 
@@ -34,6 +35,13 @@ def residual_drop_path(model: nn.Module, config: TrainConfig, total_iterations: 
         return ResidualDropPath(model, options=options)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def compile_network(model: nn.Module, rdp: ResidualDropPath | None) -> None:
+    """`torch.compile` in place; residual branches each by itself, so that no plan needs graphs of its own."""
+    model.compile(**COMPILE_OPTIONS)
+    if rdp is not None:
+        rdp.compile(**COMPILE_OPTIONS)
 
 
 def iterations_of_cycle(config: TrainConfig) -> int:

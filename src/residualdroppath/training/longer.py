@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .recipe import OF_CHECKPOINTS, TrainConfig
+from .recipe import MAY_CHANGE, TrainConfig
 
 
 def depends_on_length(config: TrainConfig) -> list[str]:
@@ -10,9 +10,9 @@ def depends_on_length(config: TrainConfig) -> list[str]:
     found = []
     if config.iterations is not None:
         found.append("`iterations` (in place of `epochs`)")
-    if config.lr_over_time != "constant":
+    if config.lr_over_time in ("cosine", "poly"):
         found.append(f"`lr_over_time` {config.lr_over_time} (not constant)")
-    if config.warmup:
+    if config.warmup and config.warmup_iterations is None:
         found.append(f"`warmup` {config.warmup:g} (not 0)")
     rates = config.options(seed=0, total_iterations=1).rate_over_time
     if config.method != "plain" and rates not in (None, "constant"):
@@ -26,7 +26,7 @@ def differences(stored: TrainConfig, config: TrainConfig) -> list[str]:
     found = {
         name: f"{name} ({theirs[name]} there, {ours[name]} now)"
         for name in ours
-        if name not in OF_CHECKPOINTS and ours[name] != theirs[name]
+        if name not in MAY_CHANGE and ours[name] != theirs[name]
     }
     if config.epochs > stored.epochs and found.keys() == {"epochs"}:
         reasons = depends_on_length(config)

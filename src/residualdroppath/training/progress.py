@@ -107,6 +107,10 @@ class TrainingProgress:
             self.on_epoch(row["epoch"], epochs)
             return
         validation = f"{100 * row['validation_accuracy']:5.2f} %" if "validation_accuracy" in row else "-"
+        if "validation_top5_accuracy" in row:
+            validation += f" (of five {100 * row['validation_top5_accuracy']:.2f} %)"
+        if "ema_validation_accuracy" in row:
+            validation += f"  average {100 * row['ema_validation_accuracy']:5.2f} %"
         self.progress.console.print(
             f"{self.title}  epoch {row['epoch']:>3}/{epochs}  loss {row['train_loss']:.4f}  "
             f"train {100 * row['train_accuracy']:5.2f} %  validation {validation}  "

@@ -6,17 +6,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from ..core.options import Options
 from ..data.request import NAMED_SETS
 from ..errors import UserError
 from ..records.configuration import read_yaml
 from .method_options import OF_THE_RUN, OPTIONS, option_fields
+from .training_options import (
+    OWN_OPTIMIZERS,
+    AugmentationOptions,
+    FactorOverTime,
+    OptimizationOptions,
+    WeightOptions,
+)
 
 C = TypeVar("C", bound=BaseModel)
 Threads = Annotated[int, Field(ge=1, le=1024)]  # so many more than there are cores only take memory
-OF_CHECKPOINTS = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints")  # may change when a run is resumed
+OF_CHECKPOINTS = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints")
+MAY_CHANGE = (*OF_CHECKPOINTS, "workers", "log")  # when a run is resumed
 Method = Literal["plain", "drop_path", "residual_drop_path"]
 # A part of the method taken out or replaced (`controls.py`), to see what that part is worth.
 Control = Literal["drop_path_effective", "freezing_only"]
@@ -66,7 +74,7 @@ class _DataAndModel(BaseModel):
 _WithMethod = create_model("_WithMethod", __base__=_DataAndModel, **option_fields())
 
 
-class Recipe(_WithMethod):
+class Recipe(WeightOptions, OptimizationOptions, AugmentationOptions, _WithMethod):
     """What decides the result of a run, but for its method and its seed."""
 
     epochs: int = Field(default=20, ge=1, description="passes over the training images")
@@ -77,14 +85,15 @@ class Recipe(_WithMethod):
         default="next_batch", description="each iteration on its own batch, or a whole cycle on one (the paper's form)"
     )
     batch_size: int = Field(default=128, ge=2, description="images an iteration, of all processes together")
-    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="sgd has Nesterov momentum 0.9")
+    optimizer: str = Field(default="sgd", description="sgd (with Nesterov momentum), adamw, or any name that timm has")
     lr: float = Field(default=0.1, gt=0, description="largest learning rate")
     weight_decay: float = Field(default=5e-4, ge=0, description="of weight matrices and kernels only")
     warmup: float = Field(
-        default=0.1, ge=0, lt=1, description="part of training over which lr rises; then a cosine to 0"
+        default=0.1, ge=0, lt=1, description="part of training over which lr rises; then as `lr_over_time` has it"
     )
-    lr_over_time: Literal["cosine", "constant"] = Field(
-        default="cosine", description="after `warmup`: half a cosine to 0, or as it is, so that `epochs` may grow later"
+    lr_over_time: FactorOverTime = Field(
+        default="cosine",
+        description="lr after `warmup`: down to `min_lr` (cosine, poly), or so that `epochs` may grow later",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="of the cross-entropy")
     accumulation: int = Field(default=1, ge=1, description="parts of a batch, one after another, to save memory")
@@ -114,6 +123,15 @@ class Recipe(_WithMethod):
                 "`cycle: same_batch` needs cycles of a fixed length: a `schedule`, and empty draws redrawn"
             )
         return self
+
+    @field_validator("optimizer")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in OWN_OPTIMIZERS:
+            from .timm_optimizers import require_known  # timm, for those who want it
+
+            require_known(name)
+        return name
 
     def options(self, *, seed: int, total_iterations: int, **changes: Any) -> Options:
         """The options of the method. Raises `ValueError` for what is not allowed."""

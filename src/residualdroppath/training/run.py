@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,14 @@ from ..data.request import Request
 from ..records.environment import environment
 from ..records.files import write_json
 from .checkpoints import Checkpoint
+from .final import final_network, known_before, result_of
+from .logs import Log, opened_logs, require_packages
 from .processes import Processes
 from .progress import OnEpoch, TrainingProgress, console
 from .recipe import Recipe, TrainConfig
 from .run_folder import RunFolder
-from .run_page import write_run_page
+from .run_page import LivePage, write_run_page
+from .runtime import peak_memory
 from .saving import SavingTimes
 from .stopping import StopRequest, stopped_by
 from .trainer import Trainer
@@ -72,6 +75,7 @@ def train(
         config = config.located()
         with processes.main_first():
             data = load_config_data(config)
+    require_packages(config)
     trainer = Trainer(config, data, processes)  # before the folder is claimed: a mistake leaves none behind
     with ExitStack() as stack:
         result, checkpoint, rows = processes.from_main(lambda: _open(folder, trainer, resume, stack))
@@ -91,11 +95,19 @@ def train(
             title, trainer.total_iterations, trainer.iteration, estimate=on_start is not None, on_epoch=on_epoch
         )
         stop = StopRequest()
-        with progress, stop.listening(active=stops_on_signals):
-            _train_epochs(trainer, folder, rows, progress, SavingTimes(config, processes, stop))
-        result = _result(trainer, rows)
+        logs: list[Log] = []
         if processes.is_main:
-            result["model_sha256"] = folder.save_model(trainer.model.state_dict())
+            logs += stack.enter_context(opened_logs(config, folder.path, len(rows)))
+            if on_epoch is None:
+                logs.append(LivePage(folder, config, known_before(trainer), trainer.epochs))
+        with progress, stop.listening(active=stops_on_signals):
+            _train_epochs(trainer, folder, rows, progress, SavingTimes(config, processes, stop), logs)
+        model = final_network(trainer, folder)
+        result = result_of(trainer, model, rows)
+        if processes.is_main:
+            result["model_sha256"] = folder.save_model(model.state_dict())
+            if trainer.ema is not None and config.use != "ema":
+                folder.save_average(trainer.ema.module.state_dict())
             if on_epoch is None:
                 write_run_page(folder, config, result)
             write_json(folder.path / "result.json", result)
@@ -116,7 +128,12 @@ def _open(
 
 
 def _train_epochs(
-    trainer: Trainer, folder: RunFolder, rows: list[dict[str, Any]], progress: TrainingProgress, saving: SavingTimes
+    trainer: Trainer,
+    folder: RunFolder,
+    rows: list[dict[str, Any]],
+    progress: TrainingProgress,
+    saving: SavingTimes,
+    logs: Sequence[Log],
 ) -> None:
     """The epochs to come, a row of metrics for each; all is saved after each, and when `saving` has it."""
     config = trainer.config
@@ -141,36 +158,17 @@ def _train_epochs(
         epoch = trainer.epoch + 1
         progress.start_epoch(trainer.so_far.iterations)
         row = {"epoch": epoch, **trainer.train_epoch(epoch, progress, after_iteration), "iteration": trainer.iteration}
+        row |= {"lr": trainer.last_lr, **peak_memory(trainer.device)}
         if epoch % config.validate_every == 0 or epoch == trainer.epochs:
-            row["validation_loss"], row["validation_accuracy"] = trainer.evaluate(trainer.data.validation)
+            row |= trainer.validate()
             trainer.require_finite(row["validation_loss"], epoch)  # the last update is in no training loss
         rows.append(row)
         if trainer.processes.is_main:
             folder.write_metrics(rows)  # first: a resumed run drops a row too many, it cannot make up one
         save(row.get("validation_accuracy"))
+        for log in logs:
+            log.write(row)
         progress.epoch_line(row, trainer.epochs)
-
-
-def _result(trainer: Trainer, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a run came to, tested once if its recipe has it."""
-    config, data = trainer.config, trainer.data
-    test = {}
-    if config.test and data.has_test:
-        test = dict(zip(("test_loss", "test_accuracy"), trainer.evaluate(data.test), strict=True))
-    return {
-        "method": config.method,
-        "seed": config.seed,
-        "epochs": trainer.epochs,
-        "iterations": trainer.iteration,
-        "trunk_updates": trainer.trunk_updates,
-        "train_images": len(data.train),
-        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "train_loss": rows[-1]["train_loss"],
-        "train_accuracy": rows[-1]["train_accuracy"],
-        "validation_accuracy": rows[-1]["validation_accuracy"],
-        **test,
-        "train_seconds": sum(row["train_seconds"] for row in rows),
-    }
 
 
 def _show_resumed(trainer: Trainer, checkpoint: Checkpoint) -> None:

@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..records.files import locked, parse_json, read_json, reporting_damage, sha256, write_json, write_text
 from ..records.tensors import read_weights, write_weights
 from .checkpoints import Checkpoints
+from .logs import to_csv
 from .longer import differences
 from .recipe import TrainConfig, read_config
 
@@ -37,8 +38,8 @@ class Result(TypedDict):
 class RunFolder:
     """What a run needs to go on, and what came of it.
 
-    `config.yaml`, `data.json`, `environment.json`, `metrics.jsonl`, `checkpoints/`, `model.safetensors`, `result.json`;
-    `log.txt` is there if something had to be noted.
+    `config.yaml`, `data.json`, `environment.json`, `metrics.jsonl`, `log.csv`, `checkpoints/`, `model.safetensors`,
+    `result.json`; `log.txt` is there if something had to be noted.
     """
 
     def __init__(self, path: Path):
@@ -116,12 +117,18 @@ class RunFolder:
         return rows[:epochs]
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """As JSON lines, which are read again, and as a table for others."""
+        write_text(self.path / "log.csv", to_csv(rows))
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     def save_model(self, weights: dict[str, torch.Tensor]) -> str:
         """Keep the final weights, and return the digest of their file, which the result is to hold."""
         write_weights(self._model, weights)
         return sha256(self._model)
+
+    def save_average(self, weights: dict[str, torch.Tensor]) -> None:
+        """The averaged weights, next to final ones that are others."""
+        write_weights(self.path / "ema.safetensors", weights)
 
     def final_weights(self) -> dict[str, torch.Tensor] | None:
         """Those that the run ended with, or None before. Raises `UserError` if they are not what was written."""

@@ -7,6 +7,8 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,6 +40,18 @@ def pick_device(name: str) -> torch.device:
             f"`device` {name} is not there ({torch.cuda.device_count()} CUDA devices found); use cpu or auto."
         )
     return device
+
+
+def autocast(device: torch.device, amp: str) -> AbstractContextManager[Any]:
+    """Automatic mixed precision: bf16, fp16, or none."""
+    if amp == "none":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if amp == "bf16" else torch.float16)
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """`peak_memory` of tensors on a GPU so far, in bytes; nothing on a CPU."""
+    return {"peak_memory": torch.cuda.max_memory_allocated(device)} if device.type == "cuda" else {}
 
 
 def memory_format(model: nn.Module, device: torch.device, *, channels_last: bool) -> torch.memory_format:

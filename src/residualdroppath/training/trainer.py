@@ -2,45 +2,35 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..data.augment import channel_statistics, normalise, with_channels
+from ..data.augment import normalise, with_channels
 from ..data.images import ImageData, Split
 from ..errors import UserError, first_line
 from ..models.classifier import make_classifier
-from .batches import Augmentation, batches_of_epoch, rows_of
-from .controls import always_trains_trunk, in_iteration, iterations_of_cycle, residual_drop_path
+from .averaging import averaged, require_batch_norms
+from .controls import always_trains_trunk, compile_network, in_iteration, residual_drop_path
+from .divergence import largest_weight, require_finite
+from .epoch import EpochSoFar
+from .evaluation import Scores, evaluate
 from .generators import generator_states, restore_generators
-from .optimizer import learning_rate, make_optimizer
+from .gradients import accumulate_gradients
+from .learning_rate import Plateau
+from .length import length_of
+from .optimizer import learning_rate_of, make_optimizer
 from .processes import Processes
 from .recipe import TrainConfig
-from .runtime import derived_seed, memory_format
+from .runtime import autocast, derived_seed, memory_format
+from .training_images import TrainingImages
 
 # The trainer, mean loss and accuracy of the epoch so far, and its iterations so far.
 OnProgress = Callable[["Trainer", Tensor, Tensor, int], None]
-
-
-class Diverged(UserError):
-    """The loss is no longer finite."""
-
-
-@dataclasses.dataclass
-class EpochSoFar:
-    """Iterations of the epoch under way, float64[2] sums of their losses and right answers here, and seconds."""
-
-    totals: Tensor
-    iterations: int = 0
-    seconds: float = 0.0
-    making_batches: float = 0.0
 
 
 class Trainer:
@@ -57,24 +47,11 @@ class Trainer:
         self.device = self.processes.device
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        batches = len(data.train) // config.batch_size
-        if batches < 1:
-            raise UserError(
-                f"`batch_size` must be at most the {len(data.train)} training images, got {config.batch_size}."
-            )
-        if config.batch_size < (fewest := self.processes.count * config.accumulation):
-            raise UserError(
-                f"`batch_size` must be at least {fewest}, an image for each of {self.processes.count} processes and "
-                f"{config.accumulation} parts (`accumulation`), got {config.batch_size}."
-            )
-        self.iterations_per_batch = iterations_of_cycle(config) if config.cycle == "same_batch" else 1
-        self.iterations_per_epoch = batches * self.iterations_per_batch
-        self.total_iterations = config.iterations or config.epochs * self.iterations_per_epoch
-        self.epochs = math.ceil(self.total_iterations / self.iterations_per_epoch)
+        self.length = length_of(config, len(data.train), self.processes.count)
         self.iteration = 0
         self.trunk_updates = 0
         self.epoch = 0  # whole ones
-        self.so_far = self._new_epoch()
+        self.so_far = EpochSoFar.new(self.device)
         self._generators: list[dict[str, Tensor]] | None = None  # to go on with, in the middle of an epoch
 
         torch.manual_seed(derived_seed(config.seed_of("init"), "model"))
@@ -90,18 +67,33 @@ class Trainer:
         self.channels = made.channels
         self.memory_format = memory_format(made.model, self.device, channels_last=config.channels_last)
         self.model: nn.Module = made.model.to(self.device).to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
-        self.rdp = residual_drop_path(self.model, config, self.total_iterations)
+        require_batch_norms(self.model, config)
+        self.ema = averaged(self.model, config)  # of the plain network, so before anything acts on it
+        self.rdp = residual_drop_path(self.model, config, self.length.total)
+        if config.compile:
+            compile_network(self.model, self.rdp)
         self.optimizer = make_optimizer(self.model, config)
+        self.plateau = None
+        if config.lr_over_time == "plateau":
+            self.plateau = Plateau(config.decay_rate, config.patience, config.min_lr / config.lr)
         self.wrapped = self.processes.wrap(self.model, finds_unused=self.rdp is not None)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
 
-        mean, deviation = channel_statistics(data.train.source)
-        self.mean, self.deviation = torch.tensor(mean, device=self.device), torch.tensor(deviation, device=self.device)
-        self.train_split = data.train.to(self.device)
-        self.augmentation = Augmentation(
-            data.image_size // 8 if config.crop_padding is None else config.crop_padding,
-            data.mirrored if config.mirror is None else config.mirror,
-        )
+        self.images = TrainingImages(config, data, self.processes)
+        self.mean = torch.tensor(self.images.mean, device=self.device)
+        self.deviation = torch.tensor(self.images.deviation, device=self.device)
+
+    @property
+    def total_iterations(self) -> int:
+        return self.length.total
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        return self.length.per_epoch
+
+    @property
+    def epochs(self) -> int:
+        return self.length.epochs
 
     @property
     def kind(self) -> str:
@@ -117,20 +109,26 @@ class Trainer:
     def lr(self) -> float:
         """Of the iteration in force."""
         factor = self.config.dropped_part_lr if self.kind == "dropped_part" else 1.0
-        config, iteration = self.config, self.iteration + 1
-        return factor * learning_rate(config.lr, config.warmup, iteration, self.total_iterations, config.lr_over_time)
+        return factor * self._lr(self.iteration)
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    @property
+    def last_lr(self) -> float:
+        """Of the last iteration made, without the factor of `dropped_part` iterations."""
+        return self._lr(self.iteration - 1)
+
+    def _lr(self, iteration: int) -> float:
+        """After so many iterations."""
+        epoch = iteration // self.length.per_epoch
+        factor = 1.0 if self.plateau is None else self.plateau.factor
+        return factor * learning_rate_of(self.config, iteration + 1, self.length.total, epoch)
+
+    def batches(self, epoch: int, start: int = 0, *, mixed: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's rows of the augmented batches of an epoch from number `start` on.
 
-        float[rows, channels, size, size] and int64[rows].
+        float[rows, channels, size, size] and int64[rows], or shares of classes if images are `mixed`.
         """
-        seed = derived_seed(self.config.seed_of("order"), f"epoch {epoch}")
-        size, rows = self.config.batch_size, rows_of(self.config.batch_size, self.processes.rank, self.processes.count)
-        for images, labels in batches_of_epoch(
-            self.train_split, seed, size, self.augmentation, self.device, start=start, rows=rows
-        ):
-            yield self.prepare(images), labels
+        for images, labels in self.images.batches(epoch, self.prepare, start, mixed=mixed):
+            yield images.contiguous(memory_format=self.memory_format), labels
 
     def prepare(self, images: Tensor) -> Tensor:
         ready = with_channels(normalise(images, self.mean, self.deviation), self.channels)
@@ -142,9 +140,19 @@ class Trainer:
         The loss is that of this process's rows, weighted so that its mean over processes is that of the batch.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr
+            group["lr"] = self.lr * group.get("lr_scale", 1.0)  # a scale by `layer_decay`
         with in_iteration(self.rdp, self.config.method):
-            loss, correct = self._accumulate_gradients(images, labels)
+            loss, correct = accumulate_gradients(
+                self.wrapped,
+                images,
+                labels,
+                self.processes,
+                self.scaler,
+                parts=self.config.accumulation,
+                batch_size=self.config.batch_size,
+                label_smoothing=self.config.label_smoothing,
+                autocast=self.autocast,
+            )
             if self.config.clip_grad is not None:
                 self.scaler.unscale_(self.optimizer)
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
@@ -155,23 +163,9 @@ class Trainer:
         if self.rdp is not None:
             self.rdp.step()
         self.iteration += 1
+        if self.ema is not None:
+            self.ema.update(self.model, self.iteration)
         return loss, correct
-
-    def _accumulate_gradients(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Forward and backward of each part of a batch; gradients are exchanged with those of the last."""
-        losses, correct = [], []
-        parts = list(zip(*(each.tensor_split(self.config.accumulation) for each in (images, labels)), strict=True))
-        for number, (some_images, some_labels) in enumerate(parts, start=1):
-            with self.processes.without_exchange(self.wrapped) if number < len(parts) else nullcontext():
-                with self.autocast():
-                    logits = self.wrapped(some_images)
-                    loss = F.cross_entropy(logits, some_labels, label_smoothing=self.config.label_smoothing)
-                if (weight := len(some_images) * self.processes.count / self.config.batch_size) != 1:
-                    loss = loss * weight
-                self.scaler.scale(loss).backward()
-            losses.append(loss.detach())
-            correct.append((logits.detach().argmax(1) == some_labels).sum())
-        return sum(losses[1:], losses[0]), sum(correct[1:], correct[0])
 
     def train_epoch(
         self, epoch: int, on_progress: OnProgress, after_iteration: Callable[[], None] = lambda: None
@@ -185,34 +179,26 @@ class Trainer:
         torch.manual_seed(derived_seed(self.config.seed_of("order"), f"dropout {epoch}{rank}"))
         self.model.train()
         so_far = self.so_far
-        num_iterations = min(self.iterations_per_epoch, self.total_iterations - self.iteration + so_far.iterations)
+        num_iterations = min(self.length.per_epoch, self.length.total - self.iteration + so_far.iterations)
         if so_far.iterations < num_iterations:
             self._train_rest_of_epoch(epoch, num_iterations, on_progress, after_iteration)
-        self.epoch, self.so_far, self._generators = epoch, self._new_epoch(), None
-        mean_loss, correct = (self.processes.sum(so_far.totals) / num_iterations).tolist()
-        return {
-            "train_loss": mean_loss / self.processes.count,
-            "train_accuracy": correct / self.config.batch_size,
-            "train_seconds": so_far.seconds,
-            "images_per_second": num_iterations * self.config.batch_size / so_far.seconds,
-            "data_share": so_far.making_batches / so_far.seconds,
-        }
+        self.epoch, self.so_far, self._generators = epoch, EpochSoFar.new(self.device), None
+        return so_far.row(self.processes, self.config.batch_size)
 
     def _train_rest_of_epoch(
         self, epoch: int, num_iterations: int, on_progress: OnProgress, after_iteration: Callable[[], None]
     ) -> None:
         so_far = self.so_far
-        start, begun = divmod(so_far.iterations, self.iterations_per_batch)
+        start, begun = divmod(so_far.iterations, self.length.per_batch)
         counted = asked = last_look = time.perf_counter()
         for images, labels in self.batches(epoch, start):
             so_far.making_batches += time.perf_counter() - asked
             if self._generators is not None:  # only now: a loader that begins draws from them
                 restore_generators(self._generators, self.processes.rank, self.device)
                 self._generators = None
-            for _ in range(min(self.iterations_per_batch - begun, num_iterations - so_far.iterations)):
+            for _ in range(min(self.length.per_batch - begun, num_iterations - so_far.iterations)):
                 loss, correct = self.train_iteration(images, labels)
-                so_far.iterations += 1
-                so_far.totals += torch.stack([loss.double(), correct.double()])
+                so_far.add(loss, correct)
                 done = so_far.iterations
                 now = time.perf_counter()
                 # To look at a value is to wait for the device: not at every iteration.
@@ -229,51 +215,43 @@ class Trainer:
             if so_far.iterations == num_iterations:
                 break
 
-    def _new_epoch(self) -> EpochSoFar:
-        return EpochSoFar(torch.zeros(2, dtype=torch.float64, device=self.device))
-
     @property
     def is_at_end_of_epoch(self) -> bool:
         """Whether no iteration of the epoch under way is left."""
-        return self.so_far.iterations == self.iterations_per_epoch or self.iteration == self.total_iterations
+        return self.so_far.iterations == self.length.per_epoch or self.iteration == self.length.total
 
     def require_finite(self, loss: float, epoch: int, what: str = "loss is") -> None:
-        if not math.isfinite(loss):
-            raise Diverged(
-                f"The {what} no longer finite (epoch {epoch}, by iteration {self.iteration}). The checkpoint "
-                f"before, if any, is kept. Try a lower `lr` (now {self.config.lr:g}), a longer `warmup`, or "
-                "`amp` bf16 or none."
-            )
+        """Raises `Diverged`."""
+        require_finite(loss, what, epoch=epoch, iteration=self.iteration, lr=self.config.lr)
 
-    @torch.no_grad()
     def require_finite_weights(self) -> None:
         """A checkpoint of others would go on to nothing."""
-        largest = torch.stack(
-            [parameter.abs().max().float() for parameter in self.model.parameters() if parameter.numel()]
-        )
-        self.require_finite(float(largest.max()), self.epoch, "weights are")
+        self.require_finite(largest_weight(self.model), self.epoch, "weights are")
 
-    @torch.no_grad()
-    def evaluate(self, split: Split) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy of the network as it will be deployed, each image used exactly once."""
-        self.model.eval()
-        self.processes.share_buffers(self.model)
-        loss, correct = 0.0, 0
-        indices = list(torch.arange(len(split)).split(4 * self.config.batch_size))
-        for images, labels in split.batches(indices[self.processes.rank :: self.processes.count]):
-            labels = labels.to(self.device)
-            with self.autocast():
-                logits = self.model(self.prepare(images.to(self.device)))
-            loss += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
-            correct += int((logits.argmax(1) == labels).sum())
-        totals = torch.tensor([loss, correct], dtype=torch.float64, device=self.device)
-        loss, correct = self.processes.sum(totals).tolist()
-        return loss / len(split), correct / len(split)
+    def evaluate(self, split: Split, model: nn.Module | None = None) -> Scores:
+        """Of the network, or of `model`."""
+        return evaluate(
+            self.model if model is None else model,
+            split,
+            self.prepare,
+            self.processes,
+            num_classes=self.data.num_classes,
+            batch_size=4 * self.config.batch_size,
+            autocast=self.autocast,
+        )
+
+    def validate(self) -> dict[str, float]:
+        """Scores on validation images, of the average too, if there is one; a plateau goes by those of the network."""
+        scores = self.evaluate(self.data.validation)
+        if self.plateau is not None:
+            self.plateau.note(scores.accuracy)
+        found = scores.named("validation")
+        if self.ema is not None:
+            found |= self.evaluate(self.data.validation, self.ema.module).named("ema_validation")
+        return found
 
     def autocast(self) -> AbstractContextManager[Any]:
-        if self.config.amp == "none":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16 if self.config.amp == "bf16" else torch.float16)
+        return autocast(self.device, self.config.amp)
 
     def state_dict(self) -> dict[str, Any]:
         """All but the weights: what each process needs to go on after any iteration. Called by all processes."""
@@ -281,11 +259,13 @@ class Trainer:
             "epoch": self.epoch,
             "iteration": self.iteration,
             "trunk_updates": self.trunk_updates,
-            "so_far": dataclasses.asdict(self.so_far) | {"totals": self.processes.gather(self.so_far.totals.cpu())},
+            "so_far": self.so_far.state_dict(self.processes),
             "generators": self.processes.gather(generator_states(self.device)),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "rdp": None if self.rdp is None else self.rdp.state_dict(),
+            "plateau": None if self.plateau is None else self.plateau.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
         }
 
     def load_state_dict(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
@@ -295,12 +275,15 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
             if self.rdp is not None:
                 self.rdp.load_state_dict(state["rdp"])
+            if self.ema is not None:
+                self.ema.module.load_state_dict(state["ema"])
+            if self.plateau is not None:
+                self.plateau.load_state_dict(state["plateau"])
             self.epoch = int(state["epoch"])
             self.iteration = int(state["iteration"])
             self.trunk_updates = int(state["trunk_updates"])
             if "so_far" in state:  # of version 0.1.0: at the end of an epoch
-                totals = self.processes.own_of(state["so_far"]["totals"]).to(self.device, copy=True)
-                self.so_far = EpochSoFar(**state["so_far"] | {"totals": totals})
+                self.so_far = EpochSoFar.of_state(state["so_far"], self.processes)
                 self._generators = state["generators"] if self.so_far.iterations else None
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise UserError(

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from ...core.residual_drop_path import ResidualDropPath
 from ...errors import UserError
-from ...training.optimizer import learning_rate, parameter_groups
+from ...training.learning_rate import learning_rate
+from ...training.optimizer import parameter_groups
 from ...training.recipe import Method
 from ...training.runtime import derived_seed
 from .config import SpiralConfig

@@ -16,8 +16,9 @@ from ...data.parts import Source
 from ...records.environment import device_name
 from ...records.files import read_json, write_record
 from ...training.method_options import OF_THE_RUN, OPTIONS
-from ...training.recipe import OF_CHECKPOINTS, TrainConfig
+from ...training.recipe import MAY_CHANGE, TrainConfig
 from ...training.runtime import pick_device
+from ...training.training_options import AugmentationOptions, OptimizationOptions, WeightOptions
 from ..compare.cost import Cost
 
 # Raised when a training by the same recipe gives another result than before; all runs are then made anew.
@@ -32,9 +33,12 @@ CAME_LATER: dict[str, Any] = {
     "lr_over_time": "cosine",
     "accumulation": 1,
     "clip_grad": None,
+    **AugmentationOptions().model_dump(mode="json"),
+    **OptimizationOptions().model_dump(mode="json"),
+    **WeightOptions().model_dump(mode="json"),
 }
 # What decides where and how fast a run is made, not what comes out.
-NOT_OF_THE_RESULT = ("data_dir", "download", "threads", "check_frozen", "test", *OF_CHECKPOINTS, "epochs")
+NOT_OF_THE_RESULT = ("data_dir", "download", "threads", "check_frozen", "test", *MAY_CHANGE, "epochs")
 # Options that act in `dropped_part` iterations alone.
 OF_DROPPED_PARTS = ("frozen_norm", "train_trunk", "schedule", "trains", "empty_draw", "dropped_part_lr", "cycle")
 # What the cost of an iteration does not depend on.

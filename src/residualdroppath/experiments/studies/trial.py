@@ -19,10 +19,11 @@ from ...data.request import Request
 from ...data.sources import read_source
 from ...errors import UserError
 from ...records.files import InUse, locked, write_json
+from ...training.divergence import Diverged
 from ...training.recipe import Recipe, TrainConfig, read_config
 from ...training.run import cuts_of, request_of, train
 from ...training.run_folder import RunFolder
-from ...training.trainer import Diverged, Trainer
+from ...training.trainer import Trainer
 from .definition import Measure
 from .elastic_depth import elastic_depth
 from .reuse import feature_reuse
@@ -104,7 +105,8 @@ def _evaluation(trainer: Trainer) -> dict[str, Any]:
     """Loss and accuracy on the test set, and on the training images as they are."""
     found: dict[str, Any] = {}
     for part, split in (("train", trainer.data.train), ("test", trainer.data.test)):
-        found[f"{part}_loss"], found[f"{part}_accuracy"] = trainer.evaluate(split)
+        scores = trainer.evaluate(split)
+        found |= {f"{part}_loss": scores.loss, f"{part}_accuracy": scores.accuracy}
     return found
 
 
