@@ -13,11 +13,33 @@ def preview(trainer: Trainer) -> list[str]:
     done = f", {trainer.iteration:,} of them done" if trainer.iteration else ""
     return [
         *describe(trainer.data),
-        f"network: {config.model}, {parameters:,} parameters, random weights",
+        f"network: {config.model}, {parameters:,} parameters, {trainer.start_line}",
+        *_of_start(trainer),
         f"method: {config.method}, {_branches(trainer)}",
         f"training: {trainer.epochs:,} epochs, {trainer.total_iterations:,} iterations of {config.batch_size:,} images"
         f"{done}, on {_devices(trainer)}",
     ]
+
+
+def _of_start(trainer: Trainer) -> list[str]:
+    """Whose normalisation and image size are in force, and what does not learn."""
+    lines = []
+    if trainer.start is not None:
+        known = trainer.start.statistics(trainer.channels)
+        shown = " / ".join(" ".join(f"{value / 255:.3f}" for value in values) for values in trainer.statistics)
+        whose = "of the weights" if known else "of the training images (the weights come with none that fits)"
+        lines.append(f"normalisation: {whose}, mean / deviation {shown}")
+        if trainer.start.image_size is not None:
+            own = trainer.start.image_size
+            chosen = "that of the weights" if trainer.data.image_size == own else f"the weights had {own}x{own}"
+            lines.append(f"image size: {trainer.data.image_size}x{trainer.data.image_size}, {chosen}")
+    if trainer.frozen.names:
+        total = sum(parameter.numel() for parameter in trainer.model.parameters())
+        lines.append(
+            f"frozen: {trainer.frozen.num_parameters:,} of {total:,} parameters, {len(trainer.frozen.norms)} norms in "
+            "evaluation mode"
+        )
+    return lines
 
 
 def _devices(trainer: Trainer) -> str:

@@ -14,12 +14,14 @@ from ..data.request import Request
 from ..records.environment import environment
 from ..records.files import write_json
 from .checkpoints import Checkpoint
+from .description import NetworkDescription, describe
 from .processes import Processes
 from .progress import OnEpoch, TrainingProgress, console
 from .recipe import Recipe, TrainConfig
 from .run_folder import RunFolder
 from .run_page import write_run_page
 from .saving import SavingTimes
+from .starting_weights import default_image_size
 from .stopping import StopRequest, stopped_by
 from .trainer import Trainer
 
@@ -35,7 +37,7 @@ def request_of(config: Recipe) -> Request:
         data=config.data,
         data_dir=config.data_dir,
         download=config.download,
-        image_size=config.image_size,
+        image_size=config.image_size or default_image_size(config),
         label_column=config.label_column,
         image_column=config.image_column,
     )
@@ -79,8 +81,10 @@ def train(
             return result
         if checkpoint is not None:
             trainer.load_state_dict(checkpoint.weights, checkpoint.state)
+        about = describe_network(trainer).plain()
         if processes.is_main:  # when all else was found whole
-            folder.note_start(config, identity(data), environment(trainer.device) | {"processes": processes.count})
+            folder.note_start(config, about["data"], environment(trainer.device) | {"processes": processes.count})
+            folder.note_weights(trainer.start and trainer.start.sha256)
         if not processes.is_main:
             on_start, on_epoch = None, _show_nothing
         if checkpoint is not None and on_epoch is None:
@@ -92,10 +96,10 @@ def train(
         )
         stop = StopRequest()
         with progress, stop.listening(active=stops_on_signals):
-            _train_epochs(trainer, folder, rows, progress, SavingTimes(config, processes, stop))
+            _train_epochs(trainer, folder, rows, progress, SavingTimes(config, processes, stop), about)
         result = _result(trainer, rows)
         if processes.is_main:
-            result["model_sha256"] = folder.save_model(trainer.model.state_dict())
+            result["model_sha256"] = folder.save_model(trainer.model.state_dict(), about)
             if on_epoch is None:
                 write_run_page(folder, config, result)
             write_json(folder.path / "result.json", result)
@@ -108,6 +112,7 @@ def _open(
     """Claim the folder while `stack` is open: the result, if there is nothing left to do, checkpoint, and metrics."""
     stack.enter_context(folder.opened(trainer.config, resume=resume))
     folder.require_data(identity(trainer.data))
+    folder.require_weights(trainer.start and trainer.start.sha256)
     result = folder.result
     if result is not None and result["epochs"] == trainer.epochs:
         return result, None, []
@@ -116,7 +121,12 @@ def _open(
 
 
 def _train_epochs(
-    trainer: Trainer, folder: RunFolder, rows: list[dict[str, Any]], progress: TrainingProgress, saving: SavingTimes
+    trainer: Trainer,
+    folder: RunFolder,
+    rows: list[dict[str, Any]],
+    progress: TrainingProgress,
+    saving: SavingTimes,
+    about: dict[str, Any],
 ) -> None:
     """The epochs to come, a row of metrics for each; all is saved after each, and when `saving` has it."""
     config = trainer.config
@@ -125,7 +135,9 @@ def _train_epochs(
         trainer.require_finite_weights()
         state = trainer.state_dict()
         if trainer.processes.is_main:
-            folder.checkpoints.save(trainer.model.state_dict(), state, accuracy=accuracy, last=config.keep_checkpoints)
+            folder.checkpoints.save(
+                trainer.model.state_dict(), state, accuracy=accuracy, last=config.keep_checkpoints, about=about
+            )
         saving.note_saved()
 
     def after_iteration() -> None:
@@ -149,6 +161,19 @@ def _train_epochs(
             folder.write_metrics(rows)  # first: a resumed run drops a row too many, it cannot make up one
         save(row.get("validation_accuracy"))
         progress.epoch_line(row, trainer.epochs)
+
+
+def describe_network(trainer: Trainer) -> NetworkDescription:
+    """What goes with the weights of a run."""
+    mean, deviation = trainer.statistics
+    return describe(
+        trainer.config,
+        trainer.data,
+        identity(trainer.data),
+        channels=trainer.channels,
+        mean=mean,
+        deviation=deviation,
+    )
 
 
 def _result(trainer: Trainer, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ...records.files import read_json, write_record
 from ...training.method_options import OF_THE_RUN, OPTIONS
 from ...training.recipe import OF_CHECKPOINTS, TrainConfig
 from ...training.runtime import pick_device
+from ...training.starting_weights import weights_digest
 from ..compare.cost import Cost
 
 # Raised when a training by the same recipe gives another result than before; all runs are then made anew.
@@ -32,6 +33,9 @@ CAME_LATER: dict[str, Any] = {
     "lr_over_time": "cosine",
     "accumulation": 1,
     "clip_grad": None,
+    "pretrained": False,
+    "weights": None,
+    "freeze_modules": [],
 }
 # What decides where and how fast a run is made, not what comes out.
 NOT_OF_THE_RESULT = ("data_dir", "download", "threads", "check_frozen", "test", *OF_CHECKPOINTS, "epochs")
@@ -41,7 +45,7 @@ OF_DROPPED_PARTS = ("frozen_norm", "train_trunk", "schedule", "trains", "empty_d
 NOT_OF_THE_COST = (
     "seed", "init_seed", "order_seed", "plan_seed", "epochs", "iterations", "lr", "weight_decay", "warmup",
     "lr_over_time", "label_smoothing", "validation_fraction", "validate_every", "train_size", "images_per_class",
-    "class_seed", "split_seed", "cycle",
+    "class_seed", "split_seed", "cycle", "weights",
 )  # fmt: skip
 
 
@@ -61,6 +65,8 @@ def canonical(config: TrainConfig) -> TrainConfig:
 def run_key(config: TrainConfig, fingerprint: str) -> str:
     """Of a canonical recipe and the content of its data."""
     values = config.model_dump(mode="json")
+    if config.weights is not None:
+        values["weights"] = weights_digest(config)  # the content, not the place
     return _digest({**_deciding(values), "data": fingerprint})
 
 
