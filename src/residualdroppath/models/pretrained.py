@@ -34,9 +34,12 @@ def pretrained_config(name: str) -> PretrainedConfig:
     ensure_torchvision_ops()
     with quiet():
         from timm.models import get_pretrained_cfg, is_model, list_pretrained
-    found = get_pretrained_cfg(own_name, allow_unregistered=False) if is_model(own_name) else None
     architecture = own_name.partition(".")[0]
-    if found is None or not found.has_weights or (found.tag or "") != (own_name.partition(".")[2] or found.tag or ""):
+    try:
+        found = get_pretrained_cfg(own_name, allow_unregistered=False) if is_model(own_name) else None
+    except RuntimeError:  # no such tag
+        found = None
+    if found is None or not found.has_weights:
         with quiet():
             known = list_pretrained(f"{architecture}.*") if is_model(own_name) else []
         hint = f"known are {', '.join(known[:6])}" if known else "check the name"

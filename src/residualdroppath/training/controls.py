@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..core.options import Options
 from ..core.residual_drop_path import ResidualDropPath
@@ -22,22 +22,14 @@ from .recipe import TrainConfig
 DROP_PATH_ALONE = ("drop_path", "drop_path_effective")
 
 
-def residual_drop_path(
-    model: nn.Module, config: TrainConfig, total_iterations: int, example: Tensor | None = None
-) -> ResidualDropPath | None:
-    """What acts on `model` in a training by `config`; None for plain training. Raises `UserError` with the reason.
-
-    Branches that hold nothing that learns are never dropped: a `dropped_part` iteration would train nothing. `example`,
-    a batch, shows those that the code alone does not show.
-    """
+def residual_drop_path(model: nn.Module, config: TrainConfig, total_iterations: int) -> ResidualDropPath | None:
+    """What acts on `model` in a training by `config`; None for plain training. Raises `UserError` with the reason."""
     if config.method == "plain":
         return None
     changes: dict[str, Any] = {"schedule": (1, 0)} if config.method in DROP_PATH_ALONE else {}
     try:
         if config.method == "drop_path_effective":
             changes |= {"drop_rates": _effective_rates(model, config), "include": (), "exclude": ()}
-        if config.freeze_modules:
-            changes["exclude"] = (*changes.get("exclude", config.exclude), *_that_cannot_learn(model, config, example))
         options = config.options(seed=config.seed_of("plan"), total_iterations=total_iterations, **changes)
         return _with_a_trunk_that_learns(ResidualDropPath(model, options=options), config)
     except ValueError as error:
@@ -78,20 +70,6 @@ def _effective_rates(model: nn.Module, config: TrainConfig) -> dict[str, float]:
     rates = {glob.escape(branch.name): branch.effective_rate for branch in alternating.branches}
     alternating.remove()
     return rates
-
-
-def _that_cannot_learn(model: nn.Module, config: TrainConfig, example: Tensor | None) -> list[str]:
-    """Patterns for branches all of whose parameters are frozen."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        found = ResidualDropPath(model, 0.0, example=example)
-    names = [
-        glob.escape(branch.name)
-        for branch in found.branches
-        if branch.num_parameters and not any(parameter.requires_grad for parameter in branch.parameters())
-    ]
-    found.remove()
-    return names
 
 
 def _with_a_trunk_that_learns(rdp: ResidualDropPath, config: TrainConfig) -> ResidualDropPath:

@@ -49,7 +49,7 @@ def _matching(model: nn.Module, patterns: Sequence[str]) -> frozenset[str]:
             hint = did_you_mean(pattern, known)
             raise UserError(
                 f"`freeze_modules` must be names or globs of modules, got {pattern!r}, which matches none{hint} "
-                f"Parts are {first}."
+                f"The network is made of {first}."
             )
         matching.update(found)
     return frozenset(matching)

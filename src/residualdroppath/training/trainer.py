@@ -96,8 +96,7 @@ class Trainer:
         self.channels = made.channels
         self.memory_format = memory_format(made.model, self.device, channels_last=config.channels_last)
         self.model: nn.Module = made.model.to(self.device).to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
-        example = torch.zeros(2, self.channels, data.image_size, data.image_size, device=self.device)
-        self.rdp = residual_drop_path(self.model, config, self.total_iterations, example)
+        self.rdp = residual_drop_path(self.model, config, self.total_iterations)
         self.optimizer = make_optimizer(self.model, config)
         self.wrapped = self.processes.wrap(self.model, finds_unused=self.rdp is not None)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")

@@ -59,7 +59,8 @@ def canonical(config: TrainConfig) -> TrainConfig:
     fields = type(config).model_fields
     unset = {name: fields[name].get_default(call_default_factory=True) for name in free if name in fields}
     device = pick_device(config.device).type
-    return config.model_copy(update={**unset, "test": False, "device": device})
+    weights = config.weights and config.weights.expanduser().absolute()  # as trials may run in another folder
+    return config.model_copy(update={**unset, "test": False, "device": device, "weights": weights})
 
 
 def run_key(config: TrainConfig, fingerprint: str) -> str:
