@@ -29,7 +29,9 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def trainer_of(*patterns: str, **options: Any) -> Trainer:
-    config = tiny(**{"drop_path_rate": 0.5, "rate_over_depth": "uniform", "epochs": 4, "freeze_modules": patterns, **options})
+    config = tiny(
+        **{"drop_path_rate": 0.5, "rate_over_depth": "uniform", "epochs": 4, "freeze_modules": patterns, **options}
+    )
     return Trainer(config, load_config_data(config))
 
 
@@ -66,9 +68,7 @@ def test_a_part_of_a_branch() -> None:
     trainer = trainer_of("*.conv1", "blocks.2.bn2.weight")
     assert trainer.rdp is not None and all(branch.drop_rate for branch in trainer.rdp.branches)
     names = set(trainer.model.state_dict())
-    assert changed(trainer, 4) == {
-        name for name in names if ".conv1." not in name and name != "blocks.2.bn2.weight"
-    }
+    assert changed(trainer, 4) == {name for name in names if ".conv1." not in name and name != "blocks.2.bn2.weight"}
 
 
 def test_parameters_of_a_transformer() -> None:

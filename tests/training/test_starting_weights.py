@@ -172,7 +172,9 @@ def test_pretrained_weights_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     state = pretend_hub(monkeypatch)
     trainer = trainer_of(**PRETRAINED, image_size=32)
     own = trainer.model.state_dict()
-    assert {name for name in own if not torch.equal(own[name], state[name]) or own[name].shape != state[name].shape} == {
+    assert {
+        name for name in own if not torch.equal(own[name], state[name]) or own[name].shape != state[name].shape
+    } == {
         "fc.weight",
         "fc.bias",
     }

@@ -31,6 +31,8 @@ COMMANDS = {
         "whole epochs are kept",
         "run the same command to go on",
     ),
+    "eval": Command("evaluate a trained network: loss, top-1, top-5, accuracy by class, confusion matrix"),
+    "predict": Command("write the classes of a folder of images as CSV"),
     "branches": Command(
         "show the residual branches of any timm, torchvision or Hugging Face network, and what they cost"
     ),

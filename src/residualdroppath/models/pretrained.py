@@ -28,7 +28,8 @@ def pretrained_config(name: str) -> PretrainedConfig:
     """Of a timm name, with a tag or without, which stands for timm's default. Nothing is downloaded."""
     if library_of(name) != "timm":
         raise UserError(
-            f"`pretrained` goes with a timm name such as resnet18.a1_in1k, got `model` {name}; give a file as `weights`."
+            f"`pretrained` goes with a timm name such as resnet18.a1_in1k, got `model` {name}; or give a file as "
+            "`weights`."
         )
     own_name = name.removeprefix("timm/")
     ensure_torchvision_ops()

@@ -19,14 +19,22 @@ COLOURS = {"plain": "#555555", "drop_path": "#d08c00", "residual_drop_path": "#0
 CONTROL_COLOUR = "#8a5aa8"
 
 
-def write_page(folder: Path, figure: Figure, *, title: str, lines: list[str], tables: list[dict[str, Any]]) -> Path:
-    """Write `curves.png` and the self-contained `index.html`, and return the latter's path.
+def write_page(
+    folder: Path,
+    figure: Figure,
+    *,
+    title: str,
+    lines: list[str],
+    tables: list[dict[str, Any]],
+    figure_name: str = "curves.png",
+) -> Path:
+    """Write the figure as `figure_name` and the self-contained `index.html`, and return the latter's path.
 
     A table has `title`, `head`, `rows`, and may have `details`: it is then folded. Curves follow the first one.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
-    (folder / "curves.png").write_bytes(buffer.getvalue())
+    (folder / figure_name).write_bytes(buffer.getvalue())
     page = folder / "index.html"
     html = template(Path(__file__).with_suffix(".html")).render(
         title=title, lines=lines, tables=tables, image=data_url(buffer.getvalue())

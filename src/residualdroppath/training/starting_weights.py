@@ -59,7 +59,9 @@ class StartingWeights:
         if fit.unused:
             line += f"; did not fit: {shortened(fit.unused)}"
         if self.classes and tuple(classes) != self.classes and len(classes) == len(self.classes):
-            line += "; the classes have other names or another order there, their number is the same, so the head is kept"
+            line += (
+                "; the classes have other names or another order there, their number is the same, so the head is kept"
+            )
         return line
 
 
@@ -79,9 +81,7 @@ def fitting(model: nn.Module, state: Mapping[str, Tensor]) -> Fit:
     layers = {path for path, module in model.named_modules() if path and not any(True for _ in module.children())}
     anew = {name.rpartition(".")[0] for name in of_other_shape} & layers
     loaded = [
-        name
-        for name in own
-        if name in state and name not in of_other_shape and name.rpartition(".")[0] not in anew
+        name for name in own if name in state and name not in of_other_shape and name.rpartition(".")[0] not in anew
     ]
     new = [name for name in own if name not in loaded]
     unused = [
@@ -149,7 +149,9 @@ def _read_once(path: Path, modified: int, size: int) -> tuple[dict[str, Tensor],
         state, about = read_described(path)
         return state, None if about is None else parse_description(about, str(path))
     if path.suffix not in PICKLED:
-        raise UserError(f"`weights` must be a run folder, a .safetensors file or a {', '.join(PICKLED)} file, got {path}.")
+        raise UserError(
+            f"`weights` must be a run folder, a .safetensors file or a {', '.join(PICKLED)} file, got {path}."
+        )
     return _read_pickled(path), None
 
 
