@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn import metrics as untyped
+from sklearn import metrics as typed_too_strictly
 
 from data.files import encoded, request, write_parquet
 from residualdroppath.errors import UserError
@@ -23,8 +23,7 @@ from residualdroppath.inference.network import load_network
 
 from .conftest import square, write_squares
 
-
-metrics: Any = untyped
+metrics: Any = typed_too_strictly
 
 
 def test_figures(digits: Path) -> None:

@@ -33,8 +33,8 @@ def write_evaluation(record: dict[str, Any], out: Path) -> Path:
         confusion_figure(names, np.asarray(record["confusion"])),
         title=f"{record['network']} on {Path(record['data']).name}: {accuracies}",
         lines=[
-            f"{record['images']:,} images of the {record['part']} part, cross-entropy {record['loss']:.4f} nats. In the "
-            "figure rows are the classes that images are of, columns the answers, in shares of the row.",
+            f"{record['images']:,} images of the {record['part']} part, cross-entropy {record['loss']:.4f} nats. In "
+            "the figure rows are the classes that images are of, columns the answers, in shares of the row.",
             *record["notes"],
         ],
         tables=[

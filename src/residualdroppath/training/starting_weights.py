@@ -59,9 +59,7 @@ class StartingWeights:
         if fit.unused:
             line += f"; did not fit: {shortened(fit.unused)}"
         if self.classes and tuple(classes) != self.classes and len(classes) == len(self.classes):
-            line += (
-                "; the classes have other names or another order there, their number is the same, so the head is kept"
-            )
+            line += "; the classes have other names or another order there, as many, so the head is kept"
         return line
 
 

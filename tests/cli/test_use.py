@@ -1,4 +1,4 @@
-"""`rdp eval` and `rdp predict`: what is printed and written, and what is refused before any work."""
+"""`rdp eval`, `rdp predict` and `rdp export`: what is printed and written, and what is refused before any work."""
 
 from __future__ import annotations
 
@@ -84,3 +84,29 @@ def test_refused_before_any_work(capsys: pytest.CaptureFixture[str], monkeypatch
     assert run(["predict", "run", "run/config.yaml", "--out", "p.csv"]) == 1
     assert capsys.readouterr().err.endswith("error: None of the images could be read; nothing was written.\n")
     assert not Path("p.csv").exists()
+
+
+def test_export(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = f"export run --format safetensors --prune-branches 1 --out {tmp_path}/new/x.safetensors"
+    assert run(words.split()) == 0
+    printed = capsys.readouterr().out
+    assert "without blocks." in printed and "parameters left" in printed and "differ by at most" in printed
+    assert run(["eval", f"{tmp_path}/new/x.safetensors", "--part", "test"]) == 0
+    assert run(f"export run --format torch-export --out {tmp_path}/x.pt2 --prune blocks.0 blocks.2".split()) == 0
+    assert "pruned: 2 branches" in capsys.readouterr().out
+
+
+def test_export_refused_before_any_work(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from residualdroppath.inference import export, network
+
+    with monkeypatch.context() as patch:
+        patch.setattr(network, "load_network", lambda *args: pytest.fail("work was begun"))
+        words = "export run --out x.onnx --format onnx"
+        assert "ends in .pt2, got x.onnx" in refused(capsys, "export run --out x.onnx --format torch-export")
+        assert "both choose branches" in refused(capsys, f"{words} --prune a --prune-branches 1")
+        assert "does not go with safetensors" in refused(
+            capsys, "export run --out x.safetensors --format safetensors --with-normalisation"
+        )
+        patch.setattr(export.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else name)
+        assert "onnxscript is not installed: pip install 'residualdroppath[export]'" in refused(capsys, words)
+    assert "names of residual branches of the model, blocks.0" in refused(capsys, f"{words} --prune layer1.0")
