@@ -82,7 +82,9 @@ def test_refused_before_any_work(capsys: pytest.CaptureFixture[str], monkeypatch
     assert run(["predict", "run", "in", "--out", "p.csv", "--overwrite"]) == 0
     Path("p.csv").unlink()
     assert run(["predict", "run", "run/config.yaml", "--out", "p.csv"]) == 1
-    assert capsys.readouterr().err.endswith("error: None of the images could be read; nothing was written.\n")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1:] == ["error: None of the images could be read; nothing was written."]
+    assert lines[0].startswith("skipped: run/config.yaml cannot be decoded")
     assert not Path("p.csv").exists()
 
 

@@ -34,7 +34,7 @@ def loaded(path: Path, format: Format) -> Any:
     from onnx.reference import ReferenceEvaluator
 
     onnx.checker.check_model(onnx.load(path), full_check=True)
-    session = ReferenceEvaluator(str(path))
+    session: Any = ReferenceEvaluator(str(path))
     return lambda images: torch.as_tensor(session.run(None, {"images": images.numpy()})[0])
 
 

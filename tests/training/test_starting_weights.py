@@ -56,8 +56,8 @@ def test_a_run_is_the_start_of_another_with_more_classes(first: Path) -> None:
         assert torch.equal(value, random[name] if name.startswith("head.") else before[name]), name
     loaded = len(state) - 2
     assert trainer.start_line == (
-        f"weights of {first}: {loaded} of {len(state)} tensors loaded; new: head.weight, head.bias; "
-        "did not fit: head.bias [5] (here [10]), head.weight [5, 8] (here [10, 8])"
+        f"weights of {first}: {loaded} of {len(state)} tensors loaded; "
+        "new: head.weight [10, 8] (there [5, 8]), head.bias [10] (there [5])"
     )
 
 
@@ -89,7 +89,7 @@ def test_files_of_others(tmp_path: Path, kind: str) -> None:
         torch.save({kind: state, "epoch": 3, **({"state_dict": {}} if kind == "state_dict_ema" else {})}, path)
     trainer = trainer_of(weights=path)
     assert all(torch.equal(value, state[name]) for name, value in trainer.model.state_dict().items())
-    assert "new:" not in trainer.start_line and "fit" not in trainer.start_line
+    assert "new:" not in trainer.start_line and "without a place" not in trainer.start_line
     assert any("the weights come with none that fits" in line for line in preview(trainer))
 
 
@@ -130,6 +130,7 @@ def test_what_does_not_fit_is_an_error(tmp_path: Path) -> None:
 def test_a_layer_is_loaded_whole_or_not_at_all(tmp_path: Path) -> None:
     state = own_state()
     state["stem.1.weight"] = torch.zeros(7)
+    state["teacher"] = torch.zeros(7)
     torch.save(state, tmp_path / "odd.pth")
     trainer = trainer_of(weights=tmp_path / "odd.pth")
     assert trainer.start is not None
@@ -137,7 +138,8 @@ def test_a_layer_is_loaded_whole_or_not_at_all(tmp_path: Path) -> None:
     for name in ("weight", "bias", "running_mean", "running_var"):
         assert torch.equal(trainer.model.state_dict()[f"stem.1.{name}"], fresh[f"stem.1.{name}"])
     assert torch.equal(trainer.model.state_dict()["stem.0.weight"], state["stem.0.weight"])
-    assert "new: stem.1.weight, stem.1.bias, stem.1.running_mean and 2 more" in trainer.start_line
+    assert "new: stem.1.weight [2] (there [7]), stem.1.bias, stem.1.running_mean and 2 more" in trainer.start_line
+    assert trainer.start_line.endswith("; without a place here: teacher")
 
 
 def test_a_run_remembers_its_start_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

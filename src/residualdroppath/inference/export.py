@@ -28,6 +28,9 @@ Run = Callable[[Tensor], Tensor]
 class Deployed(nn.Module):
     """Logits of float[batch, channels, size, size]: normalised ones, or pixels 0 to 255."""
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, network: TrainedNetwork, *, with_normalisation: bool):
         super().__init__()
         self.network = network.model
@@ -159,7 +162,7 @@ def _run_onnx(path: Path) -> Run:
     if importlib.util.find_spec("onnxruntime") is not None:
         import onnxruntime  # pyright: ignore[reportMissingImports]
 
-        session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+        session: Any = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     else:
         import onnx
         from onnx.reference import ReferenceEvaluator

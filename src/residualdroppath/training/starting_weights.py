@@ -57,7 +57,7 @@ class StartingWeights:
         if fit.new:
             line += f"; new: {shortened(fit.new)}"
         if fit.unused:
-            line += f"; did not fit: {shortened(fit.unused)}"
+            line += f"; without a place here: {shortened(fit.unused)}"
         if self.classes and tuple(classes) != self.classes and len(classes) == len(self.classes):
             line += "; the classes have other names or another order there, as many, so the head is kept"
         return line
@@ -65,7 +65,7 @@ class StartingWeights:
 
 @dataclass(frozen=True)
 class Fit:
-    """Names of a network's tensors that are loaded and that stay new, and of those that do not fit it, with shapes."""
+    """A network's tensors that are loaded, those that stay new, and those of the weights that it does not have."""
 
     loaded: list[str]
     new: list[str]
@@ -81,13 +81,12 @@ def fitting(model: nn.Module, state: Mapping[str, Tensor]) -> Fit:
     loaded = [
         name for name in own if name in state and name not in of_other_shape and name.rpartition(".")[0] not in anew
     ]
-    new = [name for name in own if name not in loaded]
-    unused = [
-        f"{name} {list(value.shape)}" + (f" (here {list(own[name].shape)})" if name in own else "")
-        for name, value in state.items()
+    new = [
+        f"{name} {list(own[name].shape)} (there {list(state[name].shape)})" if name in of_other_shape else name
+        for name in own
         if name not in loaded
     ]
-    return Fit(loaded, new, unused)
+    return Fit(loaded, new, unused=[name for name in state if name not in own])
 
 
 def starting_weights(recipe: Recipe, image_size: int) -> StartingWeights | None:
