@@ -61,22 +61,27 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 def read_described(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None]:
     """Weights, and what `write_weights` was given about them; None in files of others."""
+    about = read_about(path)
     try:
         weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read as safetensors ({error}); check the path.") from error
+    if about is not None and about.pop("sha256", None) != digest(weights, about):
+        raise UserError(f"{path} is damaged: it is not what was written; put back a whole copy.")
+    return weights, about
+
+
+def read_about(path: Path) -> dict[str, Any] | None:
+    """What `write_weights` was given about the weights, with the digest, which is not compared here."""
+    try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(KEY)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read as safetensors ({error}); check the path.") from error
-    if text is None:
-        return weights, None
     try:
-        about = json.loads(text)
-        expected = about.pop("sha256")
-    except (ValueError, RecursionError, KeyError, AttributeError, TypeError):
-        expected, about = "", {}
-    if digest(weights, about) != expected:
-        raise UserError(f"{path} is damaged: it is not what was written; put back a whole copy.")
-    return weights, about
+        return None if text is None else dict(json.loads(text))
+    except (ValueError, RecursionError, TypeError) as error:
+        raise UserError(f"{path} is damaged: it is not what was written; put back a whole copy.") from error
 
 
 def digest(weights: Mapping[str, torch.Tensor], about: Mapping[str, Any] | None = None) -> str:

@@ -84,7 +84,7 @@ def train(
         about = describe_network(trainer).plain()
         if processes.is_main:  # when all else was found whole
             folder.note_start(config, about["data"], environment(trainer.device) | {"processes": processes.count})
-            folder.note_weights(trainer.start and trainer.start.sha256)
+            folder.note_weights(trainer.made.start and trainer.made.start.sha256)
         if not processes.is_main:
             on_start, on_epoch = None, _show_nothing
         if checkpoint is not None and on_epoch is None:
@@ -112,7 +112,7 @@ def _open(
     """Claim the folder while `stack` is open: the result, if there is nothing left to do, checkpoint, and metrics."""
     stack.enter_context(folder.opened(trainer.config, resume=resume))
     folder.require_data(identity(trainer.data))
-    folder.require_weights(trainer.start and trainer.start.sha256)
+    folder.require_weights(trainer.made.start and trainer.made.start.sha256)
     result = folder.result
     if result is not None and result["epochs"] == trainer.epochs:
         return result, None, []
@@ -165,7 +165,7 @@ def _train_epochs(
 
 def describe_network(trainer: Trainer) -> NetworkDescription:
     """What goes with the weights of a run."""
-    mean, deviation = trainer.statistics
+    mean, deviation = trainer.made.statistics
     return describe(
         trainer.config,
         trainer.data,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..data.parts import shortened
 from ..errors import UserError, first_line
 from ..models.pretrained import PretrainedConfig, pretrained_config, pretrained_state
-from ..records.tensors import digest, read_described
+from ..records.tensors import digest, read_about, read_described
 from .description import NetworkDescription, parse_description
 from .recipe import Recipe
 from .run_folder import RunFolder
@@ -98,7 +98,7 @@ def starting_weights(recipe: Recipe, image_size: int) -> StartingWeights | None:
         return StartingWeights(config.name, state, digest(state), config.image_size, mean, deviation)
     if recipe.weights is None:
         return None
-    state, about = _read(recipe.weights)
+    state, about = _read(_file(recipe.weights))
     if about is None:
         return StartingWeights(str(recipe.weights), state, digest(state))
     return StartingWeights(
@@ -110,27 +110,31 @@ def default_image_size(recipe: Recipe) -> int | None:
     """That of the images which the weights to start from were trained on, if it is known."""
     if recipe.pretrained:
         return pretrained_config(recipe.model).image_size
-    about = None if recipe.weights is None else _read(recipe.weights)[1]
-    return None if about is None else about.image_size
+    if recipe.weights is None or (file := _file(recipe.weights)).suffix != ".safetensors":
+        return None
+    about = read_about(file)
+    return None if about is None else parse_description(about, str(file)).image_size
 
 
 def weights_digest(recipe: Recipe) -> str | None:
     """Of the content of the file or run that a recipe starts from."""
-    return None if recipe.weights is None else digest(_read(recipe.weights)[0])
+    if recipe.weights is None:
+        return None
+    file = _file(recipe.weights)
+    found = file.stat()
+    return _digest_once(file, found.st_mtime_ns, found.st_size)
 
 
 def _of_pixels(config: PretrainedConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(255 * value for value in config.mean), tuple(255 * value for value in config.deviation)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], NetworkDescription | None]:
-    """Tensors and, if it is there, what is known of them; read once for as long as the file stays the same."""
+def _file(path: Path) -> Path:
     path = path.expanduser()
     file = weights_file(path) if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"`weights` {path} is not there; name a run folder, a .safetensors file or a .pth file.")
-    found = file.stat()
-    return _read_once(file, found.st_mtime_ns, found.st_size)
+    return file
 
 
 def weights_file(folder: Path) -> Path:
@@ -140,8 +144,14 @@ def weights_file(folder: Path) -> Path:
     return RunFolder(folder).weights_file()
 
 
-@functools.lru_cache(maxsize=1)
-def _read_once(path: Path, modified: int, size: int) -> tuple[dict[str, Tensor], NetworkDescription | None]:
+@functools.lru_cache(maxsize=64)
+def _digest_once(path: Path, modified: int, size: int) -> str:
+    """Read once for as long as the file stays the same."""
+    return digest(_read(path)[0])
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], NetworkDescription | None]:
+    """Tensors and, if it is there, what is known of them."""
     if path.suffix == ".safetensors":
         state, about = read_described(path)
         return state, None if about is None else parse_description(about, str(path))

@@ -13,19 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..data.augment import channel_statistics, normalise, with_channels
+from ..data.augment import normalise, with_channels
 from ..data.images import ImageData, Split
 from ..errors import UserError, first_line
-from ..models.classifier import make_classifier
 from .batches import Augmentation, batches_of_epoch, rows_of
 from .controls import always_trains_trunk, in_iteration, iterations_of_cycle, residual_drop_path
-from .frozen_parts import FrozenParts
 from .generators import generator_states, restore_generators
+from .making import make_network
 from .optimizer import learning_rate, make_optimizer
 from .processes import Processes
 from .recipe import TrainConfig
 from .runtime import derived_seed, memory_format
-from .starting_weights import starting_weights
 
 # The trainer, mean loss and accuracy of the epoch so far, and its iterations so far.
 OnProgress = Callable[["Trainer", Tensor, Tensor, int], None]
@@ -79,20 +77,7 @@ class Trainer:
         self.so_far = self._new_epoch()
         self._generators: list[dict[str, Tensor]] | None = None  # to go on with, in the middle of an epoch
 
-        self.start = starting_weights(config, data.image_size)
-        torch.manual_seed(derived_seed(config.seed_of("init"), "model"))
-        made = make_classifier(
-            config.model,
-            in_channels=data.channels if self.start is None else self.start.channels(data.channels),
-            num_classes=data.num_classes,
-            image_size=data.image_size,
-            depth=config.depth,
-            width=config.width,
-            model_options=config.model_options,
-            tagged=config.pretrained,
-        )
-        self.start_line = "random weights" if self.start is None else self.start.load_into(made.model, data.classes)
-        self.frozen = FrozenParts(made.model, config.freeze_modules)
+        self.made = made = make_network(config, data)
         self.channels = made.channels
         self.memory_format = memory_format(made.model, self.device, channels_last=config.channels_last)
         self.model: nn.Module = made.model.to(self.device).to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
@@ -101,9 +86,7 @@ class Trainer:
         self.wrapped = self.processes.wrap(self.model, finds_unused=self.rdp is not None)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
 
-        known = None if self.start is None else self.start.statistics(self.channels)
-        self.statistics = known or channel_statistics(data.train.source)
-        self.mean, self.deviation = (torch.tensor(values, device=self.device) for values in self.statistics)
+        self.mean, self.deviation = (torch.tensor(values, device=self.device) for values in made.statistics)
         self.train_split = data.train.to(self.device)
         self.augmentation = Augmentation(
             data.image_size // 8 if config.crop_padding is None else config.crop_padding,
@@ -191,7 +174,7 @@ class Trainer:
         rank = f" process {self.processes.rank}" if self.processes.rank else ""
         torch.manual_seed(derived_seed(self.config.seed_of("order"), f"dropout {epoch}{rank}"))
         self.model.train()
-        self.frozen.hold()
+        self.made.frozen.hold()
         so_far = self.so_far
         num_iterations = min(self.iterations_per_epoch, self.total_iterations - self.iteration + so_far.iterations)
         if so_far.iterations < num_iterations:
