@@ -43,13 +43,14 @@ RULES: dict[str, tuple[str, ...]] = {
     "reporting": GROUND,
     "integrations": ("core",),
     "training": PARTS,
+    "inference": (*PARTS, "training"),
     "experiments": (),
     **{
         f"experiments.{name}": (*PARTS, "training", "experiments.progress")
         for name in ("bench", "compare", "network_report", "spiral")
     },
     "experiments.studies": (*PARTS, "training", "experiments.progress", "experiments.compare"),
-    "cli": (*PARTS, "training", "experiments", ""),  # "" has the version
+    "cli": (*PARTS, "training", "inference", "experiments", ""),  # "" has the version
 }
 
 

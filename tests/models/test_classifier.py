@@ -173,8 +173,8 @@ def test_pretrained_weights_are_not_taken_for_random_ones(name: str) -> None:
     with pytest.raises(UserError) as error:
         made(name, **SMALL)
     plain, tag = name.split(".")
-    assert f"names pretrained weights ({tag}), which are not loaded" in one_line(error)
-    assert one_line(error).endswith(f"Name the network alone, {plain}.")
+    assert f"names pretrained weights ({tag}), and weights start random; add `pretrained`" in one_line(error)
+    assert one_line(error).endswith(f"name the network alone, {plain}.")
 
 
 @pytest.mark.parametrize(

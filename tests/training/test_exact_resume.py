@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from data.files import encoded, write_image_folder
 from residualdroppath.data import images
 from residualdroppath.errors import Stopped, UserError
-from residualdroppath.training import run, trainer
+from residualdroppath.training import making, run
 from residualdroppath.training.processes import Processes
 from residualdroppath.training.recipe import TrainConfig
 from residualdroppath.training.run import train
@@ -76,7 +76,7 @@ def require_same(ours: Path, theirs: Path) -> None:
 def test_stopped_after_any_iteration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str) -> None:
     """In the first epoch, in the second, after its last iteration, and in the last."""
     if recipe == "dropout":
-        monkeypatch.setattr(trainer, "make_classifier", with_dropout)
+        monkeypatch.setattr(making, "make_classifier", with_dropout)
     config = tiny(epochs=3, **RECIPES[recipe])
     whole = train(config, tmp_path / "whole")
     per_epoch = PER_EPOCH.get(recipe, 3)
@@ -90,7 +90,7 @@ def test_stopped_after_any_iteration(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_images_that_are_decoded_by_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loader draws from the generator that dropout draws from."""
     monkeypatch.setattr(images, "MEMORY_LIMIT", 0)
-    monkeypatch.setattr(trainer, "make_classifier", with_dropout)
+    monkeypatch.setattr(making, "make_classifier", with_dropout)
     write_image_folder(tmp_path / "set")
     config = tiny(
         data=str(tmp_path / "set"), train_size=None, batch_size=2, validation_fraction=0.34, drop_path_rate=0.5

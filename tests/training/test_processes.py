@@ -21,7 +21,7 @@ from residualdroppath.cli import main as command_line
 from residualdroppath.errors import Stopped, UserError
 from residualdroppath.models.classifier import Classifier
 from residualdroppath.models.small_resnet import SmallResNet
-from residualdroppath.training import run, trainer
+from residualdroppath.training import making, run
 from residualdroppath.training.processes import Processes
 from residualdroppath.training.run import load_config_data, train
 from residualdroppath.training.saving import SavingTimes
@@ -81,10 +81,10 @@ def train_all_and_a_run(rank: int, folder: Path, port: int) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     os.environ |= {"GLOO_SOCKET_IFNAME": "lo"}
-    trainer.make_classifier = without_batch_norm
+    making.make_classifier = without_batch_norm
     torch.save({name: trained(name) for name in RECIPES}, folder / f"{rank}.pt")
 
-    trainer.make_classifier = with_dropout
+    making.make_classifier = with_dropout
     run.write_run_page = lambda *args: None  # pyright: ignore[reportAttributeAccessIssue]
     config = tiny(**METHOD)
     train(config, folder / "whole")
@@ -119,7 +119,7 @@ def of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_two_processes_equal_one(name: str, of_two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "make_classifier", without_batch_norm)
+    monkeypatch.setattr(making, "make_classifier", without_batch_norm)
     expected = trained(name)
     for rank in range(2):
         found = torch.load(of_two / f"{rank}.pt")[name]
@@ -129,7 +129,7 @@ def test_two_processes_equal_one(name: str, of_two: Path, monkeypatch: pytest.Mo
 
 
 def test_accumulated_gradients_are_those_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "make_classifier", without_batch_norm)
+    monkeypatch.setattr(making, "make_classifier", without_batch_norm)
     whole, in_parts = trained("parameters"), trained("accumulation")
     for key, value in whole.items():
         torch.testing.assert_close(in_parts[key], value, rtol=1e-10, atol=1e-10, msg=key)

@@ -17,6 +17,8 @@ EVERY_OPTION: dict[str, Any] = {
     "mirror": False,
     "images_per_class": 20, "num_classes": 5, "class_seed": 2,
     "model": "resnet18", "depth": 14, "width": 8, "model_options": {"layers": 2},
+    "weights": "start.pth", "freeze_modules": ["stem"],
+    "pretrained": False,  # the only one that goes with weights
     "method": "drop_path", "drop_path_rate": 0.3,
     "rate_over_depth": "uniform", "freeze": "stop_gradient", "granularity": "sample", "scale_by_keep": False,
     "frozen_norm": "running", "schedule": [2, 3], "rate_over_time": "late", "train_trunk": True,
@@ -59,7 +61,10 @@ def test_the_file_holds_every_option() -> None:
     written = yaml.safe_load(TrainConfig.model_validate(EVERY_OPTION).to_yaml())
     assert written == EVERY_OPTION
     default = TrainConfig()
-    assert [name for name in EVERY_OPTION if getattr(default, name) == EVERY_OPTION[name]] == ["empty_draw"]
+    assert [name for name in EVERY_OPTION if getattr(default, name) == EVERY_OPTION[name]] == [
+        "pretrained",
+        "empty_draw",
+    ]
 
 
 def test_what_a_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:

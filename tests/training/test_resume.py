@@ -13,7 +13,7 @@ from torch import nn
 
 from residualdroppath.models.classifier import Classifier
 from residualdroppath.models.small_resnet import SmallResNet
-from residualdroppath.training import run, trainer
+from residualdroppath.training import making, run
 from residualdroppath.training.run import train
 
 from .tiny_runs import contents, final_state, interrupted, metrics, tiny
@@ -64,7 +64,7 @@ def equal(ours: Any, theirs: Any) -> bool:
 )
 def test_resumed_equals_uninterrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str) -> None:
     if recipe == "dropout":
-        monkeypatch.setattr(trainer, "make_classifier", with_dropout)
+        monkeypatch.setattr(making, "make_classifier", with_dropout)
     config = tiny(**RECIPES[recipe])
     whole = train(config, tmp_path / "whole")
     interrupted(config, tmp_path / "cut", monkeypatch)

@@ -31,6 +31,9 @@ COMMANDS = {
         "whole epochs are kept",
         "run the same command to go on",
     ),
+    "eval": Command("evaluate a trained network: loss, top-1, top-5, accuracy by class, confusion matrix"),
+    "predict": Command("write the classes of a folder of images as CSV"),
+    "export": Command("write a trained network, or a pruned one, as ONNX, torch.export or safetensors"),
     "branches": Command(
         "show the residual branches of any timm, torchvision or Hugging Face network, and what they cost"
     ),

@@ -19,8 +19,14 @@ def table_console(width: int) -> Console:
 
 def bars(*columns: ProgressColumn) -> Progress:
     """Bars that leave nothing behind."""
+    console = Console(stderr=True)
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), *columns, console=Console(stderr=True), transient=True
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,  # it would leave an empty line
     )
 
 

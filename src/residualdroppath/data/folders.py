@@ -111,3 +111,22 @@ def _entries(folder: Path, skipped: Skipped) -> list[os.DirEntry[str]]:
     for entry in hidden:
         skipped.add(entry.path, "hidden")
     return [entry for entry in entries if entry not in hidden]
+
+
+def labelled_files(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
+    """Images of each class of one part, CLASS/.../*.jpg, in order of names, and lines on what was skipped."""
+    skipped = Skipped(folder)
+    readable = readable_suffixes()
+    files = {
+        name: sorted(_images(path, readable, skipped))
+        for name, path in _folders(folder, skipped, "in no class").items()
+    }
+    if not files:
+        raise UserError(f"{folder} must hold a folder of images for each class; it holds none.")
+    return files, skipped.lines()
+
+
+def image_files(folder: Path) -> tuple[list[Path], list[str]]:
+    """All images in a folder and below, in order of names, and lines on what was skipped."""
+    skipped = Skipped(folder)
+    return sorted(_images(folder, readable_suffixes(), skipped)), skipped.lines()

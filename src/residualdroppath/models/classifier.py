@@ -39,6 +39,7 @@ def make_classifier(
     width: int = 16,
     own_drop_path_rate: float = 0.0,
     model_options: Mapping[str, Any] | None = None,
+    tagged: bool = False,
 ) -> Classifier:
     """A freshly initialised network for images of `in_channels` channels and `image_size` pixels a side.
 
@@ -49,17 +50,18 @@ def make_classifier(
         depth: of `small_resnet` alone, as `width`.
         own_drop_path_rate: of the drop path that timm or torchvision have in the network.
         model_options: further arguments of the function that makes the network, or values of its config.
+        tagged: whether `name` may have the tag of pretrained weights, which are loaded by other code.
 
     Raises:
         UserError: the name is unknown or that of pretrained weights, or the network does not classify such images.
         NoOwnDropPathError: `own_drop_path_rate` is above 0, and the network has no drop path of its own.
     """
     library = library_of(name)
-    if library == "timm" and "." in name:
+    if library == "timm" and "." in name and not tagged:
         plain, _, tag = name.partition(".")
         raise UserError(
-            f"`model` {name} names pretrained weights ({tag}), which are not loaded: weights start random. Name the "
-            f"network alone, {plain}."
+            f"`model` {name} names pretrained weights ({tag}), and weights start random; add `pretrained` (of rdp "
+            f"train), or name the network alone, {plain}."
         )
     options, channels = _options(library, name, in_channels, num_classes)
     if library == SMALL_RESNET:

@@ -36,6 +36,14 @@ def require_record(
     _require_place(path.parent, option)
 
 
+def require_file(path: Path, suffix: str, option: str = "out", *, overwrite: bool = False) -> None:
+    """A file of that suffix can be written to `path`. Raises `UserError` with the reason; nothing is made."""
+    if path.suffix != suffix:
+        raise UserError(f"`{option}` must name a file that ends in {suffix}, got {path}.")
+    require_free(path, option, overwrite=overwrite)
+    _require_place(path.parent, option)
+
+
 def require_free(path: Path, option: str, *, overwrite: bool) -> None:
     """`path` is no folder, and no file unless it may be replaced."""
     if path.is_dir():

@@ -27,15 +27,16 @@ def write_page(
     lines: list[str],
     tables: list[dict[str, Any]],
     refresh: int | None = None,
+    figure_name: str = "curves.png",
 ) -> Path:
-    """Write `curves.png` and the self-contained `index.html`, and return the latter's path.
+    """Write the figure as `figure_name` and the self-contained `index.html`, and return the latter's path.
 
     A table has `title`, `head`, `rows`, and may have `details`: it is then folded. Curves follow the first one.
     A browser loads the page anew every `refresh` seconds.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
-    (folder / "curves.png").write_bytes(buffer.getvalue())
+    (folder / figure_name).write_bytes(buffer.getvalue())
     page = folder / "index.html"
     html = template(Path(__file__).with_suffix(".html")).render(
         title=title, lines=lines, tables=tables, image=data_url(buffer.getvalue()), refresh=refresh

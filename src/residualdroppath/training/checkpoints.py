@@ -69,13 +69,14 @@ class Checkpoints:
         *,
         accuracy: float | None = None,
         last: int = 2,
+        about: dict[str, Any] | None = None,
     ) -> None:
-        """Make this the latest checkpoint; those before stay until this one is whole."""
+        """Make this the latest checkpoint; those before stay until this one is whole. `about` goes with the weights."""
         name = f"iteration_{state['iteration']:08d}"
         files = [self.path / f"{name}.safetensors", self.path / f"{name}.state.pt"]
         manifest = self.path / f"{name}.json"
         manifest.unlink(missing_ok=True)  # that of the same iteration, if it was saved before: not of these files
-        write_weights(files[0], weights)
+        write_weights(files[0], weights, about)
         write_state(files[1], state)
         # Neither format notices a changed byte by itself.
         digests = {path.name: sha256(path) for path in files}
@@ -125,6 +126,15 @@ class Checkpoints:
             raise UserError(
                 f"The best checkpoint, {best.path}, is damaged ({first_line(error)}); put back a whole copy."
             ) from error
+
+    def last_weights(self) -> Path | None:
+        """The file of weights of the latest checkpoint that is whole."""
+        for manifest in reversed(self._manifests()[0]):
+            names = [name for name in manifest.digests if name.endswith(".safetensors")]
+            path = manifest.path.with_name(names[0]) if names else None
+            if path is not None and path.is_file() and sha256(path) == manifest.digests[path.name]:
+                return path
+        return None
 
     def _manifests(self) -> tuple[list[Manifest], list[str]]:
         """Those that can be read, in order of iterations, and what is wrong with others."""

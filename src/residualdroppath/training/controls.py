@@ -32,7 +32,7 @@ def residual_drop_path(model: nn.Module, config: TrainConfig, total_iterations: 
         if config.method == "drop_path_effective":
             changes |= {"drop_rates": _effective_rates(model, config), "include": (), "exclude": ()}
         options = config.options(seed=config.seed_of("plan"), total_iterations=total_iterations, **changes)
-        return ResidualDropPath(model, options=options)
+        return _with_a_trunk_that_learns(ResidualDropPath(model, options=options), config)
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -78,3 +78,15 @@ def _effective_rates(model: nn.Module, config: TrainConfig) -> dict[str, float]:
     rates = {glob.escape(branch.name): branch.effective_rate for branch in alternating.branches}
     alternating.remove()
     return rates
+
+
+def _with_a_trunk_that_learns(rdp: ResidualDropPath, config: TrainConfig) -> ResidualDropPath:
+    """Where frozen parts leave branches alone to learn, an iteration that drops them all would train nothing."""
+    in_branches = {id(parameter) for branch in rdp.branches for parameter in branch.parameters()}
+    if config.freeze_modules and not any(p.requires_grad and id(p) not in in_branches for p in rdp.model.parameters()):
+        rdp.remove()
+        raise UserError(
+            "`freeze_modules` must leave something outside of residual branches that learns, such as the head; give "
+            "fewer patterns, or `method` plain."
+        )
+    return rdp

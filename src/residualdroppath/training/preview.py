@@ -13,11 +13,31 @@ def preview(trainer: Trainer) -> list[str]:
     done = f", {trainer.iteration:,} of them done" if trainer.iteration else ""
     return [
         *describe(trainer.data),
-        f"network: {config.model}, {parameters:,} parameters, random weights",
+        f"network: {config.model}, {parameters:,} parameters, {trainer.made.weights_line}",
+        *_of_start(trainer),
         f"method: {config.method}, {_branches(trainer)}",
         f"training: {trainer.epochs:,} epochs, {trainer.total_iterations:,} iterations of {config.batch_size:,} images"
         f"{done}, on {_devices(trainer)}",
     ]
+
+
+def _of_start(trainer: Trainer) -> list[str]:
+    """Whose normalisation and image size are in force, and what does not learn."""
+    made, lines = trainer.made, []
+    if made.start is not None:
+        shown = " / ".join(" ".join(f"{value / 255:.3f}" for value in values) for values in made.statistics)
+        known = made.start.statistics(made.channels)
+        whose = "of the weights" if known else "of the training images (the weights come with none that fits)"
+        lines.append(f"normalisation: {whose}, mean / deviation {shown}")
+        if (own := made.start.image_size) is not None:
+            chosen = "that of the weights" if trainer.data.image_size == own else f"the weights had {own}x{own}"
+            lines.append(f"image size: {trainer.data.image_size}x{trainer.data.image_size}, {chosen}")
+    if made.frozen.names:
+        total, norms = sum(parameter.numel() for parameter in made.model.parameters()), len(made.frozen.norms)
+        lines.append(
+            f"frozen: {made.frozen.num_parameters:,} of {total:,} parameters, {norms} norms in evaluation mode"
+        )
+    return lines
 
 
 def _devices(trainer: Trainer) -> str:

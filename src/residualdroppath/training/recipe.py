@@ -68,6 +68,15 @@ class _DataAndModel(BaseModel):
     model_options: dict[str, bool | int | float | str] = Field(
         default_factory=dict, description="others: arguments of the model, such as {patch_size: 4, embed_dim: 64}"
     )
+    pretrained: bool = Field(
+        default=False, description="start from the weights that timm has by that name, such as resnet18.a1_in1k"
+    )
+    weights: Path | None = Field(
+        default=None, description="start from these: a run folder, a .safetensors or a .pth file; a head may differ"
+    )
+    freeze_modules: tuple[str, ...] = Field(
+        default=(), description="parts that do not learn: names or globs of modules, such as stem blocks.[01]"
+    )
 
 
 # The options of the method stand between what is trained and how it is trained.
@@ -115,6 +124,10 @@ class Recipe(WeightOptions, OptimizationOptions, AugmentationOptions, _WithMetho
     @model_validator(mode="after")
     def _check(self) -> Self:
         options = self.options(seed=0, total_iterations=1)
+        if self.pretrained and self.weights is not None:
+            raise ValueError("`pretrained` and `weights` both name weights to start from; give one")
+        if self.freeze_modules and self.recalibrate_norms:
+            raise ValueError("`recalibrate_norms` must be 0 with `freeze_modules`, whose norms stay as they are")
         fixed = options.schedule != "random" and getattr(options, "empty_draw", "redraw") == "redraw"
         if self.class_seed is not None and self.num_classes is None:
             raise ValueError("`class_seed` chooses `num_classes` classes; give that too")
@@ -139,7 +152,9 @@ class Recipe(WeightOptions, OptimizationOptions, AugmentationOptions, _WithMetho
         return Options(**{**values, "seed": seed, "total_iterations": total_iterations, **changes})
 
     def located(self) -> Self:
-        """With the folder of its data named from the root, so that it holds wherever the recipe is read."""
+        """With the places of data and weights named from the root, so that they hold wherever the recipe is read."""
+        if self.weights is not None and not self.weights.is_absolute():
+            return self.model_copy(update={"weights": self.weights.expanduser().absolute()}).located()
         if self.data == "digits":  # in no folder
             return self
         if self.data in NAMED_SETS:

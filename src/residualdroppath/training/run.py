@@ -14,6 +14,7 @@ from ..data.request import Request
 from ..records.environment import environment
 from ..records.files import write_json
 from .checkpoints import Checkpoint
+from .description import NetworkDescription, describe
 from .final import final_network, known_before, result_of
 from .logs import Log, opened_logs, require_packages
 from .processes import Processes
@@ -23,6 +24,7 @@ from .run_folder import RunFolder
 from .run_page import LivePage, write_run_page
 from .runtime import peak_memory
 from .saving import SavingTimes
+from .starting_weights import default_image_size
 from .stopping import StopRequest, stopped_by
 from .trainer import Trainer
 
@@ -38,7 +40,7 @@ def request_of(config: Recipe) -> Request:
         data=config.data,
         data_dir=config.data_dir,
         download=config.download,
-        image_size=config.image_size,
+        image_size=config.image_size or default_image_size(config),
         label_column=config.label_column,
         image_column=config.image_column,
     )
@@ -83,8 +85,10 @@ def train(
             return result
         if checkpoint is not None:
             trainer.load_state_dict(checkpoint.weights, checkpoint.state)
+        about = describe_network(trainer).plain()
         if processes.is_main:  # when all else was found whole
-            folder.note_start(config, identity(data), environment(trainer.device) | {"processes": processes.count})
+            folder.note_start(config, about["data"], environment(trainer.device) | {"processes": processes.count})
+            folder.note_weights(trainer.made.start and trainer.made.start.sha256)
         if not processes.is_main:
             on_start, on_epoch = None, _show_nothing
         if checkpoint is not None and on_epoch is None:
@@ -101,13 +105,13 @@ def train(
             if on_epoch is None:
                 logs.append(LivePage(folder, config, known_before(trainer), trainer.epochs))
         with progress, stop.listening(active=stops_on_signals):
-            _train_epochs(trainer, folder, rows, progress, SavingTimes(config, processes, stop), logs)
+            _train_epochs(trainer, folder, rows, progress, SavingTimes(config, processes, stop), logs, about)
         model = final_network(trainer, folder)
         result = result_of(trainer, model, rows)
         if processes.is_main:
-            result["model_sha256"] = folder.save_model(model.state_dict())
+            result["model_sha256"] = folder.save_model(model.state_dict(), about)
             if trainer.ema is not None and config.use != "ema":
-                folder.save_average(trainer.ema.module.state_dict())
+                folder.save_average(trainer.ema.module.state_dict(), about)
             if on_epoch is None:
                 write_run_page(folder, config, result)
             write_json(folder.path / "result.json", result)
@@ -120,6 +124,7 @@ def _open(
     """Claim the folder while `stack` is open: the result, if there is nothing left to do, checkpoint, and metrics."""
     stack.enter_context(folder.opened(trainer.config, resume=resume))
     folder.require_data(identity(trainer.data))
+    folder.require_weights(trainer.made.start and trainer.made.start.sha256)
     result = folder.result
     if result is not None and result["epochs"] == trainer.epochs:
         return result, None, []
@@ -134,6 +139,7 @@ def _train_epochs(
     progress: TrainingProgress,
     saving: SavingTimes,
     logs: Sequence[Log],
+    about: dict[str, Any],
 ) -> None:
     """The epochs to come, a row of metrics for each; all is saved after each, and when `saving` has it."""
     config = trainer.config
@@ -142,7 +148,9 @@ def _train_epochs(
         trainer.require_finite_weights()
         state = trainer.state_dict()
         if trainer.processes.is_main:
-            folder.checkpoints.save(trainer.model.state_dict(), state, accuracy=accuracy, last=config.keep_checkpoints)
+            folder.checkpoints.save(
+                trainer.model.state_dict(), state, accuracy=accuracy, last=config.keep_checkpoints, about=about
+            )
         saving.note_saved()
 
     def after_iteration() -> None:
@@ -169,6 +177,19 @@ def _train_epochs(
         for log in logs:
             log.write(row)
         progress.epoch_line(row, trainer.epochs)
+
+
+def describe_network(trainer: Trainer) -> NetworkDescription:
+    """What goes with the weights of a run."""
+    mean, deviation = trainer.made.statistics
+    return describe(
+        trainer.config,
+        trainer.data,
+        identity(trainer.data),
+        channels=trainer.channels,
+        mean=mean,
+        deviation=deviation,
+    )
 
 
 def _show_resumed(trainer: Trainer, checkpoint: Checkpoint) -> None:

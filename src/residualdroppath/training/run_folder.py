@@ -87,6 +87,21 @@ class RunFolder:
                 "or start anew with another `out`."
             )
 
+    def require_weights(self, sha256: str | None) -> None:
+        """Raise `UserError` unless the weights to start from are those of the run, if it has been started."""
+        path = self.path / "start.json"
+        before = read_json(path, dict[str, Any]).get("sha256") if path.is_file() else sha256
+        if before != sha256:
+            raise UserError(
+                f"A resumed run keeps the weights that it started from; those of {self.path} had another content. Put "
+                "the file back, or start anew with another `out`."
+            )
+
+    def note_weights(self, sha256: str | None) -> None:
+        """The digest of the weights to start from, if they are not random."""
+        if sha256 is not None:
+            write_json(self.path / "start.json", {"sha256": sha256})
+
     def note_start(self, config: TrainConfig, data: dict[str, Any], environment: dict[str, Any]) -> None:
         """What the data are, a recipe of more epochs, and one more environment: one for each time of starting."""
         if not (self.path / "data.json").is_file():
@@ -121,14 +136,23 @@ class RunFolder:
         write_text(self.path / "log.csv", to_csv(rows))
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
-    def save_model(self, weights: dict[str, torch.Tensor]) -> str:
+    def save_model(self, weights: dict[str, torch.Tensor], about: dict[str, Any] | None = None) -> str:
         """Keep the final weights, and return the digest of their file, which the result is to hold."""
-        write_weights(self._model, weights)
+        write_weights(self._model, weights, about)
         return sha256(self._model)
 
-    def save_average(self, weights: dict[str, torch.Tensor]) -> None:
+    def save_average(self, weights: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
         """The averaged weights, next to final ones that are others."""
-        write_weights(self.path / "ema.safetensors", weights)
+        write_weights(self.path / "ema.safetensors", weights, about)
+
+    def weights_file(self) -> Path:
+        """The final weights, found whole, or those of the last checkpoint that is. Raises `UserError` without any."""
+        if self._model.is_file():
+            self.final_weights()
+            return self._model
+        if (path := self.checkpoints.last_weights()) is None:
+            raise UserError(f"{self.path} holds no weights yet; let the run finish an epoch first.")
+        return path
 
     def final_weights(self) -> dict[str, torch.Tensor] | None:
         """Those that the run ended with, or None before. Raises `UserError` if they are not what was written."""

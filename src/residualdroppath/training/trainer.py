@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ..data.augment import normalise, with_channels
 from ..data.images import ImageData, Split
 from ..errors import UserError, first_line
-from ..models.classifier import make_classifier
 from .averaging import averaged, require_batch_norms
 from .controls import always_trains_trunk, compile_network, in_iteration, residual_drop_path
 from .divergence import largest_weight, require_finite
@@ -23,6 +22,7 @@ from .generators import generator_states, restore_generators
 from .gradients import accumulate_gradients
 from .learning_rate import Plateau
 from .length import length_of
+from .making import make_network
 from .optimizer import learning_rate_of, make_optimizer
 from .processes import Processes
 from .recipe import TrainConfig
@@ -54,16 +54,7 @@ class Trainer:
         self.so_far = EpochSoFar.new(self.device)
         self._generators: list[dict[str, Tensor]] | None = None  # to go on with, in the middle of an epoch
 
-        torch.manual_seed(derived_seed(config.seed_of("init"), "model"))
-        made = make_classifier(
-            config.model,
-            in_channels=data.channels,
-            num_classes=data.num_classes,
-            image_size=data.image_size,
-            depth=config.depth,
-            width=config.width,
-            model_options=config.model_options,
-        )
+        self.made = made = make_network(config, data)
         self.channels = made.channels
         self.memory_format = memory_format(made.model, self.device, channels_last=config.channels_last)
         self.model: nn.Module = made.model.to(self.device).to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
@@ -79,7 +70,7 @@ class Trainer:
         self.wrapped = self.processes.wrap(self.model, finds_unused=self.rdp is not None)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
 
-        self.images = TrainingImages(config, data, self.processes)
+        self.images = TrainingImages(config, data, self.processes, made.statistics)
         self.mean = torch.tensor(self.images.mean, device=self.device)
         self.deviation = torch.tensor(self.images.deviation, device=self.device)
 
@@ -178,6 +169,7 @@ class Trainer:
         rank = f" process {self.processes.rank}" if self.processes.rank else ""
         torch.manual_seed(derived_seed(self.config.seed_of("order"), f"dropout {epoch}{rank}"))
         self.model.train()
+        self.made.frozen.hold()
         so_far = self.so_far
         num_iterations = min(self.length.per_epoch, self.length.total - self.iteration + so_far.iterations)
         if so_far.iterations < num_iterations:

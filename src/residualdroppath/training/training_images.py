@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
-from ..data.augment import channel_statistics
 from ..data.augmented import Augmented, PerImage
 from ..data.images import ImageData
 from ..data.mixing import Mixing, eraser
@@ -20,7 +19,9 @@ from .runtime import derived_seed
 class TrainingImages:
     """This process's rows of the batches of any epoch, and the statistics that images are normalised by."""
 
-    def __init__(self, config: TrainConfig, data: ImageData, processes: Processes):
+    def __init__(
+        self, config: TrainConfig, data: ImageData, processes: Processes, statistics: tuple[list[float], list[float]]
+    ):
         self.config = config
         self.processes = processes
         self.rows = rows_of(config.batch_size, processes.rank, processes.count)
@@ -29,7 +30,7 @@ class TrainingImages:
                 f"`batch_size` must be a multiple of {2 * processes.count} with `mixup` or `cutmix`, pairs in each of "
                 f"{processes.count} processes, got {config.batch_size}."
             )
-        self.mean, self.deviation = channel_statistics(data.train.source)
+        self.mean, self.deviation = statistics
         self.augmentation = _of_whole_batches(config, data)
         per_image = PerImage(
             config.crop_scale, config.crop_ratio, config.interpolation, config.auto_augment, config.color_jitter

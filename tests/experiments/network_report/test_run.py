@@ -18,6 +18,10 @@ from residualdroppath.experiments.network_report.run import Analysis, analyze
 from residualdroppath.experiments.network_report.sample import draw_samples
 from residualdroppath.experiments.network_report.targets import find_target, load_images, load_network
 from residualdroppath.records.files import read_json
+from residualdroppath.training.run import load_config_data, train
+from residualdroppath.training.trainer import Trainer
+from training.pretrained_of_timm import NAME, pretend_hub
+from training.tiny_runs import tiny
 
 from .conftest import TINY
 
@@ -127,3 +131,20 @@ def test_runs_that_do_not_share_their_images_are_refused(runs: dict[str, Path], 
     config = AnalyzeConfig(target=str(runs["plain"]), compare=str(other), **TINY)
     with pytest.raises(UserError, match=r"split_seed \(0 and 3\)"):
         analyze(config)
+
+
+def test_a_fine_tuned_run_is_given_images_as_in_its_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the size, colours and scale of the pretrained weights, which are not looked for again."""
+    recipe = tiny(model=NAME, pretrained=True, image_size=32, epochs=1, method="plain")
+    with monkeypatch.context() as patch:
+        pretend_hub(patch)
+        train(recipe, tmp_path / "run")
+        trainer = Trainer(recipe, load_config_data(recipe))
+    config = AnalyzeConfig(target=str(tmp_path / "run"), **TINY)
+    target = find_target(config.target, config)
+    data = load_images([target], config)
+    network = load_network(target, config, data, torch.device("cpu"))
+    sample = draw_samples(data, config)[0].first(8)
+    images, labels = next(iter(sample.batches(network, torch.device("cpu"))))
+    pixels, expected = next(iter(sample.split.batches([sample.index])))
+    assert torch.equal(images, trainer.prepare(pixels)) and torch.equal(labels, expected) and images.shape[1] == 3

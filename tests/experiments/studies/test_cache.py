@@ -123,3 +123,16 @@ def test_costs_are_kept(tmp_path: Path) -> None:
     assert cache.cost("a") is None
     cache.keep_cost("a", Cost(0.7, 1.4, 9))
     assert Cache(tmp_path).cost("a") == Cost(0.7, 1.4, 9)
+
+
+def test_keys_of_recipes_without_later_options_are_those_of_format_1() -> None:
+    """An option that is left at its default, and is a list or a path, once changed none of them."""
+    values = canonical(TrainConfig(device="cpu")).model_dump(mode="json")
+    assert not set(cache_module.CAME_LATER) & cache_module._deciding(values).keys()
+
+
+def test_weights_to_start_from_decide_by_their_content(tmp_path: Path) -> None:
+    for name, value in (("a.pth", 0), ("moved.pth", 0), ("b.pth", 1)):
+        torch.save({"weight": torch.full((2, 2), value)}, tmp_path / name)
+    first, moved, other = (key(weights=tmp_path / name) for name in ("a.pth", "moved.pth", "b.pth"))
+    assert first == moved and len({first, other, key()}) == 3

@@ -44,7 +44,8 @@ class Sample:
 
     def batches(self, network: Network, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Pairs (float[batch, channels, size, size] as the network takes them, int64[batch])."""
-        mean, deviation = (torch.tensor(values, device=device) for values in self.statistics)
+        statistics = network.statistics or self.statistics
+        mean, deviation = (torch.tensor(values, device=device) for values in statistics)
         for images, labels in self.split.batches(list(self)):
             images = resized(images.to(device), network.image_size)
             yield with_channels(normalise(images, mean, deviation), network.channels), labels

@@ -16,10 +16,12 @@ from ...data.load import load_data
 from ...data.request import NAMED_SETS, Request
 from ...errors import UserError, first_line
 from ...models.classifier import make_classifier
-from ...records.tensors import read_weights
+from ...records.tensors import read_described, read_weights
+from ...training.description import NetworkDescription, parse_description
 from ...training.recipe import Recipe, TrainConfig, read_config
 from ...training.run import load_config_data
 from ...training.run_folder import RunFolder
+from ...training.starting_weights import weights_file
 from .config import AnalyzeConfig
 
 Kind = Literal["run", "file", "random"]
@@ -37,6 +39,7 @@ class Target:
     name: str
     kind: Kind
     recipe: TrainConfig | None = None
+    about: NetworkDescription | None = None  # of a run of today: files of earlier versions do not have it
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Network:
     image_size: int
     channels: int
     no_accuracy: str | None
+    statistics: tuple[list[float], list[float]] | None = None  # that it normalises by, if they are known
 
     @property
     def model(self) -> nn.Module:
@@ -64,7 +68,7 @@ def find_target(name: str, config: AnalyzeConfig) -> Target:
             runs = sorted(str(found.parent) for found in path.glob("*/seed_*/config.yaml"))
             hint = f"it holds the runs {', '.join(runs[:6])}: name one" if runs else "name the folder of an rdp train"
             raise UserError(f"`target` {name} is not the folder of one run; {hint}.")
-        return Target(name, "run", read_config(TrainConfig, path / "config.yaml"))
+        return Target(name, "run", read_config(TrainConfig, path / "config.yaml"), _description(path))
     if path.suffix == ".safetensors":
         if not path.is_file():
             raise UserError(f"`target` {name} is not there; check the path.")
@@ -88,7 +92,10 @@ def load_images(targets: list[Target], config: AnalyzeConfig) -> ImageData:
             )
     if recipes and config.data is None:
         recipe = recipes[0]
-        return load_config_data(recipe.model_copy(update={"data_dir": config.data_dir or recipe.data_dir}))
+        about = next(target.about for target in targets if target.recipe is not None)
+        size = recipe.image_size or (about.image_size if about else None)
+        changes = {"data_dir": config.data_dir or recipe.data_dir, "image_size": size}
+        return load_config_data(recipe.model_copy(update=changes))
     name = config.data or Recipe().data
     size = config.image_size or (recipes[0].image_size if recipes else None)
     request = Request(
@@ -104,7 +111,7 @@ def load_images(targets: list[Target], config: AnalyzeConfig) -> ImageData:
 
 def load_network(target: Target, config: AnalyzeConfig, data: ImageData, device: torch.device) -> Network:
     """Make the network, load its weights, and find its branches."""
-    recipe = target.recipe
+    recipe, about = target.recipe, target.about
     size = config.image_size or (recipe and recipe.image_size) or data.image_size
     classes = config.num_classes or data.num_classes
     name = recipe.model if recipe else (config.model or target.name if target.kind == "file" else target.name)
@@ -113,12 +120,13 @@ def load_network(target: Target, config: AnalyzeConfig, data: ImageData, device:
         torch.manual_seed(config.seed)
         made = make_classifier(
             name,
-            in_channels=data.channels,
+            in_channels=about.channels if about else data.channels,
             num_classes=classes,
             image_size=size,
             depth=depth,
             width=width,
             model_options=recipe.model_options if recipe else None,
+            tagged=recipe is not None and recipe.pretrained,
         )
     if target.kind == "file":
         _load(made.model, read_weights(Path(target.name)), target.name)
@@ -141,7 +149,17 @@ def load_network(target: Target, config: AnalyzeConfig, data: ImageData, device:
     return Network(
         title=title, kind=target.kind, method=recipe.method if recipe else None, rdp=rdp, image_size=size,
         channels=made.channels, no_accuracy=no_accuracy,
+        statistics=(list(about.mean), list(about.deviation)) if about else None,
     )  # fmt: skip
+
+
+def _description(folder: Path) -> NetworkDescription | None:
+    """What the weights of a run say of themselves, if there are any yet."""
+    try:
+        found = read_described(weights_file(folder))[1]
+    except UserError:  # told when the weights are read
+        return None
+    return None if found is None else parse_description(found, str(folder))
 
 
 def _run_weights(path: Path) -> dict[str, Any]:

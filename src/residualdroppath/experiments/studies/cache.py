@@ -18,6 +18,7 @@ from ...records.files import read_json, write_record
 from ...training.method_options import OF_THE_RUN, OPTIONS
 from ...training.recipe import MAY_CHANGE, TrainConfig
 from ...training.runtime import pick_device
+from ...training.starting_weights import weights_digest
 from ...training.training_options import AugmentationOptions, OptimizationOptions, WeightOptions
 from ..compare.cost import Cost
 
@@ -33,6 +34,9 @@ CAME_LATER: dict[str, Any] = {
     "lr_over_time": "cosine",
     "accumulation": 1,
     "clip_grad": None,
+    "pretrained": False,
+    "weights": None,
+    "freeze_modules": [],
     **AugmentationOptions().model_dump(mode="json"),
     **OptimizationOptions().model_dump(mode="json"),
     **WeightOptions().model_dump(mode="json"),
@@ -45,7 +49,7 @@ OF_DROPPED_PARTS = ("frozen_norm", "train_trunk", "schedule", "trains", "empty_d
 NOT_OF_THE_COST = (
     "seed", "init_seed", "order_seed", "plan_seed", "epochs", "iterations", "lr", "weight_decay", "warmup",
     "lr_over_time", "label_smoothing", "validation_fraction", "validate_every", "train_size", "images_per_class",
-    "class_seed", "split_seed", "cycle",
+    "class_seed", "split_seed", "cycle", "weights",
 )  # fmt: skip
 
 
@@ -59,12 +63,15 @@ def canonical(config: TrainConfig) -> TrainConfig:
     fields = type(config).model_fields
     unset = {name: fields[name].get_default(call_default_factory=True) for name in free if name in fields}
     device = pick_device(config.device).type
-    return config.model_copy(update={**unset, "test": False, "device": device})
+    weights = config.weights and config.weights.expanduser().absolute()  # as trials may run in another folder
+    return config.model_copy(update={**unset, "test": False, "device": device, "weights": weights})
 
 
 def run_key(config: TrainConfig, fingerprint: str) -> str:
     """Of a canonical recipe and the content of its data."""
     values = config.model_dump(mode="json")
+    if config.weights is not None:
+        values["weights"] = weights_digest(config)  # the content, not the place
     return _digest({**_deciding(values), "data": fingerprint})
 
 

@@ -1,0 +1,122 @@
+"""Labelled images that a network is evaluated on, their classes matched to the network's by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ..data.folders import labelled_files
+from ..data.identity import differences, identity
+from ..data.images import DecodedOnce, Encoded, ImageData, InMemory, Missing, Split
+from ..data.parquet import parquet_folder
+from ..data.parts import PARTS, lacking_classes, shortened
+from ..data.request import NAMED_SETS, Request
+from ..data.sources import read_source
+from ..errors import UserError
+from ..training.run import load_config_data
+from .network import TrainedNetwork
+
+Part = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images with labels that are numbers of the network's classes; `notes` are for a person."""
+
+    name: str
+    split: Split
+    notes: tuple[str, ...] = ()
+
+
+def own_images(network: TrainedNetwork, part: Part, data_dir: Path | None = None) -> LabelledImages:
+    """A part of the data that the network was trained on, cut as its recipe has it.
+
+    Raises `UserError` if they changed.
+    """
+    recipe = network.recipe
+    changes: dict[str, Any] = {"image_size": network.about.image_size} | ({"data_dir": data_dir} if data_dir else {})
+    data = load_config_data(recipe.model_copy(update=changes))
+    if different := differences(network.about.data, identity(data)):
+        raise UserError(
+            f"The data at {recipe.data} are not those that the network was trained on, they differ in "
+            f"{', '.join(different)}; name data as `data`, whose classes are matched by name."
+        )
+    if part == "test":
+        data.require_test()
+    return LabelledImages(recipe.data, _part(data, part), data.notes)
+
+
+def other_images(network: TrainedNetwork, request: Request, part: Part) -> LabelledImages:
+    """A part of other data: a set as for training, or a folder CLASS/*.jpg. Classes are matched by name."""
+    about = network.about
+    request = replace(request, image_size=about.image_size)
+    folder = Path(request.data).expanduser()
+    if request.data in NAMED_SETS or not folder.is_dir() or parquet_folder(folder) is not None:
+        source = read_source(request)
+        split = {"train": source.train, "validation": source.validation, "test": source.test}[part]
+        if split is None:
+            raise UserError(f"{request.data} has no validation part of its own; choose another `part`.")
+        if isinstance(split.source, Missing):
+            raise UserError(split.source.reason)
+        names, notes = source.classes, list(source.notes[1:])
+    else:
+        files, notes = labelled_files(_folder_of_part(folder, part))
+        names = tuple(files)
+        paths = [path for found in files.values() for path in found]
+        labels = [names.index(name) for name, found in files.items() for _ in found]
+        encoded = Encoded(paths, [str(path) for path in paths], channels=3, size=about.image_size)
+        split = Split(encoded, torch.tensor(labels, dtype=torch.int64))
+    if not len(split):
+        raise UserError(f"{request.data} holds no images of the {part} part.")
+    labels, mapped = match_classes(split.labels, names, about.classes, request.data)
+    split = Split(_in_channels(split, about.image_channels, request.data), labels)
+    lacking = lacking_classes(part, labels, about.classes)
+    return LabelledImages(request.data, split.kept("images"), (*mapped, *lacking, *notes))
+
+
+def match_classes(
+    labels: torch.Tensor, names: Sequence[str], known: Sequence[str], data: str
+) -> tuple[torch.Tensor, list[str]]:
+    """Labels, places in `names`, as places of the same names in `known`. Raises `UserError` for other names."""
+    for these, whose in ((names, data), (known, "the network")):
+        if twice := [name for name, count in Counter(these).items() if count > 1]:
+            raise UserError(f"The classes of {whose} cannot be matched by name, {shortened(twice)} stands for several.")
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(
+            f"{data} must hold classes of the network alone, {shortened(list(known), 6)}, got {shortened(unknown, 6)}; "
+            "rename or remove them."
+        )
+    number = torch.tensor([known.index(name) for name in names], dtype=torch.int64)
+    moved = number.tolist() != list(range(len(names)))
+    notes = ["classes are in another order or fewer than the network's, and were matched by name"] if moved else []
+    return number[labels], notes
+
+
+def _part(data: ImageData, part: Part) -> Split:
+    return {"train": data.train, "validation": data.validation, "test": data.test}[part]
+
+
+def _folder_of_part(folder: Path, part: Part) -> Path:
+    """`folder/test` and the like, or `folder` itself if it has no parts."""
+    found = [name for name in PARTS if (folder / name).is_dir()]
+    its = [name for name in found if PARTS[name] == part]
+    if found and not its:
+        raise UserError(f"{folder} has no {part} part, it has {', '.join(found)}; choose another `part`.")
+    if len(its) > 1:
+        raise UserError(f"{folder} holds the {part} part twice, as {' and '.join(its)}; move one of them elsewhere.")
+    return folder / its[0] if its else folder
+
+
+def _in_channels(split: Split, channels: int, data: str) -> Any:
+    """The images with as many channels as those that the network was trained on, or grey ones, which are repeated."""
+    source = split.source.encoded if isinstance(split.source, DecodedOnce) else split.source
+    if isinstance(source, Encoded):
+        return Encoded(source.items, source.names, channels=channels, size=source.size)
+    if isinstance(source, InMemory) and source.images.shape[1] not in (1, channels):
+        raise UserError(f"The network takes grey images, those of {data} are in colour; choose other data.")
+    return source
