@@ -116,6 +116,8 @@ def test_what_does_not_fit_is_an_error(tmp_path: Path) -> None:
     """Scalars and biases of the same shape do not make it fit."""
     torch.save(SmallResNet(8, 3, in_channels=1).state_dict(), tmp_path / "wider.pth")
     assert "nothing of" in refused(weights=tmp_path / "wider.pth")
+    torch.save({"head.bias": torch.zeros(10), "stem.1.num_batches_tracked": torch.tensor(3)}, tmp_path / "bias.pth")
+    assert "nothing of" in refused(weights=tmp_path / "bias.pth")
     torch.save({"a": torch.zeros(2), "b": 3}, tmp_path / "numbers.pth")
     assert "holds no state dict" in refused(weights=tmp_path / "numbers.pth")
     (tmp_path / "weights.npz").write_bytes(b"x")
