@@ -103,12 +103,26 @@ def test_best_checkpoint_that_is_damaged(tmp_path: Path) -> None:
         final_network(of, folder)
 
 
-@pytest.mark.parametrize("use", ["last", "ema"])
-def test_norms_are_those_of_the_full_network(tmp_path: Path, use: str) -> None:
+def with_cumulative_norms(*args: Any, **kwargs: Any) -> Classifier:
+    """By whose momentum nobody sees that they are measured anew."""
+    model = SmallResNet(8, 4, in_channels=1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    return Classifier(model, 1)
+
+
+@pytest.mark.parametrize(("use", "cumulative"), [("last", False), ("ema", False), ("last", True)])
+def test_norms_are_those_of_the_full_network(
+    tmp_path: Path, use: str, cumulative: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Means over the batches of what a network without the method sees in training mode."""
+    if cumulative:
+        monkeypatch.setattr(trainer, "make_classifier", with_cumulative_norms)
     of = trainer_of(use=use, ema=0.9, recalibrate_norms=2, drop_path_rate=0.9, width=4)
     of.train_epoch(1, lambda *progress: None)
-    assert of.rdp is not None
+    of.train_iteration(*next(of.batches(2)))
+    assert of.rdp is not None and of.kind == "drop_path" and of.rdp.plan.dropped  # in training it would act
     plan = of.rdp.plan
     source = of.ema.module if use == "ema" else of.model
     by_hand = SmallResNet(8, 4, in_channels=1)

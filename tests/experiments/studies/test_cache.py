@@ -18,6 +18,7 @@ from residualdroppath.experiments.compare.cost import Cost
 from residualdroppath.experiments.studies import cache as cache_module
 from residualdroppath.experiments.studies.cache import Cache, canonical, cost_key, fingerprint, run_key
 from residualdroppath.training.recipe import TrainConfig
+from residualdroppath.training.training_options import AugmentationOptions, OptimizationOptions, WeightOptions
 
 
 def key(data: str = "content", **options: Any) -> str:
@@ -76,6 +77,18 @@ def test_an_option_that_came_later_leaves_earlier_keys(monkeypatch: pytest.Monke
     without = {name: value for name, value in values.items() if name != "warmup"}
     assert cache_module._deciding(values) == cache_module._deciding(without)
     assert "warmup" in cache_module._deciding({**values, "warmup": 0.3})
+
+
+def test_options_that_came_later_leave_earlier_keys_at_their_defaults() -> None:
+    """Those of augmentation, optimizers and weights are not in the key unless one of them is given."""
+    groups = (AugmentationOptions, OptimizationOptions, WeightOptions)
+    later = {name for group in groups for name in group.model_fields}
+    deciding = cache_module._deciding(canonical(TrainConfig(device="cpu")).model_dump(mode="json"))
+    assert len(later) > 30 and not later & deciding.keys()
+    given = {"mixup": 0.2, "crop_ratio": (0.5, 2.0), "ema": 0.9, "min_lr": 0.01, "compile": True, "workers": 2}
+    deciding = cache_module._deciding(canonical(TrainConfig(device="cpu", **given)).model_dump(mode="json"))
+    assert later & deciding.keys() == given.keys() - {"workers"}
+    assert key(workers=2, log=("wandb",)) == key()
 
 
 def test_cost_depends_on_the_method_and_not_on_how_it_learns() -> None:
