@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..data.augment import draw_mirrored, draw_shifts, mirror, shift
 from ..data.images import Split
+from ..data.order import draw_order
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def batches_of_epoch(
     *,
     start: int = 0,
     rows: slice = slice(None),
+    shuffle_buffer: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs (uint8[batch, channels, size, size], int64[batch]) from batch number `start` on, no incomplete one.
 
@@ -53,7 +55,7 @@ def batches_of_epoch(
     that an image is augmented alike in however many processes.
     """
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(split), generator=generator)
+    order = draw_order(split.source, generator, shuffle_buffer)
     indices = order[: len(split) // batch_size * batch_size].split(batch_size)
     for _ in indices[:start]:
         augmentation.draw(batch_size, generator)

@@ -128,7 +128,14 @@ class Trainer:
         seed = derived_seed(self.config.seed_of("order"), f"epoch {epoch}")
         size, rows = self.config.batch_size, rows_of(self.config.batch_size, self.processes.rank, self.processes.count)
         for images, labels in batches_of_epoch(
-            self.train_split, seed, size, self.augmentation, self.device, start=start, rows=rows
+            self.train_split,
+            seed,
+            size,
+            self.augmentation,
+            self.device,
+            start=start,
+            rows=rows,
+            shuffle_buffer=self.config.shuffle_buffer,
         ):
             yield self.prepare(images), labels
 

@@ -13,6 +13,7 @@ import torch
 
 from ...data.images import Encoded, ImageSource, InMemory, Missing, Split
 from ...data.parts import Source
+from ...data.stored import identity_of
 from ...records.environment import device_name
 from ...records.files import read_json, write_record
 from ...training.method_options import OF_THE_RUN, OPTIONS
@@ -32,6 +33,7 @@ CAME_LATER: dict[str, Any] = {
     "lr_over_time": "cosine",
     "accumulation": 1,
     "clip_grad": None,
+    "shuffle_buffer": None,
 }
 # What decides where and how fast a run is made, not what comes out.
 NOT_OF_THE_RESULT = ("data_dir", "download", "threads", "check_frozen", "test", *OF_CHECKPOINTS, "epochs")
@@ -41,7 +43,7 @@ OF_DROPPED_PARTS = ("frozen_norm", "train_trunk", "schedule", "trains", "empty_d
 NOT_OF_THE_COST = (
     "seed", "init_seed", "order_seed", "plan_seed", "epochs", "iterations", "lr", "weight_decay", "warmup",
     "lr_over_time", "label_smoothing", "validation_fraction", "validate_every", "train_size", "images_per_class",
-    "class_seed", "split_seed", "cycle",
+    "class_seed", "split_seed", "cycle", "shuffle_buffer",
 )  # fmt: skip
 
 
@@ -106,7 +108,7 @@ def _add(digest: Any, split: Split) -> None:
         digest.update(images.images.cpu().contiguous().numpy().tobytes())
     elif isinstance(images, Encoded):
         for item in images.items:
-            digest.update(item if isinstance(item, bytes) else f"{item.name} {item.stat().st_size}".encode())
+            digest.update(identity_of(item))
     elif not isinstance(images, Missing):
         raise TypeError(f"no fingerprint of {type(images).__name__}")
 
