@@ -8,7 +8,7 @@ import sys
 import pytest
 
 HEAVY = ("torch", "numpy", "scipy", "sklearn", "matplotlib", "timm", "torchvision", "PIL", "pyarrow")
-COMMANDS = ("train", "compare", "study", "bench", "spiral", "analyze")
+COMMANDS = ("train", "compare", "study", "bench", "spiral", "analyze", "runs", "report")
 # All of them at once, in one process: what one imports the next one finds.
 ANSWERS = """
 import sys

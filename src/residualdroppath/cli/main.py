@@ -31,6 +31,8 @@ COMMANDS = {
         "whole epochs are kept",
         "run the same command to go on",
     ),
+    "runs": Command("list the runs under a folder: method, data, epoch, accuracies, whether they go on"),
+    "report": Command("put several runs side by side: a table, and curves over epochs and over time"),
     "branches": Command(
         "show the residual branches of any timm, torchvision or Hugging Face network, and what they cost"
     ),
