@@ -207,6 +207,49 @@ def test_choices_of_the_launcher_that_are_not_its_own(name: str, monkeypatch: py
         Processes("cpu")
 
 
+@pytest.mark.parametrize("name", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM"])
+def test_sharding_is_refused_where_accelerate_would_do_without(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CPUs it does DDP, without a word."""
+    monkeypatch.setenv(name, "false")
+    Processes("cpu")
+    monkeypatch.setenv(name, "true")
+    with pytest.raises(UserError, match=f"{name} must be false, got true from the launcher"):
+        Processes("cpu")
+
+
+def test_synchronised_norms_are_refused_on_cpus_and_where_there_are_none() -> None:
+    processes, model = Processes("cpu"), SmallResNet(8, 4, in_channels=1)
+    assert processes.with_synchronised_norms(model) is model  # one process
+    processes.count = 2
+    with pytest.raises(UserError, match="`sync_batch_norm` needs CUDA devices, .* got 2 processes on cpu"):
+        processes.with_synchronised_norms(model)
+    with pytest.raises(UserError, match="`sync_batch_norm` is for networks with batch norm"):
+        processes.with_synchronised_norms(nn.Linear(2, 2))
+
+
+def test_synchronised_norms_on_cuda_keep_names_and_act_under_the_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU, without other processes, SyncBatchNorm computes what BatchNorm does: only the choice is tried here."""
+    chosen = Processes("cpu")
+    chosen.count, chosen.device = 2, torch.device("cuda")
+    names = set(SmallResNet(8, 4, in_channels=1).state_dict())
+    model = chosen.with_synchronised_norms(SmallResNet(8, 4, in_channels=1))
+    assert set(model.state_dict()) == names
+    kinds = {type(module) for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)}
+    assert kinds == {nn.SyncBatchNorm}
+
+    weights = []
+    for convert in (lambda self, model: model, lambda self, model: nn.SyncBatchNorm.convert_sync_batchnorm(model)):
+        monkeypatch.setattr(Processes, "with_synchronised_norms", convert)
+        config = tiny(**METHOD, sync_batch_norm=True)
+        of = Trainer(config, load_config_data(config))
+        of.train_epoch(1, lambda *progress: None)
+        assert any(isinstance(each, nn.SyncBatchNorm) for each in of.model.modules()) == bool(weights)
+        assert of.rdp is not None and of.rdp.branches
+        weights.append(of.model.state_dict())
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
 def test_other_commands_are_not_for_launchers(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

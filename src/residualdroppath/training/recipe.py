@@ -103,6 +103,9 @@ class Recipe(_WithMethod):
     test: bool = Field(default=True, description="use the test set, once, after training, if there is one")
     device: str = Field(default="auto", description="cpu, cuda, or auto")
     amp: Literal["none", "bf16", "fp16"] = Field(default="none", description="automatic mixed precision")
+    sync_batch_norm: bool = Field(
+        default=False, description="batch norms over the images of all processes (CUDA); default: over each one's"
+    )
     channels_last: bool = Field(default=False, description="memory format of images and weights")
     threads: Threads | None = Field(default=None, description="CPU threads; default: PyTorch's choice")
     checkpoint_every: int | None = Field(

@@ -87,9 +87,10 @@ class Trainer:
             width=config.width,
             model_options=config.model_options,
         )
+        network = self.processes.with_synchronised_norms(made.model) if config.sync_batch_norm else made.model
         self.channels = made.channels
-        self.memory_format = memory_format(made.model, self.device, channels_last=config.channels_last)
-        self.model: nn.Module = made.model.to(self.device).to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
+        self.memory_format = memory_format(network, self.device, channels_last=config.channels_last)
+        self.model: nn.Module = network.to(self.device).to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
         self.rdp = residual_drop_path(self.model, config, self.total_iterations)
         self.optimizer = make_optimizer(self.model, config)
         self.wrapped = self.processes.wrap(self.model, finds_unused=self.rdp is not None)

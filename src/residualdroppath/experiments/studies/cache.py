@@ -34,6 +34,7 @@ CAME_LATER: dict[str, Any] = {
     "accumulation": 1,
     "clip_grad": None,
     "shuffle_buffer": None,
+    "sync_batch_norm": False,
 }
 # What decides where and how fast a run is made, not what comes out.
 NOT_OF_THE_RESULT = ("data_dir", "download", "threads", "check_frozen", "test", *OF_CHECKPOINTS, "epochs")
