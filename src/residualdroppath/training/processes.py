@@ -12,6 +12,7 @@ from torch import Tensor, distributed, nn
 
 from ..core.torch_internals import BatchNorm
 from ..errors import UserError
+from .gradient_exchange import Frozen, exchange_what_learns
 from .runtime import pick_device
 
 T = TypeVar("T")
@@ -47,12 +48,15 @@ class Processes:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def wrap(self, model: nn.Module, *, finds_unused: bool) -> nn.Module:
-        """The network with gradients averaged over processes; `finds_unused`: some parameters may get none."""
+    def wrap(self, model: nn.Module, frozen: Frozen | None) -> nn.Module:
+        """The network with gradients averaged over processes, but for those of what is `frozen()` in an iteration."""
         if self.accelerator is None:
             return model
-        self.accelerator.ddp_handler.find_unused_parameters = finds_unused
-        return self.accelerator.prepare_model(model, device_placement=False)
+        self.accelerator.ddp_handler.find_unused_parameters = frozen is not None
+        wrapped = self.accelerator.prepare_model(model, device_placement=False)
+        if frozen is not None:
+            exchange_what_learns(wrapped, frozen)
+        return wrapped
 
     def with_synchronised_norms(self, model: nn.Module) -> nn.Module:
         """The network with batch norms over the rows of all processes; before anything holds its modules."""

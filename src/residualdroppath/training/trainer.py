@@ -18,7 +18,7 @@ from ..data.images import ImageData, Split
 from ..errors import UserError, first_line
 from ..models.classifier import make_classifier
 from .batches import Augmentation, batches_of_epoch, rows_of
-from .controls import always_trains_trunk, in_iteration, iterations_of_cycle, residual_drop_path
+from .controls import always_trains_trunk, frozen_parameters, in_iteration, iterations_of_cycle, residual_drop_path
 from .generators import generator_states, restore_generators
 from .optimizer import learning_rate, make_optimizer
 from .processes import Processes
@@ -93,7 +93,7 @@ class Trainer:
         self.model: nn.Module = network.to(self.device).to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
         self.rdp = residual_drop_path(self.model, config, self.total_iterations)
         self.optimizer = make_optimizer(self.model, config)
-        self.wrapped = self.processes.wrap(self.model, finds_unused=self.rdp is not None)
+        self.wrapped = self.processes.wrap(self.model, frozen_parameters(self.rdp, config.method))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
 
         mean, deviation = channel_statistics(data.train.source)
