@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from residualdroppath.cli import main as command_line
 from residualdroppath.errors import Stopped, UserError
 from residualdroppath.models.classifier import Classifier
 from residualdroppath.models.small_resnet import SmallResNet
-from residualdroppath.training import run, trainer
+from residualdroppath.training import gradient_exchange, run, trainer
 from residualdroppath.training.processes import Processes
 from residualdroppath.training.run import load_config_data, train
 from residualdroppath.training.saving import SavingTimes
@@ -70,6 +71,30 @@ def trained(name: str) -> dict[str, Tensor]:
     return {"numbers": torch.tensor(numbers, dtype=torch.float64), **of.model.state_dict()}
 
 
+def values_sent() -> list[tuple[str, int, int]]:
+    """Of each iteration of an epoch its kind, how many gradients were sent, and how many parameters learn."""
+    sent: list[int] = [0]
+
+    def counted(values: Tensor, **options: Any) -> Any:
+        sent[0] += values.numel()
+        return torch.distributed.all_reduce(values, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        namespace = SimpleNamespace(all_reduce=counted, get_world_size=torch.distributed.get_world_size)
+        patch.setattr(gradient_exchange, "distributed", namespace)
+        config = tiny(**METHOD)
+        of = Trainer(config, load_config_data(config))
+        rows = []
+        for images, labels in list(of.batches(1)):
+            assert of.rdp is not None
+            everything = sum(each.numel() for each in of.model.parameters())
+            frozen = sum(each.numel() for each in of.rdp.frozen_parameters().values())
+            kind, sent[0] = of.kind, 0
+            of.train_iteration(images.double(), labels)
+            rows.append((kind, sent[0], everything - frozen))
+    return rows
+
+
 def train_all_and_a_run(rank: int, folder: Path, port: int) -> None:
     """One of two processes: weights of all recipes; a whole run, and one that ends in its second epoch and goes on."""
     torch.set_num_threads(1)
@@ -78,6 +103,7 @@ def train_all_and_a_run(rank: int, folder: Path, port: int) -> None:
     os.environ |= {"GLOO_SOCKET_IFNAME": "lo"}
     trainer.make_classifier = without_batch_norm
     torch.save({name: trained(name) for name in RECIPES}, folder / f"{rank}.pt")
+    torch.save(values_sent(), folder / f"sent-{rank}.pt")
 
     trainer.make_classifier = with_dropout
     run.write_run_page = lambda *args: None  # pyright: ignore[reportAttributeAccessIssue]
@@ -121,6 +147,14 @@ def test_two_processes_equal_one(name: str, of_two: Path, monkeypatch: pytest.Mo
         assert found.keys() == expected.keys()
         for key, value in expected.items():
             torch.testing.assert_close(found[key], value, rtol=1e-10, atol=1e-10, msg=f"{rank} {key}")
+
+
+def test_only_gradients_of_what_learns_are_sent(of_two: Path) -> None:
+    rows = torch.load(of_two / "sent-0.pt")
+    assert rows == torch.load(of_two / "sent-1.pt") and {kind for kind, _, _ in rows} == {"drop_path", "dropped_part"}
+    for kind, sent, learning in rows:
+        assert sent == learning > 0, kind
+    assert len({sent for _, sent, _ in rows}) > 1
 
 
 def test_accumulated_gradients_are_those_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
