@@ -71,14 +71,15 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def timm_times(arguments: argparse.Namespace, data: Path) -> list[float]:
-    command = [
-        sys.executable, "-c", RUN_TIMM, str(arguments.timm / "train.py"), "--data-dir", str(data),
-        "--train-split", "train", "--val-split", "val", "--model", arguments.model, "--num-classes", str(CLASSES),
-        "--img-size", str(arguments.image_size), "--batch-size", str(arguments.batch_size),
-        "--epochs", str(arguments.epochs), "--opt", "sgd", "--lr", "0.01", "--warmup-epochs", "0", "--no-aug", "--device",
-        "cpu", "--no-prefetcher", "--workers", str(arguments.workers), "--channels-last", "--log-interval", "1", "--output",
-        str(data.parent / "timm"),
-    ]  # fmt: skip
+    options = {
+        "data-dir": data, "train-split": "train", "val-split": "val", "model": arguments.model, "num-classes": CLASSES,
+        "img-size": arguments.image_size, "batch-size": arguments.batch_size, "epochs": arguments.epochs, "opt": "sgd",
+        "lr": 0.01, "warmup-epochs": 0, "device": "cpu", "workers": arguments.workers, "log-interval": 1,
+        "output": data.parent / "timm",
+    }  # fmt: skip
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    script = [sys.executable, "-c", RUN_TIMM, str(arguments.timm / "train.py")]
+    command = [*script, *words, "--no-aug", "--no-prefetcher", "--channels-last"]
     paths = f"{arguments.timm}{os.pathsep}{HERE / 'src'}"
     environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads), "PYTHONPATH": paths}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
