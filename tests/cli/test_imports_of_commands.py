@@ -8,7 +8,9 @@ import sys
 import pytest
 
 HEAVY = ("torch", "numpy", "scipy", "sklearn", "matplotlib", "timm", "torchvision", "PIL", "pyarrow")
-COMMANDS = ("train", "compare", "study", "bench", "spiral", "analyze", "eval", "predict", "export")
+COMMANDS = (
+    "train", "compare", "study", "bench", "spiral", "analyze", "eval", "predict", "export", "runs", "report",
+)  # fmt: skip
 # All of them at once, in one process: what one imports the next one finds.
 ANSWERS = """
 import sys

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import struct
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,29 @@ def write_parquet(path: Path, columns: dict[str, Any]) -> None:
 
 def parquet_columns(labels: Sequence[Any], *, seed: int = 0) -> dict[str, Any]:
     return {"image": [encoded(pixels(seed + i, 10, 10, 3)) for i in range(len(labels))], "label": list(labels)}
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> None:
+    """An uncompressed tar file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def write_shards(
+    folder: Path, counts: Sequence[int] = (5, 3, 4), *, part: str = "train", classes: int = 2, size: int = 10
+) -> list[np.ndarray]:
+    """WebDataset shards of so many samples; returns their images, in order. Labels are numbers modulo `classes`."""
+    images = [pixels(1000 * len(part) + number, size, size, 3) for number in range(sum(counts))]
+    number = 0
+    for shard, count in enumerate(counts):
+        members = {}
+        for _ in range(count):
+            members[f"{part}/{number:04}.png"] = encoded(images[number])
+            members[f"{part}/{number:04}.cls"] = str(number % classes).encode()
+            number += 1
+        write_tar(folder / f"{part}-{shard:03}.tar", members)
+    return images

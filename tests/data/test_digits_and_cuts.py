@@ -101,5 +101,5 @@ def test_image_size_resizes_all_parts() -> None:
 
 
 def test_unknown_data_names_the_known() -> None:
-    with pytest.raises(UserError, match="digits, mnist, fashion_mnist, cifar10, or a folder .* got 'digit'"):
+    with pytest.raises(UserError, match="digits, mnist, fashion_mnist, cifar10, a folder .* got 'digit'"):
         load_data(request("digit"))

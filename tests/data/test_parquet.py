@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from residualdroppath.data import images
+from residualdroppath.data import images, parquet
 from residualdroppath.data.augment import IMAGENET_MEAN, channel_statistics
 from residualdroppath.data.decoding import decode
 from residualdroppath.data.images import InMemory
@@ -292,3 +292,11 @@ def test_row_that_is_no_image_is_named(tmp_path: Path) -> None:
     columns["image"][3] = columns["image"][3][:40]
     write_parquet(tmp_path / "train.parquet", columns)
     assert "train row 3 cannot be decoded as an image" in refused(tmp_path)
+
+
+def test_files_that_do_not_fit_into_memory_are_left_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_both(tmp_path)
+    monkeypatch.setattr(parquet.os, "sysconf", {"SC_PHYS_PAGES": 1, "SC_PAGE_SIZE": 2000}.__getitem__)
+    assert f"name the folder as `data` hfds/{tmp_path}" in refused(tmp_path)
+    monkeypatch.setattr(parquet.os, "sysconf", {"SC_PHYS_PAGES": 1, "SC_PAGE_SIZE": 100_000}.__getitem__)
+    assert len(read_source(request(str(tmp_path))).train) == 6

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from residualdroppath.data.images import InMemory
+from residualdroppath.data.images import Encoded, InMemory
 from residualdroppath.data.sources import read_source
+from residualdroppath.data.stored import Piece
 
 from .files import request
 
@@ -45,3 +46,17 @@ def test_mnist_is_read_whole(folder: Path) -> None:
     assert source.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert torch.bincount(source.test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert source.train.source.images.double().mean().item() / 255 == pytest.approx(0.1307, abs=5e-5)
+
+
+def test_shards_of_tiny_imagenet() -> None:
+    folder = next((f / "tiny-imagenet-40" for f in FOLDERS if (f / "tiny-imagenet-40").is_dir()), None)
+    if folder is None:
+        pytest.skip("tiny-imagenet-40 is in none of RDP_DATA_DIR, data/ and ../shared/data")
+    source = read_source(request(f"wds/{folder}"))
+    assert len(source.train) == 20_000 and source.validation is not None and len(source.validation) == 2_000
+    assert torch.bincount(source.train.labels).tolist() == [500] * 40 and source.image_size == 64
+    assert isinstance(source.train.source, Encoded) and source.train.source.by_shard is not None
+    first = source.train.source.items[0]
+    assert isinstance(first, Piece) and first.name == "n04487081_289.jpeg"
+    assert source.classes[int(source.train.labels[0])].startswith("trolleybus")
+    assert [len(places) for places in source.train.source.by_shard] == [4128, 4131, 4151, 4124, 3466]

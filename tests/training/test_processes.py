@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from residualdroppath.cli import main as command_line
 from residualdroppath.errors import Stopped, UserError
 from residualdroppath.models.classifier import Classifier
 from residualdroppath.models.small_resnet import SmallResNet
-from residualdroppath.training import making, run
+from residualdroppath.training import gradient_exchange, making, run
 from residualdroppath.training.processes import Processes
 from residualdroppath.training.run import load_config_data, train
 from residualdroppath.training.saving import SavingTimes
@@ -75,6 +76,30 @@ def trained(name: str) -> dict[str, Tensor]:
     return {"numbers": torch.tensor(numbers, dtype=torch.float64), **of.model.state_dict(), **average}
 
 
+def values_sent() -> list[tuple[str, int, int]]:
+    """Of each iteration of an epoch its kind, how many gradients were sent, and how many parameters learn."""
+    sent: list[int] = [0]
+
+    def counted(values: Tensor, **options: Any) -> Any:
+        sent[0] += values.numel()
+        return torch.distributed.all_reduce(values, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        namespace = SimpleNamespace(all_reduce=counted, get_world_size=torch.distributed.get_world_size)
+        patch.setattr(gradient_exchange, "distributed", namespace)
+        config = tiny(**METHOD)
+        of = Trainer(config, load_config_data(config))
+        rows = []
+        for images, labels in list(of.batches(1)):
+            assert of.rdp is not None
+            everything = sum(each.numel() for each in of.model.parameters())
+            frozen = sum(each.numel() for each in of.rdp.frozen_parameters().values())
+            kind, sent[0] = of.kind, 0
+            of.train_iteration(images.double(), labels)
+            rows.append((kind, sent[0], everything - frozen))
+    return rows
+
+
 def train_all_and_a_run(rank: int, folder: Path, port: int) -> None:
     """One of two processes: weights of all recipes; a whole run, and one that ends in its second epoch and goes on."""
     torch.set_num_threads(1)
@@ -83,6 +108,7 @@ def train_all_and_a_run(rank: int, folder: Path, port: int) -> None:
     os.environ |= {"GLOO_SOCKET_IFNAME": "lo"}
     making.make_classifier = without_batch_norm
     torch.save({name: trained(name) for name in RECIPES}, folder / f"{rank}.pt")
+    torch.save(values_sent(), folder / f"sent-{rank}.pt")
 
     making.make_classifier = with_dropout
     run.write_run_page = lambda *args: None  # pyright: ignore[reportAttributeAccessIssue]
@@ -126,6 +152,14 @@ def test_two_processes_equal_one(name: str, of_two: Path, monkeypatch: pytest.Mo
         assert found.keys() == expected.keys()
         for key, value in expected.items():
             torch.testing.assert_close(found[key], value, rtol=1e-10, atol=1e-10, msg=f"{rank} {key}")
+
+
+def test_only_gradients_of_what_learns_are_sent(of_two: Path) -> None:
+    rows = torch.load(of_two / "sent-0.pt")
+    assert rows == torch.load(of_two / "sent-1.pt") and {kind for kind, _, _ in rows} == {"drop_path", "dropped_part"}
+    for kind, sent, learning in rows:
+        assert sent == learning > 0, kind
+    assert len({sent for _, sent, _ in rows}) > 1
 
 
 def test_accumulated_gradients_are_those_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,6 +244,49 @@ def test_choices_of_the_launcher_that_are_not_its_own(name: str, monkeypatch: py
     monkeypatch.setenv(name, "inductor")
     with pytest.raises(UserError, match=f"{name} must be no, got inductor from the launcher"):
         Processes("cpu")
+
+
+@pytest.mark.parametrize("name", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM"])
+def test_sharding_is_refused_where_accelerate_would_do_without(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CPUs it does DDP, without a word."""
+    monkeypatch.setenv(name, "false")
+    Processes("cpu")
+    monkeypatch.setenv(name, "true")
+    with pytest.raises(UserError, match=f"{name} must be false, got true from the launcher"):
+        Processes("cpu")
+
+
+def test_synchronised_norms_are_refused_on_cpus_and_where_there_are_none() -> None:
+    processes, model = Processes("cpu"), SmallResNet(8, 4, in_channels=1)
+    assert processes.with_synchronised_norms(model) is model  # one process
+    processes.count = 2
+    with pytest.raises(UserError, match="`sync_batch_norm` needs CUDA devices, .* got 2 processes on cpu"):
+        processes.with_synchronised_norms(model)
+    with pytest.raises(UserError, match="`sync_batch_norm` is for networks with batch norm"):
+        processes.with_synchronised_norms(nn.Linear(2, 2))
+
+
+def test_synchronised_norms_on_cuda_keep_names_and_act_under_the_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU, without other processes, SyncBatchNorm computes what BatchNorm does: only the choice is tried here."""
+    chosen = Processes("cpu")
+    chosen.count, chosen.device = 2, torch.device("cuda")
+    names = set(SmallResNet(8, 4, in_channels=1).state_dict())
+    model = chosen.with_synchronised_norms(SmallResNet(8, 4, in_channels=1))
+    assert set(model.state_dict()) == names
+    kinds = {type(module) for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)}
+    assert kinds == {nn.SyncBatchNorm}
+
+    weights = []
+    for convert in (lambda self, model: model, lambda self, model: nn.SyncBatchNorm.convert_sync_batchnorm(model)):
+        monkeypatch.setattr(Processes, "with_synchronised_norms", convert)
+        config = tiny(**METHOD, sync_batch_norm=True)
+        of = Trainer(config, load_config_data(config))
+        of.train_epoch(1, lambda *progress: None)
+        assert any(isinstance(each, nn.SyncBatchNorm) for each in of.model.modules()) == bool(weights)
+        assert of.rdp is not None and of.rdp.branches
+        weights.append(of.model.state_dict())
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-5, atol=1e-6, msg=name)
 
 
 def test_other_commands_are_not_for_launchers(

@@ -14,7 +14,7 @@ from residualdroppath.training.recipe import TrainConfig, read_config
 EVERY_OPTION: dict[str, Any] = {
     "data": "some/folder", "data_dir": "elsewhere", "download": True, "image_size": 32, "label_column": "fine",
     "image_column": "img", "validation_fraction": 0.25, "train_size": 500, "split_seed": 4, "crop_padding": 0,
-    "mirror": False,
+    "mirror": False, "shuffle_buffer": 1000, "sync_batch_norm": True,
     "images_per_class": 20, "num_classes": 5, "class_seed": 2,
     "model": "resnet18", "depth": 14, "width": 8, "model_options": {"layers": 2},
     "weights": "start.pth", "freeze_modules": ["stem"],

@@ -34,6 +34,8 @@ COMMANDS = {
     "eval": Command("evaluate a trained network: loss, top-1, top-5, accuracy by class, confusion matrix"),
     "predict": Command("write the classes of a folder of images as CSV"),
     "export": Command("write a trained network, or a pruned one, as ONNX, torch.export or safetensors"),
+    "runs": Command("list the runs under a folder: method, data, epoch, accuracies, whether they go on"),
+    "report": Command("put several runs side by side: a table, and curves over epochs and over time"),
     "branches": Command(
         "show the residual branches of any timm, torchvision or Hugging Face network, and what they cost"
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -173,6 +173,10 @@ class ResidualDropPath:
     def shared_parameters(self) -> tuple[str, ...]:
         """Parameters that several branches, or a branch and the trunk, use: they learn with the trunk."""
         return self._enforcement.ownership.shared
+
+    def frozen_parameters(self) -> Mapping[str, nn.Parameter]:
+        """Parameters that get no gradient in the iteration in force, by name: of what is frozen, or does not run."""
+        return self._enforcement.frozen_parameters()
 
     def step(self) -> None:
         """On to the next iteration; call it once after each optimizer update, also a skipped one.

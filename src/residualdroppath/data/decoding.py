@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +13,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from ..errors import UserError
+from .stored import Item, file_of
 
 # What was done to an image beyond resizing.
 COMPOSED = "transparent parts composed on white"
@@ -50,7 +49,7 @@ class Header(NamedTuple):
 
 
 def decode(
-    item: Path | bytes, name: str, *, channels: int, size: int | None = None, stored_size: tuple[int, int] | None = None
+    item: Item, name: str, *, channels: int, size: int | None = None, stored_size: tuple[int, int] | None = None
 ) -> Decoded:
     """An image resized so that its shorter side is `size`, the centre kept.
 
@@ -61,7 +60,7 @@ def decode(
 
 
 def upright(
-    item: Path | bytes, name: str, *, channels: int, stored_size: tuple[int, int] | None = None
+    item: Item, name: str, *, channels: int, stored_size: tuple[int, int] | None = None
 ) -> tuple[Image.Image, tuple[str, ...]]:
     """The whole image, grey or in colour, and what was done to it. Raises `UserError` as `decode` does."""
     remarks: list[str] = []
@@ -77,7 +76,7 @@ def upright(
     return image, tuple(remarks)
 
 
-def read_header(item: Path | bytes, name: str) -> Header:
+def read_header(item: Item, name: str) -> Header:
     """Raises `UserError` for what is no image; pixels are not decoded."""
     with _opened(item, name) as image:
         _require_range(image, name)
@@ -106,9 +105,9 @@ def differs(name: str, size: tuple[int, int], other: tuple[int, int]) -> str:
 
 
 @contextmanager
-def _opened(item: Path | bytes, name: str) -> Iterator[Image.Image]:
+def _opened(item: Item, name: str) -> Iterator[Image.Image]:
     try:
-        with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item) as image:
+        with Image.open(file_of(item)) as image:
             yield image
     except (UserError, MemoryError):
         raise

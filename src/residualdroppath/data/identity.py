@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 from .images import DecodedOnce, Encoded, ImageData, ImageSource, InMemory, Split
+from .stored import identity_of
 
 
 def identity(data: ImageData) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def _digest(split: Split) -> str:
         digest.update(source.images.cpu().contiguous().numpy())  # pyright: ignore[reportArgumentType]
     elif isinstance(source, Encoded):
         for item in source.items:
-            named = item if isinstance(item, bytes) else f"{item.name} {item.stat().st_size}".encode()
+            named = identity_of(item)
             digest.update(len(named).to_bytes(8, "little"))
             digest.update(named)
     return digest.hexdigest()

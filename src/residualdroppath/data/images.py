@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
 from .decoding import COMPOSED, Decoded, decode, differs, read_header, same_size
+from .stored import Item
 
 MEMORY_LIMIT = 4 * 2**30  # bytes; larger parts are decoded batch by batch
 
@@ -64,7 +65,7 @@ class Encoded(Dataset[Tensor]):
 
     def __init__(
         self,
-        items: Sequence[Path | bytes],
+        items: Sequence[Item],
         names: Sequence[str],
         *,
         channels: int,
@@ -132,6 +133,16 @@ class Encoded(Dataset[Tensor]):
                 raise UserError(differs(name, header.size, self.stored_size))
             count += header.may_be_transparent
         return count
+
+    @cached_property
+    def by_shard(self) -> list[Tensor] | None:
+        """Places of the images of each shard, in order; None where images are not in shards."""
+        places: dict[str, list[int]] = {}
+        for place, item in enumerate(self.items):
+            if isinstance(item, Path | bytes):
+                return None
+            places.setdefault(item.shard, []).append(place)
+        return [torch.tensor(each) for each in places.values()]
 
     @property
     def fits_memory(self) -> bool:
@@ -294,7 +305,7 @@ class ImageData:
 
 
 def encoded_images(
-    items: Sequence[Path | bytes],
+    items: Sequence[Item],
     names: Sequence[str],
     title: str,
     *,

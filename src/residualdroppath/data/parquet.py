@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from ..errors import UserError, first_line
 from .decoding import opens
-from .images import Split, encoded_images
-from .parts import PARTS, Skipped, Source, by_part, lacking_classes, shortened, source_of_parts
+from .labelled import Part, labelled_source
+from .parts import PARTS, Skipped, Source, by_part, shortened
 from .request import Request
 
-HIDDEN = -1  # the label of images whose class is kept secret, by Hugging Face's habit
 # train.parquet, train-3.parquet, train-00000-of-00002.parquet, and the last with a digest behind it
 _FILE = re.compile(rf"({'|'.join(PARTS)})(?:[-_](\d+)(?:-of-(\d+)(?:-[0-9a-f]{{16}})?)?)?\.parquet")
 
@@ -25,13 +22,6 @@ _FILE = re.compile(rf"({'|'.join(PARTS)})(?:[-_](\d+)(?:-of-(\d+)(?:-[0-9a-f]{{1
 def parquet_folder(folder: Path) -> Path | None:
     """`folder`, or `data/` in it as on the Hugging Face hub, whichever holds Parquet files."""
     return next((place for place in (folder, folder / "data") if any(place.glob("*.parquet"))), None)
-
-
-@dataclass(frozen=True)
-class _Part:
-    encoded: list[bytes]
-    labels: list[Any]
-    names: list[str] | None  # of the classes, by their numbers
 
 
 class _Shard(NamedTuple):
@@ -44,40 +34,8 @@ def read_parquet(folder: Path, request: Request) -> Source:
     """Labels are the places of the training part's labels in their order. Nothing is decoded yet."""
     skipped = Skipped(folder)
     files = files_of_parts(folder, skipped)
-    parts = {part: _read(paths, request) for part, paths in files.items()}
-    notes: list[str] = []
-    no_test = f"{folder} has no test part to test on: there is no test*.parquet."
-    for part in [part for part in parts if part != "train"]:
-        if set(parts[part].labels) == {HIDDEN}:
-            del parts[part]
-            notes.append(f"the {part} part is not used: its labels are hidden, all are {HIDDEN}")
-            if part == "test":
-                no_test = f"{folder} has no test part to test on: its labels are hidden, all are {HIDDEN}."
-    for part, content in parts.items():
-        if hidden := content.labels.count(HIDDEN):
-            raise UserError(
-                f"The {part} part of {folder} holds {hidden} rows of {len(content.labels)} with the label {HIDDEN}, "
-                "which stands for a hidden one; remove them."
-            )
-    values = sorted(set(parts["train"].labels))
-    number = {value: index for index, value in enumerate(values)}
-    names = parts["train"].names
-    classes = [
-        names[value] if names and isinstance(value, int) and value < len(names) else str(value) for value in values
-    ]
-    splits: dict[str, Split] = {}
-    stored_size = None
-    for part, content in parts.items():
-        if unknown := set(content.labels) - set(values):
-            raise UserError(f"The {part} part of {folder} holds labels that train lacks: {sorted(unknown)[:5]}.")
-        rows = [f"{folder}/{part} row {index}" for index in range(len(content.labels))]
-        images = encoded_images(
-            content.encoded, rows, str(files[part][0]), size=request.image_size, stored_size=stored_size
-        )
-        stored_size = images.stored_size
-        splits[part] = Split(images, torch.tensor([number[value] for value in content.labels]))
-        notes += lacking_classes(part, splits[part].labels, classes)
-    return source_of_parts(splits, classes, [*notes, *skipped.lines()], no_test=no_test)
+    parts = {part: _read(part, paths, request) for part, paths in files.items()}
+    return labelled_source(parts, str(folder), request, skipped.lines(), no_test="there is no test*.parquet")
 
 
 def files_of_parts(folder: Path, skipped: Skipped) -> dict[str, list[Path]]:
@@ -115,7 +73,7 @@ def _in_order(shards: list[_Shard], folder: Path) -> list[Path]:
     return [shard.path for shard in sorted(shards, key=lambda shard: shard.number or 0)]
 
 
-def _read(files: Sequence[Path], request: Request) -> _Part:
+def _read(part: str, files: Sequence[Path], request: Request) -> Part:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -134,6 +92,7 @@ def _read(files: Sequence[Path], request: Request) -> _Part:
                 f"are {', '.join(schema.names)}."
             )
         columns = list(dict.fromkeys((image_column, request.label_column)))
+        _require_memory(files, columns)
         table = pa.concat_tables([pq.read_table(path, columns=columns) for path in files])
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{files[0]} cannot be read as Parquet ({first_line(error)}); fetch it again.") from error
@@ -145,7 +104,27 @@ def _read(files: Sequence[Path], request: Request) -> _Part:
         raise UserError(f"`label_column` {request.label_column!r} of {files[0]} has rows without a label; remove them.")
     if not all(isinstance(label, (int, str)) for label in labels):
         raise UserError(f"`label_column` {request.label_column!r} of {files[0]} must hold whole numbers or texts.")
-    return _Part(encoded, labels, features.get(request.label_column, {}).get("names"))
+    names = [f"{files[0].parent}/{part} row {row}" for row in range(len(labels))]
+    return Part(encoded, names, labels, str(files[0]), features.get(request.label_column, {}).get("names") or ())
+
+
+def _require_memory(files: Sequence[Path], columns: Sequence[str]) -> None:
+    import pyarrow.parquet as pq
+
+    size = 0
+    for path in files:
+        metadata = pq.read_metadata(path)
+        chunks = [
+            metadata.row_group(group).column(column)
+            for group in range(metadata.num_row_groups)
+            for column in range(metadata.num_columns)
+        ]
+        size += sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)
+    if size > (memory := os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) / 2:
+        raise UserError(
+            f"The images of {files[0].parent} take {size / 2**30:.1f} GiB, this machine has {memory / 2**30:.1f}; name "
+            f"the folder as `data` hfds/{files[0].parent}, which leaves them on disk."
+        )
 
 
 def _features(schema: Any) -> dict[str, Any]:

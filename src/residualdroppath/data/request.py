@@ -6,6 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NAMED_SETS = ("digits", "mnist", "fashion_mnist", "cifar10")
+# As timm has them: Hugging Face datasets, TensorFlow datasets, and WebDataset shards, each with a name or folder.
+READERS = ("hfds", "tfds", "wds")
+
+
+def reader_of(data: str) -> tuple[str, str]:
+    """The reader that `data` begins with, empty if none, and the rest. `./hfds` is a folder of that name."""
+    reader, slash, rest = data.partition("/")
+    return (reader.lower(), rest) if slash and reader.lower() in READERS else ("", data)
+
+
+def located(data: str) -> str:
+    """`data` with its folder or file named from the root, if it is one."""
+    reader, rest = reader_of(data)
+    path = Path(rest).expanduser()
+    if data in NAMED_SETS or not path.exists():
+        return data
+    return f"{reader}/{path.absolute()}" if reader else str(path.absolute())
 
 
 @dataclass(frozen=True)

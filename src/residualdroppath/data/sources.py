@@ -6,6 +6,7 @@ import gzip
 import struct
 import zlib
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +19,8 @@ from .folders import read_image_folder
 from .images import InMemory, Split, resize
 from .parquet import parquet_folder, read_parquet
 from .parts import Source
-from .request import NAMED_SETS, Request
+from .request import NAMED_SETS, READERS, Request, reader_of
+from .tars import holds_tars, read_tar_file, read_tar_folder
 
 T = TypeVar("T")
 DIGITS = tuple("0123456789")
@@ -26,6 +28,8 @@ CLOTHES = (
     "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+# Readers of tables, each in need of a library of its own.
+ROWS = {"hfds": ".hugging_face", "tfds": ".tensorflow"}
 __all__ = ["NAMED", "Request", "Source", "read_source"]
 
 
@@ -33,15 +37,25 @@ def read_source(request: Request) -> Source:
     """Read the set that `request.data` names. Raises `UserError` for what is missing, unknown or broken."""
     if request.data in NAMED:
         return NAMED[request.data](request)
-    folder = Path(request.data).expanduser()
+    reader, name = reader_of(request.data)
+    folder = Path(name).expanduser()
+    if reader in ROWS:
+        return import_module(ROWS[reader], __package__).read_rows(name, request)
+    if folder.is_file() and folder.suffix == ".tar":
+        return read_tar_file(folder, request)
     if not folder.is_dir():
         raise UserError(
-            f"`data` must be one of {', '.join(NAMED_SETS)}, or a folder with train/CLASS/*.jpg or train.parquet, "
-            f"got {request.data!r}, which is not a folder here."
+            f"`data` must be one of {', '.join(NAMED_SETS)}, a folder with train/CLASS/*.jpg, train.parquet or "
+            f"train*.tar, a tar file, or one of these after {', '.join(READERS)} and a slash, got {request.data!r}, "
+            "which is not a folder here."
         )
+    if reader == "wds":
+        return read_tar_folder(folder, request, samples=True)
     files = parquet_folder(folder)
     if files is None and (nested := sorted({str(path.parent) for path in folder.glob("*/*.parquet")})):
         raise UserError(f"{folder} holds Parquet files in {', '.join(nested)}; name one of these folders as `data`.")
+    if files is None and holds_tars(folder):
+        return read_tar_folder(folder, request)
     if files is None:
         return read_image_folder(folder, request)
     if (folder / "train").is_dir():

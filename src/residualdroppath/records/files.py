@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -62,6 +63,18 @@ def locked(
                 with suppress(OSError):  # of somebody else by now
                     folder.rmdir()
         lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the folder. Nothing is made or changed."""
+    try:
+        with (path / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock was ever taken, or it cannot be looked at
+        return False
+    return False
 
 
 def require_unused(path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..data.augment import draw_mirrored, draw_shifts, mirror, shift
 from ..data.augmented import Augmented
 from ..data.images import Split
+from ..data.order import draw_order
 from .runtime import derived_seed
 
 
@@ -84,6 +85,7 @@ def batches_of_epoch(
     repeats: int = 1,
     augmented: Augmented | None = None,
     workers: int | None = None,
+    shuffle_buffer: int | None = None,
 ) -> Iterator[Batch]:
     """Batches from number `start` on, no incomplete one; images are those of `augmented`, if it is given.
 
@@ -91,7 +93,7 @@ def batches_of_epoch(
     that an image is augmented alike in however many processes.
     """
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(split), generator=generator)
+    order = draw_order(split.source, generator, shuffle_buffer)
     places = places_of_epoch(order, batch_size, repeats)
     for _ in places[:start]:
         augmentation.draw(batch_size, generator)

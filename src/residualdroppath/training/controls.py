@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -55,6 +55,13 @@ def iterations_of_cycle(config: TrainConfig) -> int:
 def always_trains_trunk(options: Options) -> bool:
     """Whether the trunk learns in `dropped_part` iterations too."""
     return options.train_trunk or getattr(options, "trains", "last") == "all"
+
+
+def frozen_parameters(rdp: ResidualDropPath | None, method: str) -> Callable[[], Collection[nn.Parameter]] | None:
+    """What finds the parameters that get no gradient in the iteration in force; None for plain training."""
+    if rdp is None:
+        return None
+    return lambda: () if method == "freezing_only" and rdp.kind == "drop_path" else rdp.frozen_parameters().values()
 
 
 def in_iteration(rdp: ResidualDropPath | None, method: str) -> AbstractContextManager[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,7 +32,9 @@ class NetworkToTrain:
     weights_line: str
 
 
-def make_network(config: TrainConfig, data: ImageData) -> NetworkToTrain:
+def make_network(
+    config: TrainConfig, data: ImageData, with_synchronised_norms: Callable[[nn.Module], nn.Module]
+) -> NetworkToTrain:
     """On the CPU; random weights are a function of the recipe's seed alone. Raises `UserError`."""
     start = starting_weights(config, data.image_size)
     torch.manual_seed(derived_seed(config.seed_of("init"), "model"))
@@ -51,11 +54,12 @@ def make_network(config: TrainConfig, data: ImageData) -> NetworkToTrain:
         line = start.load_into(made.model, data.classes)
         known = start.statistics(made.channels)
         start = replace(start, state={})  # loaded: their memory is free
+    model = with_synchronised_norms(made.model) if config.sync_batch_norm else made.model
     return NetworkToTrain(
-        made.model,
+        model,
         made.channels,
         known or channel_statistics(data.train.source),
-        FrozenParts(made.model, config.freeze_modules),
+        FrozenParts(model, config.freeze_modules),
         start,
         line,
     )

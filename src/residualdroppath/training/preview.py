@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..data.describe import describe
+from ..data.images import Encoded
 from .trainer import Trainer
 
 
@@ -13,6 +14,7 @@ def preview(trainer: Trainer) -> list[str]:
     done = f", {trainer.iteration:,} of them done" if trainer.iteration else ""
     return [
         *describe(trainer.data),
+        *_order(trainer),
         f"network: {config.model}, {parameters:,} parameters, {trainer.made.weights_line}",
         *_of_start(trainer),
         f"method: {config.method}, {_branches(trainer)}",
@@ -38,6 +40,17 @@ def _of_start(trainer: Trainer) -> list[str]:
             f"frozen: {made.frozen.num_parameters:,} of {total:,} parameters, {norms} norms in evaluation mode"
         )
     return lines
+
+
+def _order(trainer: Trainer) -> list[str]:
+    """How images are drawn, where that is not from all at once."""
+    size, source = trainer.config.shuffle_buffer, trainer.data.train.source
+    if size is None:
+        return []
+    shards = source.by_shard if isinstance(source, Encoded) else None
+    if shards is None:
+        return ["training images are in memory and drawn from all, `shuffle_buffer` has no effect"]
+    return [f"order: {len(shards):,} shards one after another, images drawn from the next {size:,}"]
 
 
 def _devices(trainer: Trainer) -> str:

@@ -10,13 +10,22 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
+from ..core.torch_internals import BatchNorm
 from ..errors import UserError
+from .gradient_exchange import Frozen, exchange_what_learns
 from .runtime import pick_device
 
 T = TypeVar("T")
 ALL_WEIGHTS_EVERYWHERE = ("MULTI_CPU", "MULTI_GPU")  # the kinds of launch in which each process holds all weights
 # Choices of the launcher that are the recipe's here, or not supported.
 NOT_OF_THE_LAUNCHER = {"ACCELERATE_MIXED_PRECISION": "give `amp`", "ACCELERATE_DYNAMO_BACKEND": "leave it out"}
+
+# Kinds of sharding by the variables that ask for them: on CPUs Accelerate reads them and does DDP.
+SHARDING = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
 
 
 class Processes:
@@ -26,6 +35,7 @@ class Processes:
     """
 
     def __init__(self, device: str):
+        _require_no_sharding()
         self.device = pick_device(device)
         self.accelerator: Any = None
         self.rank, self.count = 0, 1
@@ -38,12 +48,28 @@ class Processes:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def wrap(self, model: nn.Module, *, finds_unused: bool) -> nn.Module:
-        """The network with gradients averaged over processes; `finds_unused`: some parameters may get none."""
+    def wrap(self, model: nn.Module, frozen: Frozen | None) -> nn.Module:
+        """The network with gradients averaged over processes, but for those of what is `frozen()` in an iteration."""
         if self.accelerator is None:
             return model
-        self.accelerator.ddp_handler.find_unused_parameters = finds_unused
-        return self.accelerator.prepare_model(model, device_placement=False)
+        self.accelerator.ddp_handler.find_unused_parameters = frozen is not None
+        wrapped = self.accelerator.prepare_model(model, device_placement=False)
+        if frozen is not None:
+            exchange_what_learns(wrapped, frozen)
+        return wrapped
+
+    def with_synchronised_norms(self, model: nn.Module) -> nn.Module:
+        """The network with batch norms over the rows of all processes; before anything holds its modules."""
+        if not any(isinstance(module, BatchNorm) for module in model.modules()):
+            raise UserError("`sync_batch_norm` is for networks with batch norm, this one has none; leave it out.")
+        if self.count == 1:  # the same
+            return model
+        if self.device.type != "cuda":
+            raise UserError(
+                f"`sync_batch_norm` needs CUDA devices, torch's SyncBatchNorm refuses others; got {self.count} "
+                f"processes on {self.device.type}. Leave it out, or launch one process."
+            )
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
     def without_exchange(self, wrapped: nn.Module) -> AbstractContextManager[None]:
         """Around backward passes whose gradients are added to by later ones before they are averaged."""
@@ -108,6 +134,15 @@ class Processes:
             return
         with self.accelerator.main_process_first():
             yield
+
+
+def _require_no_sharding() -> None:
+    for variable, kind in SHARDING.items():
+        if (value := os.environ.get(variable, "false")).lower() in ("true", "1", "yes"):
+            raise UserError(
+                f"{variable} must be false, got {value} from the launcher: {kind} is not supported yet; launch with "
+                "--multi_gpu, or with torchrun."
+            )
 
 
 def _accelerator(name: str, device: torch.device) -> Any:

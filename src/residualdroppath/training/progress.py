@@ -11,23 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from .controls import iterations_of_cycle
+from .durations import duration
+from .estimate import Estimate
 from .trainer import Trainer
 
 console = Console(stderr=True)
 OnEpoch = Callable[[int, int], None]
-SECONDS_TIMED = 5.0
-
-
-def duration(seconds: float) -> str:
-    """In the two largest units."""
-    minutes, hours = int(seconds // 60), int(seconds // 3600)
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if hours < 1:
-        return f"{minutes} min {int(seconds % 60)} s"
-    if hours < 48:
-        return f"{hours} h {minutes % 60} min"
-    return f"{hours // 24} days {hours % 24} h"
 
 
 class TrainingProgress:
@@ -49,6 +39,7 @@ class TrainingProgress:
         self.title = title
         self.estimate = estimate and on_epoch is None
         self.on_epoch = on_epoch
+        self.time: Estimate | None = None
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -72,7 +63,8 @@ class TrainingProgress:
         """Of its iterations, `done` were made before a resume."""
         self.epoch_started = time.perf_counter()
         self.done_before = done
-        self.timed_from: tuple[int, float] | None = None
+        if self.time is not None:
+            self.time.restart()
 
     def __call__(self, trainer: Trainer, loss: Tensor, accuracy: Tensor, done: int) -> None:
         if self.estimate:
@@ -84,21 +76,16 @@ class TrainingProgress:
         self.progress.update(self.task, completed=trainer.iteration, numbers=numbers)
 
     def _show_estimate(self, trainer: Trainer, *, last: bool) -> None:
-        """Timed after the first iteration, which is slower than those to come, for some seconds or one epoch."""
-        now = time.perf_counter()
-        if self.timed_from is None:
-            self.timed_from = (trainer.iteration, now)
-            return
-        first, started = self.timed_from
-        if now - started < SECONDS_TIMED and not last:
+        if self.time is None:
+            self.time = Estimate(iterations_of_cycle(trainer.config))
+        each = self.time.seconds_per_iteration(trainer.iteration, time.perf_counter(), last=last)
+        if each is None:
             return
         self.estimate = False
-        to_come = trainer.total_iterations - trainer.iteration
-        if not to_come:
+        if not (to_come := trainer.total_iterations - trainer.iteration):
             return
-        seconds = (now - started) / (trainer.iteration - first) * to_come
         self.progress.console.print(
-            f"time expected: {duration(seconds)} for the {to_come:,} iterations to come, without validation",
+            f"time expected: {duration(each * to_come)} for the {to_come:,} iterations to come, without validation",
             highlight=False,
         )
 

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from ..core.options import Options
-from ..data.request import NAMED_SETS
+from ..data.request import NAMED_SETS, located
 from ..errors import UserError
 from ..records.configuration import read_yaml
 from .method_options import OF_THE_RUN, OPTIONS, option_fields
@@ -34,7 +34,9 @@ class _DataAndModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str = Field(
-        default="digits", description="digits, mnist, fashion_mnist, cifar10, or a folder (images or Parquet)"
+        default="digits",
+        description="digits, mnist, fashion_mnist, cifar10; a folder (images, tar files, Parquet) or tar file; or "
+        "hfds/NAME, tfds/FOLDER, wds/FOLDER: Hugging Face, TensorFlow and WebDataset sets",
     )
     data_dir: Path = Field(default=Path("data"), description="where named sets lie, in torchvision's layout")
     download: bool = Field(default=False, description="fetch a named set that is not there")
@@ -55,6 +57,12 @@ class _DataAndModel(BaseModel):
     num_classes: int | None = Field(default=None, ge=2, description="keep this many classes only, the first ones")
     class_seed: int | None = Field(default=None, ge=0, description="choose the classes kept by this seed instead")
     split_seed: int = Field(default=0, ge=0, lt=2**32, description="seed of the cuts, apart from the seed of training")
+    shuffle_buffer: int | None = Field(
+        default=None,
+        ge=1,
+        description="read tar files and tables one after another, drawing from the next so many images; default: from "
+        "all, anywhere",
+    )
     crop_padding: int | None = Field(
         default=None, ge=0, description="random shift in pixels; default: an eighth of the size"
     )
@@ -113,6 +121,9 @@ class Recipe(WeightOptions, OptimizationOptions, AugmentationOptions, _WithMetho
     test: bool = Field(default=True, description="use the test set, once, after training, if there is one")
     device: str = Field(default="auto", description="cpu, cuda, or auto")
     amp: Literal["none", "bf16", "fp16"] = Field(default="none", description="automatic mixed precision")
+    sync_batch_norm: bool = Field(
+        default=False, description="batch norms over the images of all processes (CUDA); default: over each one's"
+    )
     channels_last: bool = Field(default=False, description="memory format of images and weights")
     threads: Threads | None = Field(default=None, description="CPU threads; default: PyTorch's choice")
     checkpoint_every: int | None = Field(
@@ -159,8 +170,7 @@ class Recipe(WeightOptions, OptimizationOptions, AugmentationOptions, _WithMetho
             return self
         if self.data in NAMED_SETS:
             return self.model_copy(update={"data_dir": self.data_dir.expanduser().absolute()})
-        folder = Path(self.data).expanduser()
-        return self.model_copy(update={"data": str(folder.absolute())}) if folder.is_dir() else self
+        return self.model_copy(update={"data": located(self.data)})
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

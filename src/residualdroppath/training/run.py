@@ -10,6 +10,7 @@ from typing import Any
 from ..data.identity import identity
 from ..data.images import ImageData
 from ..data.load import load_data
+from ..data.order import require_shards
 from ..data.request import Request
 from ..records.environment import environment
 from ..records.files import write_json
@@ -31,7 +32,9 @@ from .trainer import Trainer
 
 def load_config_data(config: Recipe) -> ImageData:
     """The data that a recipe asks for."""
-    return load_data(request_of(config), **cuts_of(config))
+    data = load_data(request_of(config), **cuts_of(config))
+    require_shards(data.train.source, config.shuffle_buffer)
+    return data
 
 
 def request_of(config: Recipe) -> Request:

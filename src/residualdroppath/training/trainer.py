@@ -14,7 +14,7 @@ from ..data.augment import normalise, with_channels
 from ..data.images import ImageData, Split
 from ..errors import UserError, first_line
 from .averaging import averaged, require_batch_norms
-from .controls import always_trains_trunk, compile_network, in_iteration, residual_drop_path
+from .controls import always_trains_trunk, compile_network, frozen_parameters, in_iteration, residual_drop_path
 from .divergence import largest_weight, require_finite
 from .epoch import EpochSoFar
 from .evaluation import Scores, evaluate
@@ -54,7 +54,7 @@ class Trainer:
         self.so_far = EpochSoFar.new(self.device)
         self._generators: list[dict[str, Tensor]] | None = None  # to go on with, in the middle of an epoch
 
-        self.made = made = make_network(config, data)
+        self.made = made = make_network(config, data, self.processes.with_synchronised_norms)
         self.channels = made.channels
         self.memory_format = memory_format(made.model, self.device, channels_last=config.channels_last)
         self.model: nn.Module = made.model.to(self.device).to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
@@ -67,7 +67,7 @@ class Trainer:
         self.plateau = None
         if config.lr_over_time == "plateau":
             self.plateau = Plateau(config.decay_rate, config.patience, config.min_lr / config.lr)
-        self.wrapped = self.processes.wrap(self.model, finds_unused=self.rdp is not None)
+        self.wrapped = self.processes.wrap(self.model, frozen_parameters(self.rdp, config.method))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
 
         self.images = TrainingImages(config, data, self.processes, made.statistics)

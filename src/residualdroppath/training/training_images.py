@@ -73,6 +73,7 @@ class TrainingImages:
             repeats=self.config.repeats,
             augmented=self.augmented,
             workers=self.config.workers,
+            shuffle_buffer=self.config.shuffle_buffer,
         )
 
     def _mix_seeds(self, seed: int, number: int) -> list[int]:

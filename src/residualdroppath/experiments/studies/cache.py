@@ -13,6 +13,7 @@ import torch
 
 from ...data.images import Encoded, ImageSource, InMemory, Missing, Split
 from ...data.parts import Source
+from ...data.stored import identity_of
 from ...records.environment import device_name
 from ...records.files import read_json, write_record
 from ...training.method_options import OF_THE_RUN, OPTIONS
@@ -40,6 +41,8 @@ CAME_LATER: dict[str, Any] = {
     **AugmentationOptions().model_dump(mode="json"),
     **OptimizationOptions().model_dump(mode="json"),
     **WeightOptions().model_dump(mode="json"),
+    "shuffle_buffer": None,
+    "sync_batch_norm": False,
 }
 # What decides where and how fast a run is made, not what comes out.
 NOT_OF_THE_RESULT = ("data_dir", "download", "threads", "check_frozen", "test", *MAY_CHANGE, "epochs")
@@ -49,7 +52,7 @@ OF_DROPPED_PARTS = ("frozen_norm", "train_trunk", "schedule", "trains", "empty_d
 NOT_OF_THE_COST = (
     "seed", "init_seed", "order_seed", "plan_seed", "epochs", "iterations", "lr", "weight_decay", "warmup",
     "lr_over_time", "label_smoothing", "validation_fraction", "validate_every", "train_size", "images_per_class",
-    "class_seed", "split_seed", "cycle", "weights",
+    "class_seed", "split_seed", "cycle", "weights", "shuffle_buffer",
 )  # fmt: skip
 
 
@@ -117,7 +120,7 @@ def _add(digest: Any, split: Split) -> None:
         digest.update(images.images.cpu().contiguous().numpy().tobytes())
     elif isinstance(images, Encoded):
         for item in images.items:
-            digest.update(item if isinstance(item, bytes) else f"{item.name} {item.stat().st_size}".encode())
+            digest.update(identity_of(item))
     elif not isinstance(images, Missing):
         raise TypeError(f"no fingerprint of {type(images).__name__}")
 

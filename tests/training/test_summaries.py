@@ -1,0 +1,99 @@
+"""What is said of runs that have ended, go on, were stopped, or are damaged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from residualdroppath.records.files import is_locked, locked
+from residualdroppath.training.run import train
+from residualdroppath.training.summaries import ORDERS, differing_options, find_runs, in_order, summarise
+
+from .tiny_runs import contents, interrupted, tiny
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (1, 0):
+        train(tiny(method="plain", seed=seed), folder / f"deep/plain-{seed}")
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted(tiny(), folder / "cut", patch)
+    (folder / "deep/notes").mkdir()
+    (folder / "deep/notes/config.yaml").write_text("data: digits\n")  # of something else
+    return folder
+
+
+def test_numbers_are_those_of_the_result(runs: Path) -> None:
+    paths = find_runs(runs)
+    assert [path.relative_to(runs).as_posix() for path in paths] == ["cut", "deep/plain-0", "deep/plain-1"]
+    assert find_runs(paths[1]) == [paths[1]] and find_runs(runs / "deep/notes") == []
+    before = contents(runs)
+    cut, first, _ = (summarise(path) for path in paths)
+    assert contents(runs) == before  # nothing is written
+    result = json.loads((paths[1] / "result.json").read_text())
+    assert (first.state, first.test, first.last) == ("ended", result["test_accuracy"], result["validation_accuracy"])
+    assert first.seconds == pytest.approx(result["train_seconds"]) and first.epoch == 2
+    accuracies = [row["validation_accuracy"] for row in first.epochs]
+    assert first.best == (max(accuracies), 1 + accuracies.index(max(accuracies)))
+    assert (cut.state, cut.epoch, cut.test) == ("stopped", 1, None)
+    record = json.loads(json.dumps(cut.record()))
+    assert record["method"] == "residual_drop_path" and record["iterations"] == 3 and record["epochs"] == 2
+
+
+def test_a_run_goes_on_while_its_folder_is_held(runs: Path) -> None:
+    assert not is_locked(runs / "cut") and not is_locked(runs / "nowhere")
+    with locked(runs / "cut"):
+        assert summarise(runs / "cut").state == "running"
+        assert summarise(runs / "deep/plain-0").state == "ended"
+    assert summarise(runs / "cut").state == "stopped"
+
+
+def test_orders(runs: Path) -> None:
+    found = [summarise(path) for path in find_runs(runs)]
+    names = {order: [run.path.name for run in in_order(found, order)] for order in ORDERS}
+    assert names["recipe"] == ["plain-0", "plain-1", "cut"] and names["path"] == ["cut", "plain-0", "plain-1"]
+    assert names["test"][2] == names["epoch"][2] == "cut"
+    last = [run.last or 0.0 for run in in_order(found, "validation")]
+    assert last == sorted(last, reverse=True)
+
+
+def test_options_that_differ(runs: Path) -> None:
+    found = [summarise(path) for path in find_runs(runs)]
+    assert differing_options(found) == {
+        "method": ["residual_drop_path", "plain", "plain"],
+        "seed": [0, 0, 1],
+    }
+    assert differing_options(found[:1]) == {}
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("config.yaml", "data: ["),
+        ("config.yaml", "colour: blue\n"),
+        ("metrics.jsonl", '{"epoch": 1'),
+        ("metrics.jsonl", '{"loss": 1}\n'),
+        ("metrics.jsonl", "[1]\n"),
+        ("result.json", "[]"),
+        ("result.json", "\xff"),
+    ],
+)
+def test_damage_is_said_of_the_run_alone(tmp_path: Path, name: str, content: str) -> None:
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text("seed: 3\n")
+    (folder / name).write_text(content, encoding="latin-1")
+    run = summarise(find_runs(tmp_path)[0])
+    assert run.state == "damaged" and run.problem is not None and name in run.problem and "\n" not in run.problem
+    assert (run.config is None) == (name == "config.yaml") and run.best is None and run.record()["path"] == str(folder)
+
+
+def test_a_run_that_has_not_ended_an_epoch(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.yaml").write_text("iterations: 7\n")
+    run = summarise(tmp_path)
+    assert (run.state, run.epoch, run.last, run.best, run.seconds) == ("stopped", 0, None, None, 0)
+    assert run.record()["epochs"] is None
