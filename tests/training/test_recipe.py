@@ -55,7 +55,10 @@ def test_the_file_holds_every_option() -> None:
     written = yaml.safe_load(TrainConfig.model_validate(EVERY_OPTION).to_yaml())
     assert written == EVERY_OPTION
     default = TrainConfig()
-    assert [name for name in EVERY_OPTION if getattr(default, name) == EVERY_OPTION[name]] == ["pretrained", "empty_draw"]
+    assert [name for name in EVERY_OPTION if getattr(default, name) == EVERY_OPTION[name]] == [
+        "pretrained",
+        "empty_draw",
+    ]
 
 
 def test_what_a_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
