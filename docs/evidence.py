@@ -16,7 +16,7 @@ from cost_page import markdown_table
 from markers import filled
 from pruned import pruned, pruned_picture, pruned_table
 from scipy.stats import chi2
-from verdicts import ROOT, studies, verdict_table
+from verdicts import ROOT, TEXT, studies, verdict_table
 
 from residualdroppath.experiments.compare.table import HEAD as PILOT_HEAD
 from residualdroppath.experiments.compare.table import table_rows as pilot_rows
@@ -36,7 +36,6 @@ from residualdroppath.experiments.studies.table import (
 )
 
 PILOTS = ("fashion_mnist_overfit", "mnist")
-TEXT = ROOT / "results" / "text" / "words.json"
 PAGE, FIGURES = Path(__file__).with_name("evidence.md"), Path(__file__).with_name("figures")
 
 
@@ -129,9 +128,11 @@ TABLES = {
 
 def tables(text: str) -> dict[str, str]:
     """Each table that the page has a marker for; every study must have one."""
-    found = {"verdicts": verdict_table(studies()), **{f"pilot {name}": pilot_table(name) for name in PILOTS}}
-    if TEXT.is_file():
-        found["text words"] = text_table(json.loads(TEXT.read_text()))
+    found = {
+        "verdicts": verdict_table(studies()),
+        "text words": text_table(json.loads(TEXT.read_text())),
+        **{f"pilot {name}": pilot_table(name) for name in PILOTS},
+    }
     for name, record in studies().items():
         found |= {
             f"{kind} {name}": table(record) for kind, table in TABLES.items() if f"<!-- {kind} {name} -->" in text

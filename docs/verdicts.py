@@ -19,7 +19,12 @@ SETTINGS = {
     "overfit_vit": "overfits: vision transformer, 1,000 CIFAR-10 images (JPEG copy, 16x16)",
     "underfit_conv": "underfits: ResNet20, 4,000 CIFAR-10 images with crops (JPEG copy, 16x16)",
     "mnist": "MNIST: ResNet14, 6,000 images",
+    "convnext": "small ConvNeXt, 1,000 CIFAR-10 images (JPEG copy, 32x32)",
+    "mobilenetv2": "narrow MobileNetV2, 1,000 CIFAR-10 images (JPEG copy, 16x16)",
+    "resnext": "RegNetX, 1,000 CIFAR-10 images (JPEG copy, 16x16)",
+    "text": "overfits: text transformer, 2,000 words of 12 languages",
 }
+TEXT = ROOT / "results" / "text" / "words.json"
 FORMS = ("ResidualDroppath (4, 1) union", "ResidualDroppath (1, 1)", "the paper's form")
 SIGNIFICANT = 0.05
 HEAD = ["set-up", "form", "n", "minus plain", "minus tuned drop path", "verdict"]
@@ -30,8 +35,21 @@ def studies() -> dict[str, Record]:
     return {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "results" / "studies").glob("*.json"))}
 
 
+def text_study() -> Record:
+    """The record of benchmarks/text_transformer.py with its rows as those of a study."""
+    rows = json.loads(TEXT.read_text())["rows"]
+    names = {"plain": "plain", "drop path": "drop_path"}
+    return {
+        "rows": [
+            {**row, "variant": name, "against": {names[other]: each for other, each in row["against"].items()}}
+            for name, row in rows.items()
+        ]
+    }
+
+
 def verdict_table(records: dict[str, Record]) -> str:
     rows = []
+    records = {**records, "text": text_study()}
     for name, setting in SETTINGS.items():
         for row in records.get(name, {"rows": []})["rows"]:
             if row["variant"] in ("drop path", *FORMS):
