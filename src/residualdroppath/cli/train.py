@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from ..training.recipe import TrainConfig
 from .recipe_command import RecipeCommand, checked_folder, console, folder_name, parse
-
-if TYPE_CHECKING:
-    from ..training.trainer import Trainer
 
 
 class TrainCommand(RecipeCommand):
@@ -25,12 +22,21 @@ def train(arguments: list[str]) -> None:
     command = parse("train", TrainCommand, TrainConfig, arguments)
     recipe = command.recipe
     out = checked_folder(command, f"{folder_name(recipe)}-{recipe.method}-seed{recipe.seed}")
+    from ..data.describe import describe
     from ..training import preview, progress, run  # torch and what else a training needs, when there is one
 
-    def show(trainer: Trainer) -> None:
-        progress.console.print("\n".join(preview.preview(trainer)), markup=False, highlight=False, soft_wrap=True)
+    def show(lines: list[str]) -> None:
+        progress.console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
-    result = run.train(recipe, out, resume=command.resume, title=recipe.method, on_start=show, stops_on_signals=True)
+    result = run.train(
+        recipe,
+        out,
+        resume=command.resume,
+        title=recipe.method,
+        on_data=lambda data: show(describe(data)),
+        on_start=lambda trainer: show(preview.preview(trainer)),
+        stops_on_signals=True,
+    )
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes the first one speaks
     validation = f"validation {100 * result['validation_accuracy']:.2f} %"

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from sklearn.model_selection import train_test_split
 
 from ..errors import UserError
 from .images import ImageData, Split
@@ -79,6 +78,8 @@ def _cut(
     index: torch.Tensor, labels: torch.Tensor, size: float | int, seed: int, name: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Two parts of `index`, the second of `size` (a fraction or a number), each class in proportion."""
+    from sklearn.model_selection import train_test_split  # late: slow to import
+
     try:
         rest, part = train_test_split(index.numpy(), test_size=size, random_state=seed, stratify=labels[index].numpy())
     except ValueError as error:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from ..data.describe import describe
 from ..data.images import Encoded
 from .trainer import Trainer
 
 
 def preview(trainer: Trainer) -> list[str]:
-    """What was found of the data, the network with its branches, and the length of the training."""
+    """The order of images, the network with its branches, and the length of the training, on data already described."""
     config = trainer.config
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     done = f", {trainer.iteration:,} of them done" if trainer.iteration else ""
     return [
-        *describe(trainer.data),
         *_order(trainer),
         f"network: {config.model}, {parameters:,} parameters, {trainer.made.weights_line}",
         *_of_start(trainer),
