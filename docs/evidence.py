@@ -16,7 +16,7 @@ from cost_page import markdown_table
 from markers import filled
 from pruned import pruned, pruned_picture, pruned_table
 from scipy.stats import chi2
-from verdicts import ROOT, TEXT, studies, verdict_table
+from verdicts import ROOT, TEXT, paper_table, studies, verdict_table
 
 from residualdroppath.experiments.compare.table import HEAD as PILOT_HEAD
 from residualdroppath.experiments.compare.table import table_rows as pilot_rows
@@ -130,6 +130,7 @@ def tables(text: str) -> dict[str, str]:
     """Each table that the page has a marker for; every study must have one."""
     found = {
         "verdicts": verdict_table(studies()),
+        "paper": paper_table(studies()),
         "text words": text_table(json.loads(TEXT.read_text())),
         **{f"pilot {name}": pilot_table(name) for name in PILOTS},
     }
