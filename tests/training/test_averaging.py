@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from residualdroppath.errors import UserError
 from residualdroppath.models.classifier import Classifier
 from residualdroppath.models.small_resnet import SmallResNet
-from residualdroppath.training import trainer
+from residualdroppath.training import making
 from residualdroppath.training.checkpoints import Checkpoints
 from residualdroppath.training.final import final_network
 from residualdroppath.training.run import load_config_data, train
@@ -118,7 +118,7 @@ def test_norms_are_those_of_the_full_network(
 ) -> None:
     """Means over the batches of what a network without the method sees in training mode."""
     if cumulative:
-        monkeypatch.setattr(trainer, "make_classifier", with_cumulative_norms)
+        monkeypatch.setattr(making, "make_classifier", with_cumulative_norms)
     of = trainer_of(use=use, ema=0.9, recalibrate_norms=2, drop_path_rate=0.9, width=4)
     of.train_epoch(1, lambda *progress: None)
     of.train_iteration(*next(of.batches(2)))
@@ -153,7 +153,7 @@ def test_more_batches_than_an_epoch_has() -> None:
 
 
 def test_networks_without_batch_norms_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "make_classifier", lambda *_, **__: Classifier(nn.Sequential(nn.Linear(8, 10)), 1))
+    monkeypatch.setattr(making, "make_classifier", lambda *_, **__: Classifier(nn.Sequential(nn.Linear(8, 10)), 1))
     with pytest.raises(UserError, match="`recalibrate_norms` must be 0: small_resnet has no batch norms"):
         trainer_of(recalibrate_norms=1, method="plain")
 

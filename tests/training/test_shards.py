@@ -39,7 +39,7 @@ def test_processes_see_disjoint_images_and_each_image_once(config: TrainConfig) 
 
     def labels(start: int = 0, rows: slice = slice(None)) -> list[list[int]]:
         found = batches_of_epoch(split, 7, 32, none, cpu, start=start, rows=rows, shuffle_buffer=24)
-        return [numbers.tolist() for _, numbers in found]
+        return [batch.labels.tolist() for batch in found]
 
     whole = labels()
     assert sorted(sum(whole, [])) == list(range(96))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from ..training.recipe import TrainConfig
 from .recipe_command import RecipeCommand, checked_folder, console, folder_name, parse
+from .streams import note_unread_error
+
+if TYPE_CHECKING:
+    from ..training.trainer import Trainer
 
 
 class TrainCommand(RecipeCommand):
@@ -28,13 +32,17 @@ def train(arguments: list[str]) -> None:
     def show(lines: list[str]) -> None:
         progress.console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
+    def show_plan(trainer: Trainer) -> None:
+        note_unread_error()
+        show(preview.preview(trainer))
+
     result = run.train(
         recipe,
         out,
         resume=command.resume,
         title=recipe.method,
         on_data=lambda data: show(describe(data)),
-        on_start=lambda trainer: show(preview.preview(trainer)),
+        on_start=show_plan,
         stops_on_signals=True,
     )
     if os.environ.get("RANK", "0") != "0":
