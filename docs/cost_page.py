@@ -123,6 +123,7 @@ def cost_page(folder: Path) -> str:
         parts.append(BREAK_EVEN.format(paying=sum(ratio < 1 for ratio in ratios), cells=len(ratios)))
         parts += ["", break_even_table(list(pairs.values())), ""]
     parts += [peer_section(peer) for peer in records(folder / "peers").values()]
+    parts.append(forms_section(records(folder.parent / "studies")))
     return "\n".join([*parts, MEMORY.strip(), ""])
 
 
@@ -144,6 +145,29 @@ In a process of its own, relative to plain training there: torchvision's {config
 {markdown_table(["Composer", "per iteration", "95 % interval"], rows)}
 
 `{made["command"]}`, mosaicml {made["versions"]["mosaicml"]}, torch {made["versions"]["torch"]}, seed {config["seed"]}.
+"""
+
+
+def forms_section(studies: dict[str, Record]) -> str:
+    """What an iteration of each form cost where it was studied, at the rate that was chosen there."""
+    cells: dict[str, dict[str, str]] = {}
+    names = [name for name, record in studies.items() if not record["definition"]["grid"]]
+    for name in names:
+        for row in studies[name]["rows"]:
+            cost = row["cost"] or {}
+            if row["method"] != "plain" and cost.get("per_iteration") is not None:
+                rate = row["chosen"].get("drop_path_rate", studies[name]["definition"]["base"].get("drop_path_rate"))
+                at = "" if rate is None else f" at {rate:g}"
+                cells.setdefault(row["variant"], {})[name] = f"{cost['per_iteration']:.2f}{at}"
+    rows = [[variant, *(row.get(name, "-") for name in names)] for variant, row in cells.items()]
+    return f"""
+## Forms of the method, in the studies
+
+Per iteration, relative to plain training, with the largest drop rate of the branches: the small networks of
+[the studies](evidence.md), one thread, timed in turn with plain iterations before their trainings.
+At these rates (4, 1) costs about what drop path does.
+
+{markdown_table(["form", *(f"`{name}`" for name in names)], rows)}
 """
 
 
