@@ -181,6 +181,7 @@ def test_run_that_has_ended_is_made_longer(tmp_path: Path, monkeypatch: pytest.M
     train(tiny(**LENGTHENED, epochs=2), tmp_path / "longer")
     stopped(tiny(**LENGTHENED, epochs=3), tmp_path / "longer", monkeypatch, at=7, resume=True)
     assert not (tmp_path / "longer/result.json").exists()
+    assert RunFolder(tmp_path / "longer").weights_file().stem == "iteration_00000007"  # not those of fewer epochs
     result = train(tiny(**LENGTHENED, epochs=3), tmp_path / "longer", resume=True)
     train(tiny(**LENGTHENED, epochs=3), tmp_path / "whole")
     assert result["epochs"] == 3 and result["iterations"] == 9
