@@ -55,8 +55,8 @@ def test_what_leads_nowhere_is_left_out_and_named(folder: Path) -> None:
     os.mkfifo(folder / "red/pipe.png")  # must not be waited for
     files, notes = find_images([folder])
     assert len(files) == 8
-    assert notes[0] == f"{folder}: skipped, has the name of an image but leads nowhere: gone.png"
-    assert notes[-1] == f"{folder}: skipped, has the name of an image but is no regular file: red/pipe.png"
+    assert f"{folder}: skipped, has the name of an image but leads nowhere: gone.png" in notes
+    assert f"{folder}: skipped, has the name of an image but is no regular file: red/pipe.png" in notes
 
 
 def test_probabilities_are_those_of_the_logits(squares: Path) -> None:

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from ..errors import UserError
-from .images import Split, encoded_images
+from .image_sources import encoded_images
+from .images import Split
 from .parts import PARTS, Skipped, Source, by_part, lacking_classes, source_of_parts
 from .request import Request
 

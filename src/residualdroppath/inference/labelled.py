@@ -12,7 +12,8 @@ import torch
 
 from ..data.folders import labelled_files
 from ..data.identity import differences, identity
-from ..data.images import DecodedOnce, Encoded, ImageData, InMemory, Missing, Split
+from ..data.image_sources import DecodedOnce, Encoded, InMemory
+from ..data.images import ImageData, Missing, Split
 from ..data.parquet import parquet_folder
 from ..data.parts import PARTS, lacking_classes, shortened
 from ..data.request import NAMED_SETS, Request

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..data.describe import describe
-from ..data.images import Encoded
+from ..data.image_sources import Encoded
 from .trainer import Trainer
 
 
