@@ -19,7 +19,7 @@ import numpy as np
 from builds import write
 from PIL import Image
 
-from residualdroppath.data import images as images_module
+from residualdroppath.data import image_sources
 from residualdroppath.training.recipe import TrainConfig
 from residualdroppath.training.run import load_config_data
 
@@ -42,17 +42,17 @@ def made_set(folder: Path, counts: dict[str, int]) -> Path:
 @contextmanager
 def counting(found: Counter[str]):
     """Decoded images by part, as their names begin."""
-    decode = images_module.decode
+    decode = image_sources.decode
 
     def counted(item, name, **options):
         found[Path(name.split(" row")[0]).name] += 1
         return decode(item, name, **options)
 
-    images_module.decode = counted
+    image_sources.decode = counted
     try:
         yield
     finally:
-        images_module.decode = decode
+        image_sources.decode = decode
 
 
 def main() -> None:

@@ -21,7 +21,8 @@ import torch
 from builds import write
 from torch import distributed, multiprocessing
 
-from residualdroppath.data.images import ImageData, InMemory, Split
+from residualdroppath.data.image_sources import InMemory
+from residualdroppath.data.images import ImageData, Split
 from residualdroppath.training import gradient_exchange
 from residualdroppath.training.processes import Processes
 from residualdroppath.training.recipe import TrainConfig

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from residualdroppath.cli.main import run
+from residualdroppath.cli.recipe_groups import HEADINGS
 from residualdroppath.experiments.compare.config import CompareConfig
 from residualdroppath.training import run as training
 from residualdroppath.training.recipe import TrainConfig, read_config
@@ -169,3 +170,21 @@ def test_full_disk_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     monkeypatch.setattr(training, "train", full)
     assert run(["train"]) == 1
     assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize("recipe", [TrainConfig, CompareConfig])
+def test_each_option_is_under_one_heading(recipe: type[TrainConfig]) -> None:
+    under_headings = [name for names in HEADINGS.values() for name in names]
+    assert len(set(under_headings)) == len(under_headings)
+    assert recipe.model_fields.keys() <= set(under_headings)
+    assert set(under_headings) <= TrainConfig.model_fields.keys() | CompareConfig.model_fields.keys()
+
+
+def test_headings_are_in_the_help_alone(capsys: pytest.CaptureFixture[str], asked: list[Any]) -> None:
+    with pytest.raises(SystemExit):
+        run(["train", "--help"])
+    printed = capsys.readouterr().out
+    assert printed.index(" augmentation options ") < printed.index("--mixup FLOAT") < printed.index("--ema ")
+    assert recipe_of(asked, "--mixup", "0.5", "--freeze-modules", "stem").mixup == 0.5
+    assert run(["train", "--use", "ema"]) == 1  # options under several headings are checked together
+    assert capsys.readouterr().err.startswith("error: `use: ema` needs an average")

@@ -74,6 +74,10 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert "could not be read: `colour` is not an option" in text and Path("page/curves.png").is_file()
 
 
+def test_report_of_runs_with_nothing_to_draw(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "page: page/index.html" in printed(capsys, "report", "runs/broken", "--out", "page")
+
+
 def test_page_is_replaced_only_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     printed(capsys, "report", "runs/[plain]-0", "--out", "page")
     assert "--overwrite the page" in printed(capsys, "report", "runs", "--out", "page", code=1)

@@ -75,3 +75,15 @@ def test_a_run_in_a_locale_without_utf_8_is_that_of_any_other(tmp_path: Path) ->
         warned = [line for line in done.stderr.splitlines() if b"EncodingWarning" in line]
         assert not [line for line in warned if b"/residualdroppath/" in line]
     assert "größe" in (out / "index.html").read_text(encoding="utf-8")
+
+
+def test_warnings_of_the_package_are_one_line(tmp_path: Path) -> None:
+    code = """
+import sys, warnings
+from residualdroppath.cli import streams
+streams.shorten_warnings()
+warnings.warn_explicit("higher rates", UserWarning, streams.__file__, 1)
+warnings.warn_explicit("of others", UserWarning, "other.py", 2)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=60)
+    assert done.stderr.splitlines() == ["warning: higher rates", "other.py:2: UserWarning: of others"]

@@ -68,7 +68,7 @@ def test_refused_before_any_work(capsys: pytest.CaptureFixture[str], monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(network, "load_network", lambda *args: pytest.fail("work was begun"))
-        assert "run is in use" in refused(capsys, "eval run --out run")
+        assert "run is in use; choose another `out`." in refused(capsys, "eval run --out run")  # there is no resume
         assert "ends in .csv" in refused(capsys, "predict run in --out p.txt")
         assert "cannot be written to" in refused(capsys, "predict run in --out in/0.png/p.csv")
         assert "got none" in refused(capsys, "predict run --out p.csv")

@@ -15,7 +15,7 @@ from residualdroppath.data.augment import (
     shift,
     with_channels,
 )
-from residualdroppath.data.images import InMemory
+from residualdroppath.data.image_sources import InMemory
 
 
 def images(batch: int, channels: int, height: int, width: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from residualdroppath.data.augmented import Augmented, Key, PerImage, _posterize, seeded
-from residualdroppath.data.images import Encoded, InMemory
+from residualdroppath.data.image_sources import Encoded, InMemory
 from residualdroppath.errors import UserError
 from residualdroppath.models.torchvision_ops import ensure_torchvision_ops
 

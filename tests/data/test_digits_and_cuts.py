@@ -8,7 +8,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from residualdroppath.data.images import ImageData, InMemory
+from residualdroppath.data.image_sources import InMemory
+from residualdroppath.data.images import ImageData
 from residualdroppath.data.load import load_data
 from residualdroppath.errors import UserError
 from residualdroppath.training.recipe import TrainConfig

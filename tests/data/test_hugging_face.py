@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from residualdroppath.data import images
+from residualdroppath.data import image_sources
 from residualdroppath.data.identity import identity
 from residualdroppath.data.load import load_data
 from residualdroppath.data.sources import read_source
@@ -77,7 +77,7 @@ def test_folders_of_images(tmp_path: Path) -> None:
 
 
 def test_identity_is_of_rows_and_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(image_sources, "MEMORY_LIMIT", 0)
     for place in ("a", "b"):
         saved(tmp_path / place, train=LABELS, test=LABELS)
     saved(tmp_path / "c", train=[0, 1, 2, 0, 2, 1], test=LABELS)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from residualdroppath.data.images import InMemory
+from residualdroppath.data.image_sources import InMemory
 from residualdroppath.data.sources import Source, read_source
 from residualdroppath.errors import UserError
 

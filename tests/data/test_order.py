@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from residualdroppath.data import images
-from residualdroppath.data.images import Encoded
+from residualdroppath.data import image_sources
+from residualdroppath.data.image_sources import Encoded
 from residualdroppath.data.load import load_data
 from residualdroppath.data.order import draw_order, require_shards
 from residualdroppath.data.sources import read_source
@@ -66,7 +66,7 @@ def test_a_subset_keeps_its_shards(source: Encoded) -> None:
 
 
 def test_images_in_files_of_their_own_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(image_sources, "MEMORY_LIMIT", 0)
     write_image_folder(tmp_path)
     source = load_data(request(str(tmp_path)), validation_fraction=0.5).train.source
     for refuse in (lambda: draw_order(source, generator(0), 5), lambda: require_shards(source, 5)):

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from residualdroppath.data import images, parquet
+from residualdroppath.data import image_sources, parquet
 from residualdroppath.data.augment import IMAGENET_MEAN, channel_statistics
 from residualdroppath.data.decoding import decode
-from residualdroppath.data.images import InMemory
+from residualdroppath.data.image_sources import InMemory
 from residualdroppath.data.load import cut_data, load_data
 from residualdroppath.data.sources import read_source
 from residualdroppath.errors import UserError
@@ -203,7 +203,7 @@ def test_only_images_that_are_used_are_decoded(tmp_path: Path, monkeypatch: pyte
         decoded.append(Path(name).name)
         return decode(item, name, **options)
 
-    monkeypatch.setattr(images, "decode", noted)
+    monkeypatch.setattr(image_sources, "decode", noted)
     data = load_data(request(str(tmp_path)), validation_fraction=0.1, train_size=9)
     assert len(decoded) == len(set(decoded)) == 9 + 6 and all(name.startswith("train") for name in decoded)
     for _ in range(2):

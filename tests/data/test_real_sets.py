@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from residualdroppath.data.images import Encoded, InMemory
+from residualdroppath.data.image_sources import Encoded, InMemory
 from residualdroppath.data.sources import read_source
 from residualdroppath.data.stored import Piece
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from residualdroppath.data import images
+from residualdroppath.data import image_sources
 from residualdroppath.data.augment import IMAGENET_MEAN, channel_statistics
-from residualdroppath.data.images import Encoded, ImageData, InMemory
+from residualdroppath.data.image_sources import Encoded, InMemory
+from residualdroppath.data.images import ImageData
 from residualdroppath.data.load import load_data
 from residualdroppath.errors import UserError
 
@@ -29,17 +30,17 @@ def streamed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[ImageData
     """One folder: held in memory, and streamed."""
     write_image_folder(tmp_path, per_class=10)
     held = load(tmp_path)
-    monkeypatch.setattr(images, "MEMORY_LIMIT", 5 * 3 * 10 * 10 - 1)
+    monkeypatch.setattr(image_sources, "MEMORY_LIMIT", 5 * 3 * 10 * 10 - 1)
     return held, load(tmp_path)
 
 
 def test_only_parts_that_fit_are_held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_image_folder(tmp_path, per_class=10)
-    monkeypatch.setattr(images, "MEMORY_LIMIT", 12 * 3 * 10 * 10)
+    monkeypatch.setattr(image_sources, "MEMORY_LIMIT", 12 * 3 * 10 * 10)
     data = load(tmp_path)
     assert isinstance(data.train.source, InMemory) and isinstance(data.validation.source, InMemory)
     assert isinstance(data.test.source, Encoded)
-    monkeypatch.setattr(images, "MEMORY_LIMIT", 12 * 3 * 10 * 10 - 1)
+    monkeypatch.setattr(image_sources, "MEMORY_LIMIT", 12 * 3 * 10 * 10 - 1)
     data = load(tmp_path)
     assert isinstance(data.train.source, Encoded) and isinstance(data.validation.source, InMemory)
 

@@ -163,9 +163,9 @@ def test_a_broken_image_is_named_by_its_place(tmp_path: Path) -> None:
 
 
 def test_identity_survives_a_move_and_notices_another_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from residualdroppath.data import images
+    from residualdroppath.data import image_sources
 
-    monkeypatch.setattr(images, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(image_sources, "MEMORY_LIMIT", 0)
     write_image_folder(tmp_path / "f")
     for place in ("a", "b", "c"):
         for part in ("train", "test"):

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from sklearn import metrics as typed_too_strictly
 
-from data.files import encoded, request, write_parquet
+from data.files import encoded, request, write_parquet, write_tar
 from residualdroppath.errors import UserError
 from residualdroppath.inference.evaluation import evaluate
 from residualdroppath.inference.evaluation_files import write_evaluation
@@ -86,6 +86,14 @@ def test_parquet_in_another_order(squares: Path, tmp_path: Path) -> None:
         labels = ["red", "blue"] * 3
         columns = {"image": [encoded(square(label, n)) for n, label in enumerate(labels)], "label": labels}
         write_parquet(tmp_path / f"{part}.parquet", columns)
+    network = load_network(squares / "run", "cpu")
+    assert evaluate(network, other_images(network, request(str(tmp_path)), "test").split, 4)["top1"] == 1
+
+
+def test_tar_files_as_for_training(squares: Path, tmp_path: Path) -> None:
+    members = {f"{name}/{n}.png": encoded(square(name, n)) for name in ("red", "blue") for n in range(3)}
+    for part in ("train", "test"):
+        write_tar(tmp_path / f"{part}.tar", members)
     network = load_network(squares / "run", "cpu")
     assert evaluate(network, other_images(network, request(str(tmp_path)), "test").split, 4)["top1"] == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,15 @@ def test_each_image_once(squares: Path, folder: Path, monkeypatch: pytest.Monkey
     assert seen == [3, 6, 8] and len(skipped) == 2
     assert skipped[0].startswith(f"skipped: {folder}/red/1b.png cannot be decoded as an image")
     assert skipped[1].startswith(f"skipped: {folder}/red/cut.jpg cannot be decoded as an image")
+
+
+def test_what_leads_nowhere_is_left_out_and_named(folder: Path) -> None:
+    (folder / "gone.png").symlink_to("/nowhere.png")
+    os.mkfifo(folder / "red/pipe.png")  # must not be waited for
+    files, notes = find_images([folder])
+    assert len(files) == 8
+    assert f"{folder}: skipped, has the name of an image but leads nowhere: gone.png" in notes
+    assert f"{folder}: skipped, has the name of an image but is no regular file: red/pipe.png" in notes
 
 
 def test_probabilities_are_those_of_the_logits(squares: Path) -> None:

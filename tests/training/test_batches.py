@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from residualdroppath.data.augment import draw_mirrored, draw_shifts, mirror, shift
-from residualdroppath.data.images import InMemory, Split
+from residualdroppath.data.image_sources import InMemory
+from residualdroppath.data.images import Split
 from residualdroppath.training.batches import Augmentation, batches_of_epoch, rows_of
 
 CPU = torch.device("cpu")

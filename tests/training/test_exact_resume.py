@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from data.files import encoded, write_image_folder
-from residualdroppath.data import images
+from residualdroppath.data import image_sources
 from residualdroppath.errors import Stopped, UserError
 from residualdroppath.training import making, run
 from residualdroppath.training.processes import Processes
@@ -89,7 +89,7 @@ def test_stopped_after_any_iteration(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_images_that_are_decoded_by_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loader draws from the generator that dropout draws from."""
-    monkeypatch.setattr(images, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(image_sources, "MEMORY_LIMIT", 0)
     monkeypatch.setattr(making, "make_classifier", with_dropout)
     write_image_folder(tmp_path / "set")
     config = tiny(
@@ -181,6 +181,7 @@ def test_run_that_has_ended_is_made_longer(tmp_path: Path, monkeypatch: pytest.M
     train(tiny(**LENGTHENED, epochs=2), tmp_path / "longer")
     stopped(tiny(**LENGTHENED, epochs=3), tmp_path / "longer", monkeypatch, at=7, resume=True)
     assert not (tmp_path / "longer/result.json").exists()
+    assert RunFolder(tmp_path / "longer").weights_file().stem == "iteration_00000007"  # not those of fewer epochs
     result = train(tiny(**LENGTHENED, epochs=3), tmp_path / "longer", resume=True)
     train(tiny(**LENGTHENED, epochs=3), tmp_path / "whole")
     assert result["epochs"] == 3 and result["iterations"] == 9
@@ -227,7 +228,7 @@ def test_other_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("kept", [4 * 2**30, 0])
 def test_other_files_of_a_folder_are_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
     """Held in memory or not, by content or by names and sizes; a moved folder is the same."""
-    monkeypatch.setattr(images, "MEMORY_LIMIT", kept)
+    monkeypatch.setattr(image_sources, "MEMORY_LIMIT", kept)
     write_image_folder(tmp_path / "set")
     config = {"train_size": None, "batch_size": 4, "epochs": 2, "validation_fraction": 0.34}
     stopped(tiny(data=str(tmp_path / "set"), **config), tmp_path / "out", monkeypatch, at=1)

@@ -31,7 +31,8 @@ EVERY_OPTION: dict[str, Any] = {
     "crop_scale": [0.08, 1.0], "crop_ratio": [0.5, 2.0], "interpolation": "random", "auto_augment": "3a",
     "color_jitter": 0.4, "erase": 0.25, "erase_mode": "pixel", "erase_count": 2, "repeats": 3, "mixup": 0.8,
     "cutmix": 1.0, "mix_probability": 0.9, "mix_switch": 0.4, "mix_mode": "elem", "mix_until": 2, "workers": 2,
-    "ema": 0.99, "ema_warmup": True, "use": "ema", "recalibrate_norms": 5, "compile": True, "log": ["tensorboard"],
+    "ema": 0.99, "ema_warmup": True, "use": "ema", "compile": True, "log": ["tensorboard"],
+    "recalibrate_norms": 0,  # the only one that goes with frozen modules
     "accumulation": 2, "clip_grad": 1.5, "checkpoint_every": 10, "checkpoint_minutes": 2.5,
     "keep_checkpoints": 3,
     "seed": 9,
@@ -64,6 +65,7 @@ def test_the_file_holds_every_option() -> None:
     assert [name for name in EVERY_OPTION if getattr(default, name) == EVERY_OPTION[name]] == [
         "pretrained",
         "empty_draw",
+        "recalibrate_norms",
     ]
 
 
@@ -77,7 +79,10 @@ def test_what_a_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
     [
         *[("drop_path_rate", value) for value in (1.0, 1.5, -0.1, ".nan", ".inf", "a lot")],
         *[("validation_fraction", value) for value in (0, 1, -0.5, ".nan")],
-        *[("lr", value) for value in (0, -1, ".nan", "fast")],
+        *[("lr", value) for value in (0, -1, ".nan", ".inf", "fast")],
+        *[(option, ".inf") for option in ("mixup", "color_jitter", "weight_decay", "clip_grad", "crop_ratio", "power")],
+        *[("auto_augment", value) for value in ("''", "rand-m9-foo", "rand-mx", "rand m9", "augmix-")],
+        *[("betas", value) for value in ("[0.9, 1]", "[-0.1, 0.9]", "[.nan, 0.9]")],
         *[("label_smoothing", value) for value in (1, -0.1)],
         *[("warmup", value) for value in (1, -0.1)],
         *[("schedule", value) for value in ("[0, 1]", "[1, -1]", "[1]", "[1, 1, 1]", "often", "[1.5, 1]")],
@@ -88,6 +93,7 @@ def test_what_a_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
         *[(option, "foo") for option in ("method", "freeze", "granularity", "frozen_norm", "rate_over_depth", "amp")],
         *[(option, "foo") for option in ("rate_over_time", "optimizer", "download", "mirror", "channels_last")],
         ("batch_size", 1),
+        ("repeats", 65),
         ("data", "{a: b}"),
         ("model", "[resnet18]"),
     ],

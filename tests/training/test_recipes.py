@@ -16,7 +16,7 @@ from data.files import encoded, pixels, request, write_mnist, write_shards, writ
 from residualdroppath.cli.main import run
 from residualdroppath.cli.recipe_command import parse
 from residualdroppath.cli.train import TrainCommand
-from residualdroppath.data.images import Encoded
+from residualdroppath.data.image_sources import Encoded
 from residualdroppath.data.sources import read_source
 from residualdroppath.data.stored import Piece
 from residualdroppath.training.recipe import TrainConfig

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from data.files import write_image_folder, write_shards
-from residualdroppath.data import images
+from residualdroppath.data import image_sources
+from residualdroppath.data.images import Split
 from residualdroppath.data.request import located, reader_of
 from residualdroppath.errors import UserError
 from residualdroppath.training.batches import Augmentation, batches_of_epoch, rows_of
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threade
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
     """The training part is decoded batch by batch."""
-    monkeypatch.setattr(images, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(image_sources, "MEMORY_LIMIT", 0)
     write_shards(tmp_path / "shards", (30, 20, 25, 21))
     write_shards(tmp_path / "shards", (12,), part="val")
     return tiny(data=str(tmp_path / "shards"), train_size=None, shuffle_buffer=24, drop_path_rate=0.5)
@@ -34,7 +35,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
 
 def test_processes_see_disjoint_images_and_each_image_once(config: TrainConfig) -> None:
     split = load_config_data(config).train
-    split = images.Split(split.source, torch.arange(len(split)))  # each image has its number
+    split = Split(split.source, torch.arange(len(split)))  # each image has its number
     cpu, none = torch.device("cpu"), Augmentation(0, False)
 
     def labels(start: int = 0, rows: slice = slice(None)) -> list[list[int]]:
@@ -63,7 +64,7 @@ def test_the_preview_names_the_order(config: TrainConfig, monkeypatch: pytest.Mo
     assert "order: 4 shards one after another, images drawn from the next 24" in preview(
         Trainer(config, load_config_data(config))
     )
-    monkeypatch.setattr(images, "MEMORY_LIMIT", 10**9)
+    monkeypatch.setattr(image_sources, "MEMORY_LIMIT", 10**9)
     lines = preview(Trainer(config, load_config_data(config)))
     assert "training images are in memory and drawn from all, `shuffle_buffer` has no effect" in lines
 

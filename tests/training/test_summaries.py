@@ -43,6 +43,28 @@ def test_numbers_are_those_of_the_result(runs: Path) -> None:
     assert record["method"] == "residual_drop_path" and record["iterations"] == 3 and record["epochs"] == 2
 
 
+def test_validation_is_that_of_the_weights_that_are_tested(tmp_path: Path) -> None:
+    result = train(tiny(method="plain", epochs=1, ema=0.999, use="ema"), tmp_path / "run")
+    found = summarise(tmp_path / "run")
+    assert found.last == result["validation_accuracy"] != found.epochs[-1]["validation_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *[("result.json", f'{{"test_accuracy": {value}}}') for value in ('"high"', "null", "NaN", "90.5")],
+        *[("metrics.jsonl", f'{{"epoch": 1, "train_seconds": {value}}}') for value in ("NaN", "1e999", "-1", '"long"')],
+        ("metrics.jsonl", '{"epoch": 1, "train_seconds": 1, "validation_accuracy": Infinity}'),
+    ],
+)
+def test_valid_json_of_wrong_content(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / "config.yaml").write_text("method: plain\n")
+    (tmp_path / "result.json").write_text("{}")
+    (tmp_path / name).write_text(content)
+    found = summarise(tmp_path)
+    assert found.state == "damaged" and f"{tmp_path / name} is damaged" in str(found.problem)
+
+
 def test_a_run_goes_on_while_its_folder_is_held(runs: Path) -> None:
     assert not is_locked(runs / "cut") and not is_locked(runs / "nowhere")
     with locked(runs / "cut"):

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from ..errors import Stopped, UserError, did_you_mean, first_line, is_out_of_memory
-from .streams import outlive_readers
+from .streams import outlive_readers, shorten_warnings
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def main() -> None:
     """
     signal.signal(signal.SIGTERM, _interrupt)
     outlive_readers()
+    shorten_warnings()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ..records.outputs import require_folder
 from ..training.recipe import Recipe, checked, read_config
+from .recipe_groups import with_headings
 
 console = Console(markup=False)  # brackets in the name of a folder are brackets
 
@@ -30,7 +31,8 @@ def parse(name: str, kind: Any, recipe: type[Recipe], arguments: list[str]) -> A
     if file is None and "resume" in given and "out" in given and (given["out"] / "config.yaml").is_file():
         file = given["out"] / "config.yaml"
     default = kind(recipe=read_config(recipe, file)) if file else kind()
-    return checked(lambda: tyro.cli(kind, prog=f"rdp {name}", args=arguments, default=default), "the command line")
+    with with_headings():
+        return checked(lambda: tyro.cli(kind, prog=f"rdp {name}", args=arguments, default=default), "the command line")
 
 
 def checked_folder(command: RecipeCommand, default: str) -> Path:

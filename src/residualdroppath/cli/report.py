@@ -10,7 +10,6 @@ import tyro
 from pydantic import BaseModel, Field
 
 from ..errors import UserError
-from ..records.files import CannotWrite
 from ..records.outputs import require_folder
 from ..training.recipe import checked
 from ..training.summaries import RunSummary, find_runs, in_order, summarise
@@ -53,12 +52,7 @@ def report(arguments: list[str]) -> None:
 def _require_out(out: Path, *, overwrite: bool) -> None:
     """A page can be written: to a new folder, or with `overwrite` in place of the page alone that is there."""
     if not any(out.glob("*")) or not overwrite:
-        try:
-            require_folder(out)
-        except CannotWrite:
-            raise
-        except UserError as error:
-            raise UserError(f"{out} is in use; choose another `out`, or --overwrite the page in it.") from error
+        require_folder(out, otherwise=", or --overwrite the page in it")
     elif others := {path.name for path in out.iterdir()} - PAGE:
         raise UserError(f"{out} holds more than a page ({', '.join(sorted(others)[:3])}); choose another `out`.")
     else:

@@ -6,6 +6,9 @@ import io
 import logging
 import os
 import sys
+import warnings
+from pathlib import Path
+from typing import Any
 
 LOGGER = logging.getLogger("residualdroppath")
 
@@ -58,3 +61,15 @@ def note_unread_error() -> None:
     """Once more, if nobody reads standard error any more: for a log that has been opened since."""
     if isinstance(sys.stderr, OutlivingStream) and sys.stderr.unread:
         sys.stderr.note()
+
+
+def shorten_warnings() -> None:
+    """Warnings of the package become one line: where in it they are raised is of no use to who runs a command."""
+    usual, package = warnings.formatwarning, f"{Path(__file__).parents[1]}{os.sep}"
+
+    def one_line(message: Any, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+        if not filename.startswith(package):
+            return usual(message, category, filename, lineno, line)
+        return f"warning: {message}\n"
+
+    warnings.formatwarning = one_line

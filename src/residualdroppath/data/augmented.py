@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from ..errors import UserError, first_line
 from ..models.torchvision_ops import ensure_torchvision_ops
 from .decoding import upright
-from .images import Encoded, ImageSource, InMemory, loaded
+from .image_sources import Encoded, ImageSource, InMemory, loaded
 
 Key = tuple[int, int]  # of an augmented image: its number and a seed
 

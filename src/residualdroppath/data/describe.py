@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from .images import Encoded, ImageData
+from .image_sources import Encoded
+from .images import ImageData
 
 CLASSES_SHOWN = 12
 DECODING = "EXIF orientation is followed, 16-bit greyscale scaled, transparent parts composed on white"

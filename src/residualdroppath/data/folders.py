@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from ..errors import UserError
-from .images import Split, encoded_images
+from .image_sources import encoded_images
+from .images import Split
 from .parts import PARTS, Skipped, Source, by_part, lacking_classes, source_of_parts
 from .request import Request
 
@@ -79,23 +80,35 @@ def _folders(folder: Path, skipped: Skipped, reason: str) -> dict[str, Path]:
 
 
 def _images(
-    folder: Path, readable: Mapping[str, bool], skipped: Skipped, above: tuple[str, ...] = ()
+    folder: Path, readable: Mapping[str, bool], skipped: Skipped, above: tuple[str, ...] = (), *, strict: bool = True
 ) -> Iterator[Path]:
-    """Files with the names of images, those of linked folders too: each must be an image."""
+    """Files with the names of images, those of linked folders too.
+
+    Those that cannot be read, and folders, are errors if `strict`, else skipped.
+    """
+    try:
+        entries = _entries(folder, skipped)
+    except UserError:
+        if strict or not above:
+            raise
+        skipped.add(str(folder), "a folder that cannot be opened")
+        return
     above = (*above, os.path.realpath(folder))
-    for entry in _entries(folder, skipped):
+    for entry in entries:
         suffix = os.path.splitext(entry.name)[1].lower()
         if entry.is_dir():
             if entry.is_symlink() and os.path.realpath(entry) in above:
                 skipped.add(entry.path, "a link to a folder that it is in")
             else:
-                yield from _images(Path(entry), readable, skipped, above)
+                yield from _images(Path(entry), readable, skipped, above, strict=strict)
         elif not readable.get(suffix):
             by_whom = "by this build of Pillow" if suffix in readable else "as an image"
             skipped.add(entry.path, f"{suffix or 'no suffix'}, not read {by_whom}")
         elif not entry.is_file():  # a pipe would be waited for without end
             kind = "leads nowhere" if entry.is_symlink() else "is no regular file"
-            raise UserError(f"{entry.path} has the name of an image but {kind}; remove it.")
+            if strict:
+                raise UserError(f"{entry.path} has the name of an image but {kind}; remove it.")
+            skipped.add(entry.path, f"has the name of an image but {kind}")
         else:
             yield Path(entry)
 
@@ -127,6 +140,6 @@ def labelled_files(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
 
 
 def image_files(folder: Path) -> tuple[list[Path], list[str]]:
-    """All images in a folder and below, in order of names, and lines on what was skipped."""
+    """All images in a folder and below, in order of names, and lines on what was skipped, what cannot be read too."""
     skipped = Skipped(folder)
-    return sorted(_images(folder, readable_suffixes(), skipped)), skipped.lines()
+    return sorted(_images(folder, readable_suffixes(), skipped, strict=False)), skipped.lines()

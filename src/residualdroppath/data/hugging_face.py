@@ -49,11 +49,12 @@ def read_rows(name: str, request: Request) -> Source:
         raise UserError(f"{name} cannot be read by `datasets` ({first_line(error)}); check the name{hint}.") from error
     if not isinstance(loaded, datasets.DatasetDict):
         raise UserError(f"{where} must hold the splits train and test (or validation), it holds one table alone.")
-    names = by_part({split: PARTS[split] for split in loaded if split in PARTS}, Path(where))
+    splits = {str(name): table for name, table in loaded.items()}
+    names = by_part({split: PARTS[split] for split in splits if split in PARTS}, Path(where))
     if "train" not in names or len(names) < 2:
-        raise UserError(f"{where} must hold the splits train and test (or validation), got {', '.join(loaded)}.")
-    notes = [f"skipped, neither train, val nor test: split {split}" for split in loaded if split not in PARTS]
-    parts = {part: _part(loaded[split], f"{where}, {split}", request) for part, split in names.items()}
+        raise UserError(f"{where} must hold the splits train and test (or validation), got {', '.join(splits)}.")
+    notes = [f"skipped, neither train, val nor test: split {split}" for split in splits if split not in PARTS]
+    parts = {part: _part(splits[split], f"{where}, {split}", request) for part, split in names.items()}
     return labelled_source(parts, where, request, notes, no_test="there is no split test")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from .images import DecodedOnce, Encoded, ImageData, ImageSource, InMemory, Split
+from .image_sources import DecodedOnce, Encoded, ImageSource, InMemory
+from .images import ImageData, Split
 from .stored import identity_of
 
 

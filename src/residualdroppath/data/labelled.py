@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import UserError
-from .images import Split, encoded_images
+from .image_sources import encoded_images
+from .images import Split
 from .parts import Source, lacking_classes, source_of_parts
 from .request import Request
 from .stored import Item

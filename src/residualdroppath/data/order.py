@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .images import Encoded, ImageSource
+from .image_sources import Encoded, ImageSource
 
 
 def draw_order(source: ImageSource, generator: torch.Generator, shuffle_buffer: int | None = None) -> Tensor:

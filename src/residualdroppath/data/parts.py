@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .images import Encoded, Split, missing_part
+from .image_sources import Encoded
+from .images import Split, missing_part
 
 PARTS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 SHOWN = 3  # examples of what was skipped for one reason

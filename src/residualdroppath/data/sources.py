@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..errors import UserError, first_line
 from .folders import read_image_folder
-from .images import InMemory, Split, resize
+from .image_sources import InMemory
+from .images import Split, resize
 from .parquet import parquet_folder, read_parquet
 from .parts import Source
 from .request import NAMED_SETS, READERS, Request, reader_of

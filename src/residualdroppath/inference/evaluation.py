@@ -28,7 +28,7 @@ def evaluate(
     loss, among_first = 0.0, 0
     for logits, labels in _answers(network, split, batch_size, on_progress):
         loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-        if count >= FIRST:
+        if count > FIRST:
             among_first += int((logits.topk(FIRST, 1).indices == labels[:, None]).sum())
         confusion += torch.bincount(labels * count + logits.argmax(1), minlength=count**2).view(count, count)
     total = len(split)
@@ -38,7 +38,7 @@ def evaluate(
         "images": total,
         "loss": loss / total,
         "top1": int(right.sum()) / total,
-        **({"top5": among_first / total} if count >= FIRST else {}),
+        **({"top5": among_first / total} if count > FIRST else {}),
         "classes": [
             {
                 "class": name,

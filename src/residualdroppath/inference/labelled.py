@@ -12,11 +12,13 @@ import torch
 
 from ..data.folders import labelled_files
 from ..data.identity import differences, identity
-from ..data.images import DecodedOnce, Encoded, ImageData, InMemory, Missing, Split
+from ..data.image_sources import DecodedOnce, Encoded, InMemory
+from ..data.images import ImageData, Missing, Split
 from ..data.parquet import parquet_folder
 from ..data.parts import PARTS, lacking_classes, shortened
 from ..data.request import NAMED_SETS, Request
 from ..data.sources import read_source
+from ..data.tars import holds_tars
 from ..errors import UserError
 from ..training.run import load_config_data
 from .network import TrainedNetwork
@@ -56,7 +58,8 @@ def other_images(network: TrainedNetwork, request: Request, part: Part) -> Label
     about = network.about
     request = replace(request, image_size=about.image_size)
     folder = Path(request.data).expanduser()
-    if request.data in NAMED_SETS or not folder.is_dir() or parquet_folder(folder) is not None:
+    in_files_of_many = folder.is_dir() and (parquet_folder(folder) is not None or holds_tars(folder))
+    if request.data in NAMED_SETS or not folder.is_dir() or in_files_of_many:
         source = read_source(request)
         split = {"train": source.train, "validation": source.validation, "test": source.test}[part]
         if split is None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..data.folders import image_files
-from ..data.images import Encoded
+from ..data.image_sources import Encoded
 from ..errors import UserError
 from .network import TrainedNetwork
 

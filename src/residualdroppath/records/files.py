@@ -77,10 +77,10 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def require_unused(path: Path) -> None:
-    """A new run starts in a folder that does not exist, or is empty."""
+def require_unused(path: Path, otherwise: str = ", or `resume` the run in it") -> None:
+    """A new run starts in a folder that does not exist, or is empty; what to do `otherwise` is for the message."""
     if path.exists() and (not path.is_dir() or any(each.name != LOCK for each in path.iterdir())):
-        raise UserError(f"{path} is in use; choose another `out`, or `resume` the run in it.")
+        raise UserError(f"{path} is in use; choose another `out`{otherwise}.")
 
 
 @contextmanager

@@ -13,10 +13,15 @@ from ..errors import UserError
 from .files import CannotWrite, require_unused
 
 
-def require_folder(path: Path, *, resume: bool = False) -> None:
-    """`path` can become the folder of a run. Raises `UserError` with the reason; nothing is made."""
+def require_folder(path: Path, *, resume: bool | None = None, otherwise: str = "") -> None:
+    """`path` can become the folder of a run. Raises `UserError` with the reason; nothing is made.
+
+    Args:
+        resume: whether the run that is there is resumed; None where there is no such option.
+        otherwise: what can be done but to choose another folder, for the message.
+    """
     if not resume:
-        require_unused(path)
+        require_unused(path, otherwise if resume is None else ", or `resume` the run in it")
     _require_place(path, "out")
 
 

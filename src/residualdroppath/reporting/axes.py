@@ -31,13 +31,14 @@ def quiet(axes: Axes) -> None:
 
 
 def finish_axes(axes: Axes, x_label: str, y_label: str) -> None:
-    """Labels, whole numbers along x, a light grid and a legend."""
+    """Labels, whole numbers along x, a light grid, and a legend if anything is drawn."""
     axes.set_xlabel(x_label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(y_label)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
 
 
 def save_figure(figure: Figure, path: Path, *, svg: bool = True, dpi: int = 120) -> Path:

@@ -23,7 +23,9 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     optimizer = _made(model, recipe, given)
     scales = {group.get("lr_scale", 1.0) for group in optimizer.param_groups}
     if recipe.layer_decay not in (None, 1.0) and len(scales) == 1:
-        raise UserError(f"`layer_decay` must be left out: timm finds no groups of layers in {recipe.model}.")
+        raise UserError(
+            f"`layer_decay` must be left out: by timm all that learns in {recipe.model} is of one group of layers."
+        )
     return optimizer
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..data.images import Encoded
+from ..data.image_sources import Encoded
 from .trainer import Trainer
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, create_model, field_validator, model_validator
 
 from ..core.options import Options
 from ..data.request import NAMED_SETS, located
@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..records.configuration import read_yaml
 from .method_options import OF_THE_RUN, OPTIONS, option_fields
 from .training_options import (
+    FORBIDS,
     OWN_OPTIMIZERS,
     AugmentationOptions,
     FactorOverTime,
@@ -31,7 +32,7 @@ Control = Literal["drop_path_effective", "freezing_only"]
 
 
 class _DataAndModel(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = FORBIDS
 
     data: str = Field(
         default="digits",

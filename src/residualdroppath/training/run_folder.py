@@ -146,13 +146,17 @@ class RunFolder:
         write_weights(self.path / "ema.safetensors", weights, about)
 
     def weights_file(self) -> Path:
-        """The final weights, found whole, or those of the last checkpoint that is. Raises `UserError` without any."""
-        if self._model.is_file():
-            self.final_weights()
-            return self._model
-        if (path := self.checkpoints.last_weights()) is None:
+        """The final weights, found whole, or those of the last checkpoint that is. Raises `UserError` without any.
+
+        Final weights without a result are those of fewer epochs, if a run that is made longer has checkpoints.
+        """
+        last = None if self._model.is_file() and self.result is not None else self.checkpoints.last_weights()
+        if last is not None:
+            return last
+        if not self._model.is_file():
             raise UserError(f"{self.path} holds no weights yet; let the run finish an epoch first.")
-        return path
+        self.final_weights()
+        return self._model
 
     def final_weights(self) -> dict[str, torch.Tensor] | None:
         """Those that the run ended with, or None before. Raises `UserError` if they are not what was written."""

@@ -6,13 +6,35 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
 
 from ..errors import UserError
 from ..records.files import is_locked, parse_json, read_json, reporting_damage
 from .recipe import TrainConfig, read_config
 
 State = Literal["ended", "running", "stopped", "damaged"]
+Accuracy = Annotated[float, Field(ge=0, le=1)]
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Result(TypedDict, total=False):
+    """What is shown of a result."""
+
+    test_accuracy: Accuracy
+    validation_accuracy: Accuracy
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Row(TypedDict):
+    """Likewise of an epoch."""
+
+    epoch: int
+    train_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    iteration: NotRequired[int]
+    validation_accuracy: NotRequired[Accuracy]
 
 
 @dataclass(frozen=True)
@@ -31,8 +53,9 @@ class RunSummary:
 
     @property
     def last(self) -> float | None:
-        """The last validation accuracy."""
-        return next((row["validation_accuracy"] for row in reversed(self.epochs) if "validation_accuracy" in row), None)
+        """The validation accuracy of the final weights, which may be averaged or the best; before the end, the last."""
+        validated = (row["validation_accuracy"] for row in reversed(self.epochs) if "validation_accuracy" in row)
+        return self.result.get("validation_accuracy", next(validated, None))
 
     @property
     def best(self) -> tuple[float, int] | None:
@@ -92,7 +115,7 @@ def summarise(path: Path) -> RunSummary:
     try:
         config = read_config(TrainConfig, path / "config.yaml")
         epochs = _rows(path / "metrics.jsonl")
-        result = read_json(path / "result.json", dict[str, Any]) if state == "ended" else {}
+        result = read_json(path / "result.json", _Result) if state == "ended" else {}
         return RunSummary(path, state, config, epochs, result)
     except UserError as error:
         return RunSummary(path, "damaged", config, problem=str(error))
@@ -102,10 +125,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     with reporting_damage(path):
-        rows = parse_json(f"[{','.join(path.read_text(encoding='utf-8').splitlines())}]", list[dict[str, int | float]])
-        if any({"epoch", "train_seconds"} - row.keys() for row in rows):
-            raise ValueError("a row lacks epoch or train_seconds")
-        return rows
+        return parse_json(f"[{','.join(path.read_text(encoding='utf-8').splitlines())}]", list[_Row])
 
 
 def _recipe_key(run: RunSummary) -> tuple[str, ...]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+FORBIDS: ConfigDict = {"frozen": True, "extra": "forbid", "allow_inf_nan": False}
 Share = Annotated[float, Field(gt=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 FactorOverTime = Literal["cosine", "constant", "step", "multistep", "poly", "plateau"]
 OWN_OPTIMIZERS = ("sgd", "adamw")  # all others are timm's
+# A policy, and sections of a key with a number, or of the transforms: timm leaves out what is neither, without a word.
+POLICY = re.compile(r"\w+(-([a-z]+\d+(\.\d+)?|t[a-z0-9]+))*")
 
 
 class AugmentationOptions(BaseModel):
     """What is done to training images besides shifts and mirroring: timm's augmentation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = FORBIDS
 
     crop_scale: tuple[Share, Share] | None = Field(
         default=None, description="random crops of so much of the area, resized (timm: 0.08 1); default: shifts instead"
@@ -67,18 +72,29 @@ class AugmentationOptions(BaseModel):
             raise ValueError(
                 "`color_jitter` must be left out with `auto_augment`, which changes colours itself (but for 3a)"
             )
-        if self.mixes and getattr(self, "batch_size", 0) % 2:
-            raise ValueError(f"`batch_size` must be even with `mixup` or `cutmix`, got {self.batch_size}")  # pyright: ignore[reportAttributeAccessIssue]
+        if self.auto_augment is not None and not POLICY.fullmatch(self.auto_augment):
+            raise ValueError(
+                "`auto_augment` must be a policy of timm, with sections of a key and a number, such as "
+                f"rand-m9-mstd0.5-inc1, got {self.auto_augment!r}"
+            )
+        batch_size: int | None = getattr(self, "batch_size", None)
+        if batch_size is not None and self.mixes and batch_size % 2:
+            raise ValueError(f"`batch_size` must be even with `mixup` or `cutmix`, got {batch_size}")
+        if batch_size is not None and self.repeats > batch_size // 2:
+            raise ValueError(
+                f"`repeats` must be at most {batch_size // 2}, half of `batch_size`, for a batch to hold two images, "
+                f"got {self.repeats}"
+            )
         return self
 
 
 class OptimizationOptions(BaseModel):
     """The optimizer beyond its name, and the learning rate over time."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = FORBIDS
 
     momentum: float | None = Field(default=None, ge=0, lt=1, description="default: 0.9, or the optimizer's own")
-    betas: tuple[float, ...] | None = Field(default=None, description="of Adam and its kind; default: its own")
+    betas: tuple[Beta, ...] | None = Field(default=None, description="of Adam and its kind; default: its own")
     eps: float | None = Field(default=None, gt=0, description="likewise")
     layer_decay: float | None = Field(
         default=None, gt=0, le=1, description="factor on lr from a layer to the one below it (timm's groups of layers)"
@@ -110,7 +126,7 @@ class OptimizationOptions(BaseModel):
 class WeightOptions(BaseModel):
     """Which weights a run ends with, and what is written while it trains."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = FORBIDS
 
     ema: float | None = Field(
         default=None, gt=0, lt=1, description="decay of an average of the weights over updates (timm: 0.9998)"

@@ -18,6 +18,7 @@ from residualdroppath.experiments.network_report.run import Analysis, analyze
 from residualdroppath.experiments.network_report.sample import draw_samples
 from residualdroppath.experiments.network_report.targets import find_target, load_images, load_network
 from residualdroppath.records.files import read_json
+from residualdroppath.records.tensors import read_described, write_weights
 from residualdroppath.training.run import load_config_data, train
 from residualdroppath.training.trainer import Trainer
 from training.pretrained_of_timm import NAME, pretend_hub
@@ -148,3 +149,20 @@ def test_a_fine_tuned_run_is_given_images_as_in_its_training(tmp_path: Path, mon
     images, labels = next(iter(sample.batches(network, torch.device("cpu"))))
     pixels, expected = next(iter(sample.split.batches([sample.index])))
     assert torch.equal(images, trainer.prepare(pixels)) and torch.equal(labels, expected) and images.shape[1] == 3
+
+
+def test_a_file_of_a_run_says_what_it_is_of(runs: dict[str, Path], tmp_path: Path) -> None:
+    config = AnalyzeConfig(target=str(runs["plain"] / "model.safetensors"), **TINY)
+    file, run = (find_target(name, config) for name in (config.target, str(runs["plain"])))
+    assert file.recipe is not None and file.recipe.depth == run.recipe.depth  # pyright: ignore[reportOptionalMemberAccess]
+    data = load_images([file], config)
+    of_file, of_run = (load_network(each, config, data, torch.device("cpu")) for each in (file, run))
+    images = torch.randn(2, of_run.channels, of_run.image_size, of_run.image_size)
+    assert torch.equal(of_file.model(images), of_run.model(images)) and of_file.statistics == of_run.statistics
+    state, about = read_described(runs["plain"] / "model.safetensors")
+    write_weights(tmp_path / "pruned.safetensors", state, {**(about or {}), "pruned": ["blocks.0"]})
+    with pytest.raises(UserError, match="is of a pruned network, which is not analysed"):
+        find_target(str(tmp_path / "pruned.safetensors"), config)
+    write_weights(tmp_path / "bare.safetensors", state)
+    with pytest.raises(UserError, match="`model` must say which network .*bare.safetensors holds"):
+        find_target(str(tmp_path / "bare.safetensors"), config)

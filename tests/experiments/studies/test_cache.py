@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from data.files import request, write_image_folder
-from residualdroppath.data import images
-from residualdroppath.data.images import Encoded, InMemory, Split
+from residualdroppath.data import image_sources
+from residualdroppath.data.image_sources import Encoded, InMemory
+from residualdroppath.data.images import Split
 from residualdroppath.data.parts import Source
 from residualdroppath.data.sources import read_source
 from residualdroppath.experiments.compare.cost import Cost
@@ -127,7 +128,7 @@ def test_fingerprint_of_files_is_that_of_their_pixels(tmp_path: Path, monkeypatc
     pixels = Source(train, test, 2, 3, 10, mirrored=True)
     assert fingerprint(files) == fingerprint(pixels)
     assert fingerprint(replace(pixels, validation=test)) != fingerprint(pixels)
-    monkeypatch.setattr(images, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(image_sources, "MEMORY_LIMIT", 0)
     assert fingerprint(files) != fingerprint(pixels)
 
 

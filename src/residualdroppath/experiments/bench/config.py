@@ -31,7 +31,7 @@ TITLES: dict[Contending, str] = {
 class BenchSetting(BaseModel):
     """How a network is trained, and what is timed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     depth: int = Field(default=20, description="small_resnet: layers, 6n + 2")
     width: int = Field(default=16, description="small_resnet: channels of the first stage")

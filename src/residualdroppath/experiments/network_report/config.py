@@ -25,7 +25,7 @@ FEWEST_SAMPLES = 32
 class AnalyzeSetting(BaseModel):
     """Data, samples and measures; data options left out are those that a run was trained with."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     data: str | None = Field(
         default=None, description="as for rdp train; default: the data of the run, digits for a name or a file"

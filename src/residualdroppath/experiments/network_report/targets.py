@@ -16,11 +16,10 @@ from ...data.load import load_data
 from ...data.request import NAMED_SETS, Request
 from ...errors import UserError, first_line
 from ...models.classifier import make_classifier
-from ...records.tensors import read_described, read_weights
+from ...records.tensors import read_about, read_described
 from ...training.description import NetworkDescription, parse_description
-from ...training.recipe import Recipe, TrainConfig, read_config
+from ...training.recipe import Recipe, TrainConfig, checked, read_config
 from ...training.run import load_config_data
-from ...training.run_folder import RunFolder
 from ...training.starting_weights import weights_file
 from .config import AnalyzeConfig
 
@@ -39,7 +38,7 @@ class Target:
     name: str
     kind: Kind
     recipe: TrainConfig | None = None
-    about: NetworkDescription | None = None  # of a run of today: files of earlier versions do not have it
+    about: NetworkDescription | None = None  # of what a run wrote since version 0.1.0
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,9 @@ def find_target(name: str, config: AnalyzeConfig) -> Target:
     if path.suffix == ".safetensors":
         if not path.is_file():
             raise UserError(f"`target` {name} is not there; check the path.")
-        if config.model is None:
-            raise UserError(f"`model` must say which network {name} holds, for example --model resnet50d.")
-        return Target(name, "file")
+        if config.model is not None:
+            return Target(name, "file")
+        return _described_file(path)
     if path.is_file():
         raise UserError(f"`target` must be a run folder, a model name or a .safetensors file, got the file {name}.")
     return Target(name, "random")
@@ -128,10 +127,10 @@ def load_network(target: Target, config: AnalyzeConfig, data: ImageData, device:
             model_options=recipe.model_options if recipe else None,
             tagged=recipe is not None and recipe.pretrained,
         )
-    if target.kind == "file":
-        _load(made.model, read_weights(Path(target.name)), target.name)
-    elif recipe is not None:
-        _load(made.model, _run_weights(Path(target.name)), target.name)
+    if target.kind != "random":
+        path = Path(target.name)
+        file = path if target.kind == "file" else weights_file(path)
+        _load(made.model, read_described(file)[0], target.name)
     try:
         rdp = ResidualDropPath(made.model.to(device).eval(), 0.0)
     except NoResidualBranchError as error:
@@ -143,7 +142,7 @@ def load_network(target: Target, config: AnalyzeConfig, data: ImageData, device:
         no_accuracy = RANDOM_WEIGHTS
     elif classes != data.num_classes:
         no_accuracy = f"the network has {classes} outputs and the data {data.num_classes} classes; {KEPT}"
-    title = f"{recipe.method}, seed {recipe.seed}" if recipe else target.name
+    title = f"{recipe.method}, seed {recipe.seed}" if recipe and target.kind == "run" else target.name
     if target.kind == "random":
         title += " (random weights)"
     return Network(
@@ -162,14 +161,15 @@ def _description(folder: Path) -> NetworkDescription | None:
     return None if found is None else parse_description(found, str(folder))
 
 
-def _run_weights(path: Path) -> dict[str, Any]:
-    folder = RunFolder(path)
-    if (weights := folder.final_weights()) is not None:
-        return weights
-    checkpoint = folder.checkpoints.load()
-    if checkpoint is None:
-        raise UserError(f"{path} holds no weights yet; let the run finish an epoch first.")
-    return checkpoint.weights
+def _described_file(path: Path) -> Target:
+    """Of weights that a run wrote, which say what network and images they are of."""
+    found = read_about(path)
+    if found is None:
+        raise UserError(f"`model` must say which network {path} holds, for example --model resnet50d.")
+    about = parse_description(found, str(path))
+    if about.pruned:
+        raise UserError(f"{path} is of a pruned network, which is not analysed; name the run, or the whole network.")
+    return Target(str(path), "file", checked(lambda: TrainConfig.model_validate(about.recipe), str(path)), about)
 
 
 def _load(model: nn.Module, weights: dict[str, Any], where: str) -> None:

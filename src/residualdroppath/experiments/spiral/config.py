@@ -21,7 +21,7 @@ TITLES: dict[str, str] = {
 class SpiralConfig(BaseModel):
     """The data, the network, the training, and how finely the features are looked at."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     arms: int = Field(default=2, ge=2, le=10, description="arms of the spiral, one class each")
     turns: float = Field(default=2.0, gt=0, le=10, description="turns of each arm")

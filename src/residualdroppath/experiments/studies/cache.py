@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from ...data.images import Encoded, ImageSource, InMemory, Missing, Split
+from ...data.image_sources import Encoded, ImageSource, InMemory
+from ...data.images import Missing, Split
 from ...data.parts import Source
 from ...data.stored import identity_of
 from ...records.environment import device_name
