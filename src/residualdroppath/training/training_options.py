@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -10,6 +10,13 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 FactorOverTime = Literal["cosine", "constant", "step", "multistep", "poly", "plateau"]
 OWN_OPTIMIZERS = ("sgd", "adamw")  # all others are timm's
+# What `shard` works with, and why with nothing else.
+WITH_SHARD: dict[str, tuple[Any, str]] = {
+    "granularity": ("batch", "processes would send gradients of different parameters"),
+    "compile": (False, "the two were not tested together"),
+    "channels_last": (False, "torch splits contiguous parameters alone"),
+    "sync_batch_norm": (False, "the two were not tested together"),
+}
 
 
 class AugmentationOptions(BaseModel):
