@@ -24,8 +24,10 @@ from residualdroppath.models.classifier import Classifier
 from residualdroppath.models.small_resnet import SmallResNet
 from residualdroppath.training import gradient_exchange, making, run
 from residualdroppath.training.processes import Processes
+from residualdroppath.training.recipe import TrainConfig
 from residualdroppath.training.run import load_config_data, train
 from residualdroppath.training.saving import SavingTimes
+from residualdroppath.training.sharding import whole
 from residualdroppath.training.trainer import Trainer
 
 from .test_training_images import EVERYTHING
@@ -62,9 +64,9 @@ def with_dropout(*args: Any, **kwargs: Any) -> Classifier:
     return Classifier(model, 1)
 
 
-def trained(name: str) -> dict[str, Tensor]:
+def trained(name: str, **options: Any) -> dict[str, Tensor]:
     """Two epochs, whole; the weights and, of each epoch, loss and accuracies."""
-    config = tiny(**RECIPES[name])
+    config = tiny(**RECIPES[name], **options)
     of = Trainer(config, load_config_data(config))
     prepare = of.prepare
     of.prepare = lambda images: prepare(images).double()  # pyright: ignore[reportAttributeAccessIssue]
@@ -72,8 +74,9 @@ def trained(name: str) -> dict[str, Tensor]:
     for epoch in (1, 2):
         row = of.train_epoch(epoch, lambda *progress: None)
         numbers += [row["train_loss"], row["train_accuracy"], *of.evaluate(of.data.validation)[:2]]
-    average = {} if of.ema is None else {f"ema {name}": each for name, each in of.ema.module.state_dict().items()}
-    return {"numbers": torch.tensor(numbers, dtype=torch.float64), **of.model.state_dict(), **average}
+    average = {} if of.ema is None else whole(of.ema.module.state_dict())
+    average = {f"ema {name}": value for name, value in average.items()}
+    return {"numbers": torch.tensor(numbers, dtype=torch.float64), **whole(of.model.state_dict()), **average}
 
 
 def values_sent() -> list[tuple[str, int, int]]:
@@ -100,12 +103,16 @@ def values_sent() -> list[tuple[str, int, int]]:
     return rows
 
 
-def train_all_and_a_run(rank: int, folder: Path, port: int) -> None:
-    """One of two processes: weights of all recipes; a whole run, and one that ends in its second epoch and goes on."""
+def become_one_of_two(rank: int, port: int) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     os.environ |= {"GLOO_SOCKET_IFNAME": "lo"}
+
+
+def train_all_and_a_run(rank: int, folder: Path, port: int) -> None:
+    """One of two processes: weights of all recipes; a whole run, and one that ends in its second epoch and goes on."""
+    become_one_of_two(rank, port)
     making.make_classifier = without_batch_norm
     torch.save({name: trained(name) for name in RECIPES}, folder / f"{rank}.pt")
     torch.save(values_sent(), folder / f"sent-{rank}.pt")
@@ -114,18 +121,22 @@ def train_all_and_a_run(rank: int, folder: Path, port: int) -> None:
     run.write_run_page = lambda *args: None  # pyright: ignore[reportAttributeAccessIssue]
     config = tiny(**METHOD)
     train(config, folder / "whole")
-    due = SavingTimes.due
+    stopped_in_second_epoch(config, folder / "cut")
+    assert train(config, folder / "cut", resume=True)["iterations"] == 6
+    torch.distributed.destroy_process_group()
+
+
+def stopped_in_second_epoch(config: TrainConfig, out: Path) -> None:
+    """A run that a signal ends after iteration 5 of 6, in the middle of an epoch."""
 
     def stopping(self: SavingTimes, iteration: int) -> bool:
         self.signal = 15 if iteration == 5 else 0
         return iteration == 5
 
-    SavingTimes.due = stopping
-    with pytest.raises(Stopped):
-        train(config, folder / "cut")
-    SavingTimes.due = due
-    assert train(config, folder / "cut", resume=True)["iterations"] == 6
-    torch.distributed.destroy_process_group()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SavingTimes, "due", stopping)
+        with pytest.raises(Stopped):
+            train(config, out)
 
 
 def free_port() -> int:
@@ -252,7 +263,7 @@ def test_sharding_is_refused_where_accelerate_would_do_without(name: str, monkey
     monkeypatch.setenv(name, "false")
     Processes("cpu")
     monkeypatch.setenv(name, "true")
-    with pytest.raises(UserError, match=f"{name} must be false, got true from the launcher"):
+    with pytest.raises(UserError, match=f"{name} must be false, got true from the launcher: .* give `shard`"):
         Processes("cpu")
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..errors import UserError
+from .sharding import local
 
 
 class Diverged(UserError):
@@ -24,4 +25,7 @@ def require_finite(value: float, what: str, *, epoch: int, iteration: int, lr: f
 
 @torch.no_grad()
 def largest_weight(model: nn.Module) -> float:
-    return float(torch.stack([p.abs().max().float() for p in model.parameters() if p.numel()]).max())
+    """Of those in this process, infinite if one is not a number."""
+    values = [local(parameter) for parameter in model.parameters()]
+    largest = float(torch.stack([each.abs().max().float() for each in values if each.numel()]).max())
+    return math.inf if math.isnan(largest) else largest  # NaN has no place in an order

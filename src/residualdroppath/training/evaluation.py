@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..data.images import Split
 from .processes import Processes
+from .sharding import is_sharded
 
 TOP = 5
 
@@ -44,10 +45,15 @@ def evaluate(
     processes.share_buffers(model)
     totals = [0.0, 0.0, 0.0]
     indices = list(torch.arange(len(split)).split(batch_size))
-    for images, labels in split.batches(indices[processes.rank :: processes.count]):
+    own = indices[processes.rank :: processes.count]
+    # Each forward of a sharded network gathers weights from all processes: they make the same number of them.
+    extra = is_sharded(model) and len(own) * processes.count < len(indices)
+    for number, (images, labels) in enumerate(split.batches(own + indices[:1] * extra)):
         labels = labels.to(processes.device)
         with autocast():
             logits = model(prepare(images.to(processes.device)))
+        if number == len(own):
+            break
         totals[0] += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
         totals[1] += int((logits.argmax(1) == labels).sum())
         totals[2] += int((logits.topk(min(TOP, num_classes), 1).indices == labels[:, None]).sum())

@@ -11,6 +11,7 @@ from torch import nn
 from .averaging import recalibrate_norms
 from .run_folder import RunFolder
 from .runtime import derived_seed
+from .sharding import load_weights
 from .trainer import Trainer
 
 TOP5 = "validation_top5_accuracy"
@@ -23,7 +24,7 @@ def final_network(trainer: Trainer, folder: RunFolder) -> nn.Module:
     if config.use == "ema":
         model = trainer.ema.module
     elif config.use == "best":
-        model.load_state_dict(trainer.processes.from_main(folder.checkpoints.best_weights))
+        load_weights(model, trainer.processes.from_main(folder.checkpoints.best_weights))
     if config.recalibrate_norms:
         _recalibrate(trainer, model)
     return model

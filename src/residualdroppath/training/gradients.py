@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .processes import Processes
+from .sharding import in_forward
 
 
 def accumulate_gradients(
@@ -34,7 +35,7 @@ def accumulate_gradients(
     of_each = list(zip(*(each.tensor_split(parts) for each in (images, labels)), strict=True))
     for number, (some_images, some_labels) in enumerate(of_each, start=1):
         with processes.without_exchange(wrapped) if number < len(of_each) else nullcontext():
-            with autocast():
+            with autocast(), in_forward():
                 logits = wrapped(some_images)
                 loss = F.cross_entropy(logits, some_labels, label_smoothing=label_smoothing)
             if (weight := len(some_images) * processes.count / batch_size) != 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..data.image_sources import Encoded
+from .sharding import is_sharded
 from .trainer import Trainer
 
 
@@ -55,6 +56,7 @@ def _devices(trainer: Trainer) -> str:
     """Where, in how many processes and parts the images of an iteration are computed."""
     count, parts = trainer.processes.count, trainer.config.accumulation
     where = str(trainer.device) if count == 1 else f"{count} processes ({trainer.device.type})"
+    where += ", weights split over them" if is_sharded(trainer.model) else ""
     return where + (f", in {parts} parts each" if parts > 1 else "")
 
 

@@ -10,22 +10,20 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
+from ..core.residual_drop_path import ResidualDropPath
 from ..core.torch_internals import BatchNorm
 from ..errors import UserError
 from .gradient_exchange import Frozen, exchange_what_learns
 from .runtime import pick_device
+from .sharding import is_sharded, shard_for_training
 
 T = TypeVar("T")
 ALL_WEIGHTS_EVERYWHERE = ("MULTI_CPU", "MULTI_GPU")  # the kinds of launch in which each process holds all weights
 # Choices of the launcher that are the recipe's here, or not supported.
 NOT_OF_THE_LAUNCHER = {"ACCELERATE_MIXED_PRECISION": "give `amp`", "ACCELERATE_DYNAMO_BACKEND": "leave it out"}
 
-# Kinds of sharding by the variables that ask for them: on CPUs Accelerate reads them and does DDP.
-SHARDING = {
-    "ACCELERATE_USE_FSDP": "FSDP",
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
-}
+# Variables by which a launcher asks for sharding, with settings of its own: on CPUs Accelerate reads them and does DDP.
+SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
 
 
 class Processes:
@@ -49,14 +47,22 @@ class Processes:
         return self.rank == 0
 
     def wrap(self, model: nn.Module, frozen: Frozen | None) -> nn.Module:
-        """The network with gradients averaged over processes, but for those of what is `frozen()` in an iteration."""
-        if self.accelerator is None:
+        """The network with gradients averaged over processes, but for those of what is `frozen()` in an iteration.
+
+        A sharded one averages them by itself.
+        """
+        if self.accelerator is None or is_sharded(model):
             return model
         self.accelerator.ddp_handler.find_unused_parameters = frozen is not None
         wrapped = self.accelerator.prepare_model(model, device_placement=False)
         if frozen is not None:
             exchange_what_learns(wrapped, frozen)
         return wrapped
+
+    def split(self, model: nn.Module, ema: Any, rdp: ResidualDropPath | None) -> None:
+        """Each process keeps its part of a network and of its average. Before an optimizer is made."""
+        if self.count > 1:
+            shard_for_training(model, ema, rdp, self.device, self.count)
 
     def with_synchronised_norms(self, model: nn.Module) -> nn.Module:
         """The network with batch norms over the rows of all processes; before anything holds its modules."""
@@ -137,11 +143,11 @@ class Processes:
 
 
 def _require_no_sharding() -> None:
-    for variable, kind in SHARDING.items():
+    for variable in SHARDING:
         if (value := os.environ.get(variable, "false")).lower() in ("true", "1", "yes"):
             raise UserError(
-                f"{variable} must be false, got {value} from the launcher: {kind} is not supported yet; launch with "
-                "--multi_gpu, or with torchrun."
+                f"{variable} must be false, got {value} from the launcher: to split weights over processes give "
+                "`shard` (FSDP2), and launch with --multi_gpu, or with torchrun."
             )
 
 
@@ -162,6 +168,6 @@ def _accelerator(name: str, device: torch.device) -> Any:
     if kind not in ALL_WEIGHTS_EVERYWHERE:
         raise UserError(
             f"Launched processes must be of the kinds {' or '.join(ALL_WEIGHTS_EVERYWHERE)} (DDP), got {kind}; "
-            "launch without FSDP, DeepSpeed and other sharding, which are not supported yet."
+            "launch without FSDP, DeepSpeed and other sharding; `shard` splits weights."
         )
     return accelerator

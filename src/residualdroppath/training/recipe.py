@@ -16,6 +16,7 @@ from .method_options import OF_THE_RUN, OPTIONS, option_fields
 from .training_options import (
     FORBIDS,
     OWN_OPTIMIZERS,
+    WITH_SHARD,
     AugmentationOptions,
     FactorOverTime,
     OptimizationOptions,
@@ -25,7 +26,7 @@ from .training_options import (
 C = TypeVar("C", bound=BaseModel)
 Threads = Annotated[int, Field(ge=1, le=1024)]  # so many more than there are cores only take memory
 OF_CHECKPOINTS = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints")
-MAY_CHANGE = (*OF_CHECKPOINTS, "workers", "log")  # when a run is resumed
+MAY_CHANGE = (*OF_CHECKPOINTS, "workers", "log", "shard")  # when a run is resumed
 Method = Literal["plain", "drop_path", "residual_drop_path"]
 # A part of the method taken out or replaced (`controls.py`), to see what that part is worth.
 Control = Literal["drop_path_effective", "freezing_only"]
@@ -125,6 +126,9 @@ class Recipe(WeightOptions, OptimizationOptions, AugmentationOptions, _WithMetho
     sync_batch_norm: bool = Field(
         default=False, description="batch norms over the images of all processes (CUDA); default: over each one's"
     )
+    shard: bool = Field(
+        default=False, description="split weights and optimizer state over the processes (FSDP2), to save memory"
+    )
     channels_last: bool = Field(default=False, description="memory format of images and weights")
     threads: Threads | None = Field(default=None, description="CPU threads; default: PyTorch's choice")
     checkpoint_every: int | None = Field(
@@ -140,6 +144,9 @@ class Recipe(WeightOptions, OptimizationOptions, AugmentationOptions, _WithMetho
             raise ValueError("`pretrained` and `weights` both name weights to start from; give one")
         if self.freeze_modules and self.recalibrate_norms:
             raise ValueError("`recalibrate_norms` must be 0 with `freeze_modules`, whose norms stay as they are")
+        for name, (value, reason) in WITH_SHARD.items():
+            if self.shard and getattr(self, name) != value:
+                raise ValueError(f"`{name}` must be {value} with `shard`: {reason}")
         fixed = options.schedule != "random" and getattr(options, "empty_draw", "redraw") == "redraw"
         if self.class_seed is not None and self.num_classes is None:
             raise ValueError("`class_seed` chooses `num_classes` classes; give that too")

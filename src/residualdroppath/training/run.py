@@ -114,10 +114,12 @@ def train(
             _train_epochs(trainer, folder, rows, progress, SavingTimes(config, processes, stop), logs, about)
         model = final_network(trainer, folder)
         result = result_of(trainer, model, rows)
+        weights = trainer.weights(model)
+        average = trainer.weights(trainer.ema.module) if trainer.ema is not None and config.use != "ema" else None
         if processes.is_main:
-            result["model_sha256"] = folder.save_model(model.state_dict(), about)
-            if trainer.ema is not None and config.use != "ema":
-                folder.save_average(trainer.ema.module.state_dict(), about)
+            result["model_sha256"] = folder.save_model(weights, about)
+            if average is not None:
+                folder.save_average(average, about)
             if on_epoch is None:
                 write_run_page(folder, config, result)
             write_json(folder.path / "result.json", result)
@@ -152,11 +154,9 @@ def _train_epochs(
 
     def save(accuracy: float | None = None) -> None:
         trainer.require_finite_weights()
-        state = trainer.state_dict()
+        weights, state = trainer.weights(), trainer.state_dict()
         if trainer.processes.is_main:
-            folder.checkpoints.save(
-                trainer.model.state_dict(), state, accuracy=accuracy, last=config.keep_checkpoints, about=about
-            )
+            folder.checkpoints.save(weights, state, accuracy=accuracy, last=config.keep_checkpoints, about=about)
         saving.note_saved()
 
     def after_iteration() -> None:

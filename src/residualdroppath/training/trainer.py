@@ -27,6 +27,7 @@ from .optimizer import learning_rate_of, make_optimizer
 from .processes import Processes
 from .recipe import TrainConfig
 from .runtime import autocast, derived_seed, memory_format
+from .sharding import load_optimizer, load_weights, whole
 from .training_images import TrainingImages
 
 # The trainer, mean loss and accuracy of the epoch so far, and its iterations so far.
@@ -37,7 +38,7 @@ class Trainer:
     """A network, its optimizer and, unless the method is plain, its `ResidualDropPath`.
 
     All randomness of an epoch starts from (seed, epoch); its state within an epoch is part of `state_dict`. Of several
-    processes each has all weights, and computes its rows of every batch.
+    processes each has all weights, or its part of them by `shard`, and computes its rows of every batch.
     """
 
     def __init__(self, config: TrainConfig, data: ImageData, processes: Processes | None = None):
@@ -63,6 +64,8 @@ class Trainer:
         self.rdp = residual_drop_path(self.model, config, self.length.total)
         if config.compile:
             compile_network(self.model, self.rdp)
+        if config.shard:
+            self.processes.split(self.model, self.ema, self.rdp)
         self.optimizer = make_optimizer(self.model, config)
         self.plateau = None
         if config.lr_over_time == "plateau":
@@ -218,7 +221,7 @@ class Trainer:
 
     def require_finite_weights(self) -> None:
         """A checkpoint of others would go on to nothing."""
-        self.require_finite(largest_weight(self.model), self.epoch, "weights are")
+        self.require_finite(*self.processes.largest(largest_weight(self.model)), self.epoch, "weights are")
 
     def evaluate(self, split: Split, model: nn.Module | None = None) -> Scores:
         """Of the network, or of `model`."""
@@ -245,6 +248,10 @@ class Trainer:
     def autocast(self) -> AbstractContextManager[Any]:
         return autocast(self.device, self.config.amp)
 
+    def weights(self, model: nn.Module | None = None) -> dict[str, Tensor]:
+        """Of the network, or of `model`, for the main process to write. Called by all processes."""
+        return whole((self.model if model is None else model).state_dict(), keep=self.processes.is_main)
+
     def state_dict(self) -> dict[str, Any]:
         """All but the weights: what each process needs to go on after any iteration. Called by all processes."""
         return {
@@ -253,22 +260,22 @@ class Trainer:
             "trunk_updates": self.trunk_updates,
             "so_far": self.so_far.state_dict(self.processes),
             "generators": self.processes.gather(generator_states(self.device)),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": whole(self.optimizer.state_dict(), keep=self.processes.is_main),
             "scaler": self.scaler.state_dict(),
             "rdp": None if self.rdp is None else self.rdp.state_dict(),
             "plateau": None if self.plateau is None else self.plateau.state_dict(),
-            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "ema": None if self.ema is None else self.weights(self.ema.module),
         }
 
     def load_state_dict(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
         try:
-            self.model.load_state_dict(weights)
-            self.optimizer.load_state_dict(state["optimizer"])
+            load_weights(self.model, weights)
+            load_optimizer(self.optimizer, state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             if self.rdp is not None:
                 self.rdp.load_state_dict(state["rdp"])
             if self.ema is not None:
-                self.ema.module.load_state_dict(state["ema"])
+                load_weights(self.ema.module, state["ema"])
             if self.plateau is not None:
                 self.plateau.load_state_dict(state["plateau"])
             self.epoch = int(state["epoch"])

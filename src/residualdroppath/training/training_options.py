@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,6 +15,13 @@ FactorOverTime = Literal["cosine", "constant", "step", "multistep", "poly", "pla
 OWN_OPTIMIZERS = ("sgd", "adamw")  # all others are timm's
 # A policy, and sections of a key with a number, or of the transforms: timm leaves out what is neither, without a word.
 POLICY = re.compile(r"\w+(-([a-z]+\d+(\.\d+)?|t[a-z0-9]+))*")
+# What `shard` works with, and why with nothing else.
+WITH_SHARD: dict[str, tuple[Any, str]] = {
+    "granularity": ("batch", "processes would send gradients of different parameters"),
+    "compile": (False, "the two were not tested together"),
+    "channels_last": (False, "torch splits contiguous parameters alone"),
+    "sync_batch_norm": (False, "the two were not tested together"),
+}
 
 
 class AugmentationOptions(BaseModel):

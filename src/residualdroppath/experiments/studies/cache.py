@@ -44,6 +44,7 @@ CAME_LATER: dict[str, Any] = {
     **WeightOptions().model_dump(mode="json"),
     "shuffle_buffer": None,
     "sync_batch_norm": False,
+    "shard": False,
 }
 # What decides where and how fast a run is made, not what comes out.
 NOT_OF_THE_RESULT = ("data_dir", "download", "threads", "check_frozen", "test", *MAY_CHANGE, "epochs")
