@@ -10,6 +10,14 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 FactorOverTime = Literal["cosine", "constant", "step", "multistep", "poly", "plateau"]
 OWN_OPTIMIZERS = ("sgd", "adamw")  # all others are timm's
+# Those that update shards as they update whole parameters, and whose state has the form of the parameters.
+SHARDING_OPTIMIZERS = frozenset(
+    """
+    sgd adamw adabelief adadelta adagrad adam adamax adamc adamwlegacy adan adanw adopt adoptc adoptw lamb lambc lambcd
+    lambcw lambw laprop lapropc larc lars lion lionc madgrad madgradw momentum nadam nadamc nadamlegacy nadamw nesterov
+    nesterovw nlarc nlars radabelief radam radamlegacy radamw rmsprop rmsproptf rmsproptfc rmsproptfw sgdc sgdw
+    """.split()
+)
 # What `shard` works with, and why with nothing else.
 WITH_SHARD: dict[str, tuple[Any, str]] = {
     "granularity": ("batch", "processes would send gradients of different parameters"),
@@ -141,3 +149,16 @@ class WeightOptions(BaseModel):
         if self.ema_warmup and self.ema is None:
             raise ValueError("`ema_warmup` needs an average: give its decay, `ema`")
         return self
+
+
+def require_shardable(recipe: BaseModel) -> None:
+    """Raises `ValueError` for options of a recipe that do not go with `shard`."""
+    for name, (value, reason) in WITH_SHARD.items():
+        if getattr(recipe, name) != value:
+            raise ValueError(f"`{name}` must be {value} with `shard`: {reason}")
+    optimizer = getattr(recipe, "optimizer", "").lower()
+    if optimizer.removeprefix("lookahead_") not in SHARDING_OPTIMIZERS:
+        raise ValueError(
+            f"`optimizer` {optimizer} does not go with `shard`: it needs whole parameters, or was not tested with "
+            "parts of them; sgd, adamw, lamb, lion and others do"
+        )
