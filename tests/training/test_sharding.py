@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from residualdroppath.training.recipe import TrainConfig, checked
 from residualdroppath.training.run import load_config_data, train
 from residualdroppath.training.sharding import blocks_to_shard, is_sharded, local, whole
 from residualdroppath.training.trainer import Trainer
+from residualdroppath.training.training_options import SHARDING_OPTIMIZERS
 
 from .test_processes import (
     METHOD,
@@ -36,6 +38,8 @@ from .test_processes import (
 from .tiny_runs import final_state, tiny
 
 NAMES = [name for name in RECIPES if name != "sample"]
+FEW = ("lamb", "lion", "lookahead_adamw")
+OF_TIMM = {"lr": 0.01}
 FREEZES = ("parameters", "stop_gradient")
 # State of an optimizer, an average, weights of an epoch that is read again; three batches of test images for two.
 RUN: dict[str, Any] = {"drop_path_rate": 0.5, "batch_size": 30, "optimizer": "adamw", "lr": 0.01, "ema": 0.9}
@@ -75,10 +79,11 @@ class Scale(nn.Module):
         return x * self.factor
 
 
-def of_blocks(*blocks: nn.Module) -> Callable[..., Classifier]:
-    """A maker of a network of such blocks, eight wide, in float64."""
+def of_blocks(*blocks: nn.Module, dtype: torch.dtype = torch.float64) -> Callable[..., Classifier]:
+    """A maker of a network of such blocks, eight wide."""
+    torch.manual_seed(0)
     layers = [nn.Flatten(), nn.Linear(64, 8), *blocks, nn.Linear(8, 10)]
-    return lambda *args, **kwargs: Classifier(nn.Sequential(*layers).double(), 1)
+    return lambda *args, **kwargs: Classifier(nn.Sequential(*layers).to(dtype), 1)
 
 
 def tied() -> nn.Sequential:
@@ -108,6 +113,16 @@ def after_six(make: Callable[..., Classifier], **options: Any) -> dict[str, Tens
         for images, labels in of.batches(epoch):
             of.train_iteration(images.double(), labels)
     return whole(of.model.state_dict())
+
+
+def half_precision() -> dict[str, Tensor]:
+    """Weights after an iteration too large for fp16 in one process, which both leave out, and two others."""
+    of = trainer_of(of_blocks(Block(8), Block(8), dtype=torch.float32), amp="fp16", clip_grad=0.5)
+    for number, (images, labels) in enumerate(of.batches(1)):
+        if number == 0 and of.processes.rank == of.processes.count - 1:
+            images = images * 1e30
+        of.train_iteration(images, labels)
+    return {**whole(of.model.state_dict()), "scale": torch.tensor(of.scaler.get_scale())}
 
 
 def moved(freeze: str) -> list[tuple[str, set[str], set[str]]]:
@@ -166,7 +181,14 @@ def train_all_sharded(rank: int, folder: Path, port: int) -> None:
     become_one_of_two(rank, port)
     making.make_classifier = without_batch_norm
     torch.save({name: trained(name, shard=True) for name in NAMES}, folder / f"{rank}.pt")
-    torch.save({name: after_six(make) for name, make in make_networks().items()}, folder / f"networks-{rank}.pt")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.save({name: after_six(make) for name, make in make_networks().items()}, folder / f"networks-{rank}.pt")
+    (folder / f"warnings-{rank}.json").write_text(json.dumps([str(warning.message) for warning in caught]))
+    torch.save(
+        {name: after_six(without_batch_norm, **OF_TIMM, optimizer=name) for name in FEW}, folder / f"few-{rank}.pt"
+    )
+    torch.save({"fp16": half_precision()}, folder / f"fp16-{rank}.pt")
     torch.save({freeze: moved(freeze) for freeze in FREEZES}, folder / f"moved-{rank}.pt")
     torch.save(parts(), folder / f"parts-{rank}.pt")
     messages = {
@@ -214,6 +236,27 @@ def test_networks_that_are_split_in_other_ways(name: str, of_two: Path, monkeypa
     require_equal(after_six(make_networks()[name]), of_two, "networks-", name)
 
 
+def test_blocks_that_return_what_they_are_given_cause_no_warning(of_two: Path) -> None:
+    for rank in range(2):
+        messages = json.loads((of_two / f"warnings-{rank}.json").read_text())
+        assert messages and not any("view tensor" in message for message in messages)  # those of rates are there
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_optimizers_of_timm(name: str, of_two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "make_classifier", making.make_classifier)
+    require_equal(after_six(without_batch_norm, **OF_TIMM, optimizer=name), of_two, "few-", name)
+
+
+def test_processes_leave_out_the_same_steps_of_fp16(of_two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "make_classifier", making.make_classifier)
+    expected = half_precision()
+    assert expected["scale"] < 2**16
+    for rank in range(2):
+        for name, value in torch.load(of_two / f"fp16-{rank}.pt")["fp16"].items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
 def require_equal(expected: dict[str, Tensor], folder: Path, kind: str, name: str) -> None:
     for rank in range(2):
         found = torch.load(folder / f"{kind}{rank}.pt")[name]
@@ -236,7 +279,7 @@ def test_each_process_holds_its_part_alone(of_two: Path) -> None:
     assert both[0]["held"] + both[1]["held"] == both[0]["all"]
     assert max(each["held"] for each in both) < 0.6 * both[0]["all"]
     assert all(each["momenta"] for each in both)
-    assert both[0]["groups"] == ["", "stages.0.0", "stages.1.0", "stages.2.0"]
+    assert both[0]["groups"] == ["", "blocks.0", "blocks.1", "blocks.2"]
 
 
 @pytest.mark.parametrize("name", ["whole", "by two", "by two alone", "by one"])
@@ -292,19 +335,26 @@ def test_blocks_that_share_parameters_with_others_are_left_to_the_root() -> None
     model = tied()
     assert blocks_to_shard(model, discover(model)) == ["1"]
     model = SmallResNet(8, 4, in_channels=1)
-    assert blocks_to_shard(model, discover(model)) == ["stages.0.0", "stages.1.0", "stages.2.0"]
+    assert blocks_to_shard(model, discover(model)) == ["blocks.0", "blocks.1", "blocks.2"]
     block = Block(8)  # itself the network
     assert blocks_to_shard(block, discover(block)) == []
 
 
 @pytest.mark.parametrize(
     "option, value",
-    [("granularity", "sample"), ("compile", True), ("channels_last", True), ("sync_batch_norm", True)],
+    [
+        ("granularity", "sample"),
+        ("compile", True),
+        ("channels_last", True),
+        ("sync_batch_norm", True),
+        ("optimizer", "muon"),
+        ("optimizer", "lookahead_adamp"),
+    ],
 )
 def test_what_does_not_go_with_shards(option: str, value: Any) -> None:
     options = {option: value, **({"freeze": "stop_gradient"} if value == "sample" else {})}
     TrainConfig(**options)
-    with pytest.raises(UserError, match=f"`{option}` must be .* with `shard`"):
+    with pytest.raises(UserError, match=f"`{option}` .* with `shard`"):
         checked(lambda: TrainConfig(**options, shard=True), "a test")
 
 
@@ -323,3 +373,22 @@ def test_torchrun_with_shards(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert "on 2 processes (cpu), weights split over them" in ended.stderr
     assert "view tensor" not in ended.stderr
+
+
+def train_by_optimizers(rank: int, folder: Path, port: int) -> None:
+    become_one_of_two(rank, port)
+    names = sorted(SHARDING_OPTIMIZERS)
+    torch.save(
+        {name: after_six(without_batch_norm, **OF_TIMM, optimizer=name) for name in names}, folder / f"{rank}.pt"
+    )
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.full
+def test_all_optimizers_that_are_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "make_classifier", making.make_classifier)
+    multiprocessing.start_processes(  # pyright: ignore
+        train_by_optimizers, (tmp_path, free_port()), nprocs=2, start_method="spawn"
+    )
+    for name in sorted(SHARDING_OPTIMIZERS):
+        require_equal(after_six(without_batch_norm, **OF_TIMM, optimizer=name), tmp_path, "", name)

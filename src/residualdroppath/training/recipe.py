@@ -16,11 +16,11 @@ from .method_options import OF_THE_RUN, OPTIONS, option_fields
 from .training_options import (
     FORBIDS,
     OWN_OPTIMIZERS,
-    WITH_SHARD,
     AugmentationOptions,
     FactorOverTime,
     OptimizationOptions,
     WeightOptions,
+    require_shardable,
 )
 
 C = TypeVar("C", bound=BaseModel)
@@ -144,9 +144,8 @@ class Recipe(WeightOptions, OptimizationOptions, AugmentationOptions, _WithMetho
             raise ValueError("`pretrained` and `weights` both name weights to start from; give one")
         if self.freeze_modules and self.recalibrate_norms:
             raise ValueError("`recalibrate_norms` must be 0 with `freeze_modules`, whose norms stay as they are")
-        for name, (value, reason) in WITH_SHARD.items():
-            if self.shard and getattr(self, name) != value:
-                raise ValueError(f"`{name}` must be {value} with `shard`: {reason}")
+        if self.shard:
+            require_shardable(self)
         fixed = options.schedule != "random" and getattr(options, "empty_draw", "redraw") == "redraw"
         if self.class_seed is not None and self.num_classes is None:
             raise ValueError("`class_seed` chooses `num_classes` classes; give that too")

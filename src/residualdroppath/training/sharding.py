@@ -10,7 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,16 @@ from ..core.discovery.network_walk import discover
 from ..core.residual_drop_path import ResidualDropPath
 from ..errors import UserError, first_line
 
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
 
 def shard_for_training(
     model: nn.Module, ema: Any, rdp: ResidualDropPath | None, device: torch.device, processes: int
 ) -> None:
     """Split a network and its average, if there is one, alike; after all that acts on the network was made."""
+    from torch.distributed.device_mesh import init_device_mesh
+
     try:
         found = discover(model) if rdp is None else rdp.discovery
     except NoResidualBranchError:
@@ -34,9 +39,10 @@ def shard_for_training(
     kind = re.escape(type(model).__name__) if found.outputs_may_be_overwritten else ".*"
     warnings.filterwarnings("ignore", rf"FSDP2-wrapped module \(FSDP{kind}\) returned a view", UserWarning)
     blocks = blocks_to_shard(model, found)
-    shard(model, blocks, device, processes)
+    mesh = init_device_mesh(device.type, (processes,))
+    for each in (model,) if ema is None else (model, ema.module):
+        shard(each, blocks, mesh, root_stays=found.needs_call)
     if ema is not None:
-        shard(ema.module, blocks, device, processes)
         ema.foreach = False  # split and other tensors, such as buffers, are not for one call
 
 
@@ -44,7 +50,7 @@ def blocks_to_shard(model: nn.Module, found: Discovery) -> list[str]:
     """Paths of the blocks that hold residual branches, but for those that share parameters with something outside.
 
     `fully_shard` would make two of a parameter that two of its groups share. None where the first training forward has
-    yet to show the branches: that forward is followed on copies, whose parameters have to be whole.
+    yet to show the branches: it is followed on copies first, whose parameters have to be whole, and stay so.
     """
     if found.needs_call:
         return []
@@ -54,20 +60,20 @@ def blocks_to_shard(model: nn.Module, found: Discovery) -> list[str]:
     return [path for path, module in model.named_modules() if module in alone]
 
 
-def shard(model: nn.Module, blocks: Iterable[str], device: torch.device, processes: int) -> None:
+def shard(model: nn.Module, blocks: Iterable[str], mesh: DeviceMesh, *, root_stays: bool) -> None:
     """Split the parameters of a network in place; those of each of some `blocks` are whole while it runs.
 
-    Before an optimizer is made: the parameters are other objects afterwards.
+    Others are whole while the network runs, and up to the next backward pass if `root_stays`. Before an optimizer is
+    made: the parameters are other objects afterwards.
     """
-    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    mesh = init_device_mesh(device.type, (processes,))
-    # Inner ones first, as `fully_shard` has it. With the root resharded too, all is split whenever nothing runs.
+    # Inner ones first, as `fully_shard` has it.
     modules = [model.get_submodule(path) for path in sorted(blocks, key=lambda path: -path.count("."))]
     try:
-        for module in (*modules, model):
+        for module in modules:
             fully_shard(module, mesh=mesh, reshard_after_forward=True)
+        fully_shard(model, mesh=mesh, reshard_after_forward=not root_stays)
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"`shard` must be left out for this network: {first_line(error)}") from error
 
@@ -92,7 +98,7 @@ def is_sharded(model: nn.Module) -> bool:
 
 def local(tensor: Tensor) -> Tensor:
     """What this process holds of a tensor."""
-    return tensor.to_local() if _is_split(tensor) else tensor  # pyright: ignore[reportCallIssue]
+    return tensor.to_local() if _is_split(tensor) else tensor  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def whole(state: dict[Any, Any], *, keep: bool = True) -> dict[Any, Any]:
@@ -109,7 +115,7 @@ def whole(state: dict[Any, Any], *, keep: bool = True) -> dict[Any, Any]:
     return gathered(state)
 
 
-def split_like(value: Any, like: Tensor) -> Any:
+def split_like(value: Any, like: Any) -> Any:
     """A whole tensor split as `like` is, if it has its shape; all else as it is."""
     if not _is_split(like) or not isinstance(value, Tensor) or value.shape != like.shape:
         return value

@@ -221,7 +221,8 @@ class Trainer:
 
     def require_finite_weights(self) -> None:
         """A checkpoint of others would go on to nothing."""
-        self.require_finite(*self.processes.largest(largest_weight(self.model)), self.epoch, "weights are")
+        [largest] = self.processes.largest(largest_weight(self.model))
+        self.require_finite(largest, self.epoch, "weights are")
 
     def evaluate(self, split: Split, model: nn.Module | None = None) -> Scores:
         """Of the network, or of `model`."""

@@ -15,6 +15,14 @@ FactorOverTime = Literal["cosine", "constant", "step", "multistep", "poly", "pla
 OWN_OPTIMIZERS = ("sgd", "adamw")  # all others are timm's
 # A policy, and sections of a key with a number, or of the transforms: timm leaves out what is neither, without a word.
 POLICY = re.compile(r"\w+(-([a-z]+\d+(\.\d+)?|t[a-z0-9]+))*")
+# Those that update shards as they update whole parameters, and whose state has the form of the parameters.
+SHARDING_OPTIMIZERS = frozenset(
+    """
+    sgd adamw adabelief adadelta adagrad adam adamax adamc adamwlegacy adan adanw adopt adoptc adoptw lamb lambc lambcd
+    lambcw lambw laprop lapropc larc lars lion lionc madgrad madgradw momentum nadam nadamc nadamlegacy nadamw nesterov
+    nesterovw nlarc nlars radabelief radam radamlegacy radamw rmsprop rmsproptf rmsproptfc rmsproptfw sgdc sgdw
+    """.split()
+)
 # What `shard` works with, and why with nothing else.
 WITH_SHARD: dict[str, tuple[Any, str]] = {
     "granularity": ("batch", "processes would send gradients of different parameters"),
@@ -157,3 +165,16 @@ class WeightOptions(BaseModel):
         if self.ema_warmup and self.ema is None:
             raise ValueError("`ema_warmup` needs an average: give its decay, `ema`")
         return self
+
+
+def require_shardable(recipe: BaseModel) -> None:
+    """Raises `ValueError` for options of a recipe that do not go with `shard`."""
+    for name, (value, reason) in WITH_SHARD.items():
+        if getattr(recipe, name) != value:
+            raise ValueError(f"`{name}` must be {value} with `shard`: {reason}")
+    optimizer = getattr(recipe, "optimizer", "").lower()
+    if optimizer.removeprefix("lookahead_") not in SHARDING_OPTIMIZERS:
+        raise ValueError(
+            f"`optimizer` {optimizer} does not go with `shard`: it needs whole parameters, or was not tested with "
+            "parts of them; sgd, adamw, lamb, lion and others do"
+        )
