@@ -21,7 +21,6 @@ class OutlivingStream(io.TextIOWrapper):
             stream.buffer, encoding=stream.encoding, errors="replace", line_buffering=stream.line_buffering
         )
         self.label = stream.name
-        self.unread = False
 
     def write(self, text: str, /) -> int:
         try:
@@ -40,10 +39,6 @@ class OutlivingStream(io.TextIOWrapper):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())  # what is still in buffers goes there too
         os.close(nowhere)
-        self.unread = True
-        self.note()
-
-    def note(self) -> None:
         LOGGER.warning("nobody reads %s any more; the command goes on without it", self.label)
 
 
@@ -55,12 +50,6 @@ def outlive_readers() -> None:
             setattr(sys, name, OutlivingStream(stream))
     assert logging.lastResort is not None
     LOGGER.addHandler(logging.lastResort)
-
-
-def note_unread_error() -> None:
-    """Once more, if nobody reads standard error any more: for a log that has been opened since."""
-    if isinstance(sys.stderr, OutlivingStream) and sys.stderr.unread:
-        sys.stderr.note()
 
 
 def shorten_warnings() -> None:

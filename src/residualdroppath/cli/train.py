@@ -9,7 +9,6 @@ import tyro
 
 from ..training.recipe import TrainConfig
 from .recipe_command import RecipeCommand, checked_folder, console, folder_name, parse
-from .streams import note_unread_error
 
 if TYPE_CHECKING:
     from ..training.trainer import Trainer
@@ -29,20 +28,16 @@ def train(arguments: list[str]) -> None:
     from ..data.describe import describe
     from ..training import preview, progress, run  # torch and what else a training needs, when there is one
 
-    def show(lines: list[str]) -> None:
+    def show(trainer: Trainer) -> None:
+        lines = [*describe(trainer.data), *preview.preview(trainer)]
         progress.console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
-
-    def show_plan(trainer: Trainer) -> None:
-        note_unread_error()
-        show(preview.preview(trainer))
 
     result = run.train(
         recipe,
         out,
         resume=command.resume,
         title=recipe.method,
-        on_data=lambda data: show(describe(data)),
-        on_start=show_plan,
+        on_start=show,
         stops_on_signals=True,
     )
     if os.environ.get("RANK", "0") != "0":

@@ -62,7 +62,6 @@ def train(
     resume: bool = False,
     title: str = "train",
     data: ImageData | None = None,
-    on_data: Callable[[ImageData], None] | None = None,
     on_start: Callable[[Trainer], None] | None = None,
     on_epoch: OnEpoch | None = None,
     stops_on_signals: bool = False,
@@ -70,8 +69,8 @@ def train(
     """Train as `config` says, keep everything in `out`, and return the result.
 
     With `resume` the run in `out` goes on after its last checkpoint, and ends with the weights that it would have had
-    uninterrupted (on CPU bit for bit). `data` spares reading it again. `on_data` is called when it is read, `on_start`
-    before the first iteration; then the time expected is shown, once it is known. With `on_epoch`, called after each
+    uninterrupted (on CPU bit for bit). `data` spares reading it again. `on_start` is called before the first
+    iteration; then the time expected is shown, once it is known. With `on_epoch`, called after each
     epoch with it and their number, nothing is shown, and no page is written. With `stops_on_signals`, SIGINT, SIGTERM
     and SIGUSR1 end the training after the iteration under way with `Stopped`, everything saved.
     """
@@ -81,8 +80,6 @@ def train(
         config = config.located()
         with processes.main_first():
             data = load_config_data(config)
-    if on_data is not None and processes.is_main:
-        on_data(data)
     require_packages(config)
     trainer = Trainer(config, data, processes)  # before the folder is claimed: a mistake leaves none behind
     with ExitStack() as stack:
