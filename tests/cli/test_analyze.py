@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from residualdroppath.cli.analyze import analyze
 from residualdroppath.errors import UserError
@@ -68,8 +69,10 @@ def test_damaged_and_wrong_weights(run: Path, tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "out")]
     with pytest.raises(UserError, match="safetensors"):
         analyze([str(damaged), "--model", "small_resnet", *TINY, *out])
+    bare = tmp_path / "bare.safetensors"
+    save_file(load_file(whole), bare)
     with pytest.raises(UserError, match="`model` must say"):
-        analyze([whole, *TINY, *out])
+        analyze([str(bare), *TINY, *out])
     with pytest.raises(UserError, match="do not fit") as caught:
         analyze([whole, "--model", "small_resnet", "--depth", "14", *TINY, *out])
     assert "\n" not in str(caught.value)

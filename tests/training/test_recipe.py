@@ -33,6 +33,7 @@ EVERY_OPTION: dict[str, Any] = {
     "cutmix": 1.0, "mix_probability": 0.9, "mix_switch": 0.4, "mix_mode": "elem", "mix_until": 2, "workers": 2,
     "ema": 0.99, "ema_warmup": True, "use": "ema", "compile": True, "log": ["tensorboard"],
     "recalibrate_norms": 0,  # the only one that goes with frozen modules
+    "shard": False,  # the only one that goes with `compile`
     "accumulation": 2, "clip_grad": 1.5, "checkpoint_every": 10, "checkpoint_minutes": 2.5,
     "keep_checkpoints": 3,
     "seed": 9,
@@ -66,6 +67,7 @@ def test_the_file_holds_every_option() -> None:
         "pretrained",
         "empty_draw",
         "recalibrate_norms",
+        "shard",
     ]
 
 

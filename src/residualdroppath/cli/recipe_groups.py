@@ -37,7 +37,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         *(name for name in AugmentationOptions.model_fields if name != "workers"),
     ),
     "final weights": ("ema", "ema_warmup", "use", "recalibrate_norms"),
-    "device": ("device", "amp", "channels_last", "compile", "sync_batch_norm", "threads", "workers"),
+    "device": ("device", "amp", "channels_last", "compile", "shard", "sync_batch_norm", "threads", "workers"),
     "checkpoints and logs": ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log"),
 }
 
