@@ -79,7 +79,7 @@ def test_arguments_of_timm() -> None:
         ({"optimizer": "adan", "betas": (0.9, 0.9)}, "`betas` must be 3 numbers for `optimizer` adan, got 2"),
         (
             {"layer_decay": 0.5},
-            "`layer_decay` must be left out: by timm all that learns in small_resnet is of one group",
+            "`layer_decay` must be left out: by timm all that learns in small_resnet is of one",
         ),
     ],
 )
