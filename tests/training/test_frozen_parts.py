@@ -86,6 +86,18 @@ def test_it_is_said() -> None:
     assert not any(line.startswith("frozen") for line in preview(trainer_of()))
 
 
+@pytest.mark.parametrize("options", [{}, {"schedule": "random"}, {"schedule": (3, 2), "trains": "union"}], ids=str)
+def test_without_a_branch_that_learns_all_iterations_are_plain_and_that_is_said(options: dict[str, Any]) -> None:
+    trainer, plain = trainer_of("blocks.*", **options), trainer_of("blocks.*", method="plain")
+    assert (
+        "method: residual_drop_path, 3 residual branches, none with a drop rate above 0: all iterations are plain ones"
+        in preview(trainer)
+    )
+    assert changed(trainer) == changed(plain) and trainer.trunk_updates == trainer.iteration
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, plain.model.state_dict()[name]), name
+
+
 @pytest.mark.parametrize(
     ("patterns", "told"),
     [

@@ -66,4 +66,6 @@ def _branches(trainer: Trainer) -> str:
     rates = [branch.drop_rate for branch in trainer.rdp.branches]
     if not rates:
         return "residual branches are found in the first iteration"
+    if not any(rates):
+        return f"{len(rates)} residual branches, none with a drop rate above 0: all iterations are plain ones"
     return f"{len(rates)} residual branches, drop rates {min(rates):.3g} to {max(rates):.3g}"
