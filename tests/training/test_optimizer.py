@@ -77,7 +77,10 @@ def test_arguments_of_timm() -> None:
         ({"optimizer": "adamw", "betas": (0.9,)}, "`betas` must be 2 numbers for `optimizer` adamw, got 1"),
         ({"optimizer": "lion", "eps": 0.1}, "`eps` must be left out, `optimizer` lion has none"),
         ({"optimizer": "adan", "betas": (0.9, 0.9)}, "`betas` must be 3 numbers for `optimizer` adan, got 2"),
-        ({"layer_decay": 0.5}, "`layer_decay` must be left out: by timm all that learns in small_resnet is of one group"),
+        (
+            {"layer_decay": 0.5},
+            "`layer_decay` must be left out: by timm all that learns in small_resnet is of one group",
+        ),
     ],
 )
 def test_what_an_optimizer_does_not_have(options: dict[str, Any], message: str) -> None:

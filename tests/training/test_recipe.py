@@ -33,9 +33,9 @@ EVERY_OPTION: dict[str, Any] = {
     "cutmix": 1.0, "mix_probability": 0.9, "mix_switch": 0.4, "mix_mode": "elem", "mix_until": 2, "workers": 2,
     "ema": 0.99, "ema_warmup": True, "use": "ema", "compile": True, "log": ["tensorboard"],
     "recalibrate_norms": 0,  # the only one that goes with frozen modules
-    "shard": False,  # the only one that goes with `compile`
     "accumulation": 2, "clip_grad": 1.5, "checkpoint_every": 10, "checkpoint_minutes": 2.5,
     "keep_checkpoints": 3,
+    "shard": False,  # goes with neither rows nor `compile`
     "seed": 9,
     "init_seed": 1, "order_seed": 2, "plan_seed": 3, "dropped_part_lr": 2.0, "validate_every": 4, "test": False,
     "device": "cpu", "amp": "bf16", "channels_last": True, "threads": 1,
@@ -51,7 +51,7 @@ def refused(folder: Path, text: str) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("options", [{}, EVERY_OPTION, {"schedule": "random"}])
+@pytest.mark.parametrize("options", [{}, EVERY_OPTION, {"schedule": "random", "shard": True}])
 def test_written_and_read_back(tmp_path: Path, options: dict[str, Any]) -> None:
     config = TrainConfig.model_validate(options)
     (tmp_path / "config.yaml").write_text(config.to_yaml())

@@ -38,8 +38,12 @@ from .test_processes import (
 from .tiny_runs import final_state, tiny
 
 NAMES = [name for name in RECIPES if name != "sample"]
-FEW = ("lamb", "lion", "lookahead_adamw")
 OF_TIMM = {"lr": 0.01}
+FURTHER: dict[str, dict[str, Any]] = {
+    **{name: {**OF_TIMM, "optimizer": name} for name in ("lamb", "lion", "lookahead_adamw")},
+    "frozen parts": {"freeze_modules": ("blocks.0", "stem*")},
+    "a control": {"method": "freezing_only"},
+}
 FREEZES = ("parameters", "stop_gradient")
 # State of an optimizer, an average, weights of an epoch that is read again; three batches of test images for two.
 RUN: dict[str, Any] = {"drop_path_rate": 0.5, "batch_size": 30, "optimizer": "adamw", "lr": 0.01, "ema": 0.9}
@@ -116,7 +120,7 @@ def after_six(make: Callable[..., Classifier], **options: Any) -> dict[str, Tens
 
 
 def half_precision() -> dict[str, Tensor]:
-    """Weights after an iteration too large for fp16 in one process, which both leave out, and two others."""
+    """Weights after three iterations, of which the first is too large for fp16 in one process; both leave it out."""
     of = trainer_of(of_blocks(Block(8), Block(8), dtype=torch.float32), amp="fp16", clip_grad=0.5)
     for number, (images, labels) in enumerate(of.batches(1)):
         if number == 0 and of.processes.rank == of.processes.count - 1:
@@ -185,9 +189,8 @@ def train_all_sharded(rank: int, folder: Path, port: int) -> None:
         warnings.simplefilter("always")
         torch.save({name: after_six(make) for name, make in make_networks().items()}, folder / f"networks-{rank}.pt")
     (folder / f"warnings-{rank}.json").write_text(json.dumps([str(warning.message) for warning in caught]))
-    torch.save(
-        {name: after_six(without_batch_norm, **OF_TIMM, optimizer=name) for name in FEW}, folder / f"few-{rank}.pt"
-    )
+    further = {name: after_six(without_batch_norm, **options) for name, options in FURTHER.items()}
+    torch.save(further, folder / f"further-{rank}.pt")
     torch.save({"fp16": half_precision()}, folder / f"fp16-{rank}.pt")
     torch.save({freeze: moved(freeze) for freeze in FREEZES}, folder / f"moved-{rank}.pt")
     torch.save(parts(), folder / f"parts-{rank}.pt")
@@ -242,10 +245,10 @@ def test_blocks_that_return_what_they_are_given_cause_no_warning(of_two: Path) -
         assert messages and not any("view tensor" in message for message in messages)  # those of rates are there
 
 
-@pytest.mark.parametrize("name", FEW)
-def test_optimizers_of_timm(name: str, of_two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", FURTHER)
+def test_further_options(name: str, of_two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(making, "make_classifier", making.make_classifier)
-    require_equal(after_six(without_batch_norm, **OF_TIMM, optimizer=name), of_two, "few-", name)
+    require_equal(after_six(without_batch_norm, **FURTHER[name]), of_two, "further-", name)
 
 
 def test_processes_leave_out_the_same_steps_of_fp16(of_two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,7 +372,7 @@ def test_weights_that_are_not_numbers_are_beyond_all() -> None:
 @pytest.mark.full
 def test_torchrun_with_shards(tmp_path: Path) -> None:
     launcher = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
-    ended = launched(launcher, tmp_path / "out", "--shard")
+    ended = launched(launcher, tmp_path / "out", "--shard", "--recalibrate-norms", "2")
     assert ended.returncode == 0, ended.stderr
     assert "on 2 processes (cpu), weights split over them" in ended.stderr
     assert "view tensor" not in ended.stderr
