@@ -1,6 +1,6 @@
-"""Write the tables and the figure of the README, and docs/cost.md, from the records in `results/`.
+"""Write the tables of the README and of docs/training.md, docs/cost.md, and the figure, from the records in `results/`.
 
-python docs/generate.py            # rewrites README.md between its markers, docs/cost.md and docs/figures/
+python docs/generate.py            # rewrites README.md and docs/training.md between markers, docs/cost.md, figures
 python docs/generate.py --check    # exit code 1 if a table is not what the records say
 """
 
@@ -15,6 +15,7 @@ from cost_page import cost_page, markdown_table, readme_table
 from markers import filled
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from training_figures import figures_table
 from verdicts import FORMS, studies, verdict_table
 
 from residualdroppath.experiments.studies.figures import variant_colours
@@ -152,13 +153,17 @@ def _draw_accuracy(axes: Axes, study: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    readme, page = ROOT / "README.md", ROOT / "docs" / "cost.md"
-    text = readme.read_text()
+    wanted = {
+        ROOT / "README.md": with_tables,
+        ROOT / "docs" / "cost.md": lambda text: cost_page(ROOT / "results" / "bench"),
+        ROOT / "docs" / "training.md": lambda text: filled(text, {"figures": figures_table()}, "docs/training.md"),
+    }
+    texts = {page: page.read_text() for page in wanted}
+    made = {page: make(texts[page]) for page, make in wanted.items()}
     if "--check" in sys.argv[1:]:
-        same = with_tables(text) == text and page.read_text() == cost_page(ROOT / "results" / "bench")
-        return 0 if same else 1
-    readme.write_text(with_tables(text))
-    page.write_text(cost_page(ROOT / "results" / "bench"))
+        return 0 if made == texts else 1
+    for page, text in made.items():
+        page.write_text(text)
     draw_figure().savefig(ROOT / "docs" / "figures" / "cost_and_accuracy.png", dpi=130)
     return 0
 
