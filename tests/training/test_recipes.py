@@ -29,7 +29,7 @@ SMOKE = [
     pytest.param(path, id=path.stem, marks=[] if path.stem == "cifar10_resnet50" else pytest.mark.full)
     for path in RECIPES
 ]
-SMALL = "--batch-size 8 --iterations 2 --no-test --device cpu --threads 1 --amp none --crop-padding 2"
+SMALL = "--batch-size 8 --iterations 2 --no-test --device cpu --threads 1 --amp none --workers 1"
 
 
 def commands(path: Path) -> list[str]:
