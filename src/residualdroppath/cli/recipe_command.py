@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def parse(name: str, kind: Any, recipe: type[Recipe], arguments: list[str]) -> A
 def checked_folder(command: RecipeCommand, default: str) -> Path:
     """The folder of a run, found fit to be written to before anything is read or trained."""
     out = command.out or Path("runs") / default
-    require_folder(out, resume=command.resume)
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first one writes; the others end with it
+        require_folder(out, resume=command.resume)
     return out
 
 
