@@ -91,24 +91,17 @@ class Encoded(Dataset[Tensor]):
 
     def subset(self, index: Tensor) -> Encoded:
         places: list[int] = index.tolist()
-        return Encoded(
-            [self.items[place] for place in places],
-            [self.names[place] for place in places],
-            channels=self.channels,
-            size=self.size,
-            stored_size=self.stored_size,
-            workers=self.workers,
+        return self._like(
+            [self.items[place] for place in places], [self.names[place] for place in places], self.workers
         )
 
     def with_workers(self, workers: int) -> Encoded:
         """Decoded by so many processes, or with 0 by this one."""
+        return self._like(self.items, self.names, workers)
+
+    def _like(self, items: Sequence[Item], names: Sequence[str], workers: int | None) -> Encoded:
         return Encoded(
-            self.items,
-            self.names,
-            channels=self.channels,
-            size=self.size,
-            stored_size=self.stored_size,
-            workers=workers,
+            items, names, channels=self.channels, size=self.size, stored_size=self.stored_size, workers=workers
         )
 
     def in_memory(self, title: str) -> InMemory:

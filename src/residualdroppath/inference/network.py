@@ -17,6 +17,7 @@ from ..models.classifier import make_classifier
 from ..records.files import read_json
 from ..records.tensors import read_described
 from ..training.description import NetworkDescription, describe, parse_description
+from ..training.making import classifier_of
 from ..training.recipe import TrainConfig, checked, read_config
 from ..training.run import load_config_data
 from ..training.runtime import pick_device
@@ -128,13 +129,5 @@ def _of_older_run(folder: Path) -> NetworkDescription:
     if noted.is_file() and (different := differences(read_json(noted, dict[str, Any]), found)):
         raise UserError(f"The data of {folder} are not those it was trained on: they differ in {', '.join(different)}.")
     mean, deviation = channel_statistics(data.train.source)
-    made = make_classifier(
-        config.model,
-        in_channels=data.channels,
-        num_classes=data.num_classes,
-        image_size=data.image_size,
-        depth=config.depth,
-        width=config.width,
-        model_options=config.model_options,
-    )
+    made = classifier_of(config, data, data.channels)
     return describe(config, data, found, channels=made.channels, mean=mean, deviation=deviation)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from ..core.residual_drop_path import ResidualDropPath
+from ..core.torch_internals import BatchNorm
 from ..errors import UserError
 from ..models.torchvision_ops import ensure_torchvision_ops
 from .recipe import Recipe
@@ -28,7 +29,7 @@ def averaged(model: nn.Module, recipe: Recipe) -> Any:
 
 def require_batch_norms(model: nn.Module, recipe: Recipe) -> None:
     """Raises `UserError` where norms are to be recalibrated and there are none that keep statistics."""
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
     if recipe.recalibrate_norms and not any(norm.track_running_stats for norm in norms):
         raise UserError(
             f"`recalibrate_norms` must be 0: {recipe.model} has no batch norms, whose statistics it measures."

@@ -10,9 +10,9 @@ from torch import nn
 
 from ..data.augment import channel_statistics
 from ..data.images import ImageData
-from ..models.classifier import make_classifier
+from ..models.classifier import Classifier, make_classifier
 from .frozen_parts import FrozenParts
-from .recipe import TrainConfig
+from .recipe import Recipe, TrainConfig
 from .runtime import derived_seed
 from .starting_weights import StartingWeights, starting_weights
 
@@ -38,16 +38,7 @@ def make_network(
     """On the CPU; random weights are a function of the recipe's seed alone. Raises `UserError`."""
     start = starting_weights(config, data.image_size)
     torch.manual_seed(derived_seed(config.seed_of("init"), "model"))
-    made = make_classifier(
-        config.model,
-        in_channels=data.channels if start is None else start.channels(data.channels),
-        num_classes=data.num_classes,
-        image_size=data.image_size,
-        depth=config.depth,
-        width=config.width,
-        model_options=config.model_options,
-        tagged=config.pretrained,
-    )
+    made = classifier_of(config, data, data.channels if start is None else start.channels(data.channels))
     known = None
     line = "random weights"
     if start is not None:
@@ -62,4 +53,18 @@ def make_network(
         FrozenParts(model, config.freeze_modules),
         start,
         line,
+    )
+
+
+def classifier_of(config: Recipe, data: ImageData, channels: int) -> Classifier:
+    """The recipe's network, with random weights, for the classes of some data and images of so many channels."""
+    return make_classifier(
+        config.model,
+        in_channels=channels,
+        num_classes=data.num_classes,
+        image_size=data.image_size,
+        depth=config.depth,
+        width=config.width,
+        model_options=config.model_options,
+        tagged=config.pretrained,
     )
