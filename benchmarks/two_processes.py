@@ -1,8 +1,9 @@
-r"""Two processes (gloo, on CPUs): the method against plain DDP, time of an iteration and bytes of gradients sent.
+r"""Two processes (gloo, on CPUs): the method against plain DDP, time of an iteration and bytes of gradients sent; and
+against itself with DDP's own exchange, which sends all, by the same plans.
 
 .venv/bin/python benchmarks/two_processes.py --out results/training/two_processes.json
 
-Both trainings live in the same two processes and take turns, a cycle each; the order is turned around every time.
+The trainings live in the same two processes and take turns, a cycle each; the order is turned around every time.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import socket
 import statistics
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import torch
 from builds import write
@@ -23,12 +26,14 @@ from torch import distributed, multiprocessing
 
 from residualdroppath.data.image_sources import InMemory
 from residualdroppath.data.images import ImageData, Split
-from residualdroppath.training import gradient_exchange
+from residualdroppath.integrations import ddp
+from residualdroppath.training import processes as making
 from residualdroppath.training.processes import Processes
 from residualdroppath.training.recipe import TrainConfig
 from residualdroppath.training.trainer import Trainer
 
-TARGET = 0.75
+PLAIN, OURS, OWN_EXCHANGE = "plain", "residual_drop_path", "residual_drop_path, DDP's own exchange"
+TARGETS = {PLAIN: 0.75, OWN_EXCHANGE: 0.8}
 WARM_UP = 2  # cycles
 
 
@@ -49,18 +54,20 @@ def serve(rank: int, port: int, arguments: argparse.Namespace, folder: str) -> N
         sent[0] += values.numel() * values.element_size()
         return distributed.all_reduce(values, **options)
 
-    gradient_exchange.distributed = SimpleNamespace(  # pyright: ignore[reportAttributeAccessIssue]
+    ddp.distributed = SimpleNamespace(  # pyright: ignore[reportAttributeAccessIssue]
         all_reduce=counted, get_world_size=distributed.get_world_size
     )
     trainers = {}
-    for method in ("plain", "residual_drop_path"):
+    for method in (PLAIN, OURS, OWN_EXCHANGE):
         config = TrainConfig(
-            method=method, model=arguments.model, batch_size=arguments.batch_size, drop_path_rate=arguments.rate,
+            method=PLAIN if method == PLAIN else OURS, model=arguments.model, batch_size=arguments.batch_size,
+            drop_path_rate=arguments.rate,
             rate_over_depth="uniform", channels_last=True, device="cpu", threads=1, crop_padding=0, mirror=False,
         )  # fmt: skip
-        trainers[method] = Trainer(config, data, processes)
+        with mock.patch.object(making, "exchange_what_learns") if method == OWN_EXCHANGE else nullcontext():
+            trainers[method] = Trainer(config, data, processes)
         trainers[method].model.train()
-    batch = next(trainers["plain"].batches(1))
+    batch = next(trainers[PLAIN].batches(1))
     rows: list[dict[str, Any]] = []
     for cycle in range(arguments.cycles + WARM_UP):
         for method in list(trainers)[:: 1 if cycle % 2 else -1]:
@@ -81,7 +88,7 @@ def serve(rank: int, port: int, arguments: argparse.Namespace, folder: str) -> N
                             "method": method,
                             "kind": kind,
                             "seconds": seconds,
-                            "bytes": sent[0] if trainer.rdp else 4 * everything,  # DDP's own exchange sends all
+                            "bytes": sent[0] if method == OURS else 4 * everything,  # DDP's own exchange sends all
                             "learning": 4 * (everything - frozen),
                         }
                     )
@@ -105,15 +112,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         multiprocessing.start_processes(serve, (port, arguments, folder), nprocs=2, start_method="spawn")  # pyright: ignore
         rows = torch.load(Path(folder) / "rows.pt")
-    of_cycle: dict[str, list[float]] = {method: [] for method in ("plain", "residual_drop_path")}
+    of_cycle: dict[str, list[float]] = {method: [] for method in (PLAIN, OURS, OWN_EXCHANGE)}
     for cycle in sorted({row["cycle"] for row in rows}):
         for method, seconds in of_cycle.items():
             seconds.append(sum(row["seconds"] for row in rows if row["cycle"] == cycle and row["method"] == method) / 2)
-    ratios = [b / a for a, b in zip(of_cycle["plain"], of_cycle["residual_drop_path"], strict=True)]
-    low, median, high = statistics.quantiles(ratios, n=4)
+    over = {}
+    for other, target in TARGETS.items():
+        ratios = [b / a for a, b in zip(of_cycle[other], of_cycle[OURS], strict=True)]
+        low, median, high = statistics.quantiles(ratios, n=4)
+        over[other] = {"median": median, "quartiles": [low, high], "target": target}
     kinds = {}
     for kind in ("plain", "drop_path", "dropped_part"):
-        own = [row for row in rows if row["kind"] == kind]
+        own = [row for row in rows if row["kind"] == kind and row["method"] != OWN_EXCHANGE]
         kinds[kind] = {
             "seconds": statistics.median(row["seconds"] for row in own),
             "mean_bytes": statistics.mean(row["bytes"] for row in own),
@@ -123,7 +133,8 @@ def main() -> None:
     options = {name: value for name, value in vars(arguments).items() if name != "out"}
     record = {
         "config": options,
-        "time_per_iteration_over_plain": {"median": median, "quartiles": [low, high], "target": TARGET},
+        "time_per_iteration_over_plain": over[PLAIN],
+        "time_per_iteration_over_own_exchange": over[OWN_EXCHANGE],
         "kinds": kinds,
     }
     write(record, arguments.out)

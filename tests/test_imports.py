@@ -27,7 +27,7 @@ CORE_GROUND = (
     "core.random_states",
 )
 GROUND = ("core", "records")
-PARTS = (*GROUND, "models", "data", "analysis", "reporting")
+PARTS = (*GROUND, "models", "data", "analysis", "reporting", "integrations")
 RULES: dict[str, tuple[str, ...]] = {
     "": ("core", "cli.main"),  # `python -m residualdroppath` is the command line
     "records": (),
@@ -126,7 +126,7 @@ from residualdroppath import ResidualDropPath
 def test_every_folder_has_a_rule() -> None:
     folders = {folder_of(name) for name in MODULES if folder_of(name)}
     assert folders <= RULES.keys(), f"no rule for {sorted(folders - RULES.keys())}"
-    assert RULES.keys() - folders <= {"", "integrations"}, "a rule for a folder that is not there"
+    assert RULES.keys() - folders <= {""}, "a rule for a folder that is not there"
 
 
 @pytest.mark.parametrize("folder", RULES)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .core.branch import Branch as Branch
     from .core.discovery.found import NoResidualBranchError as NoResidualBranchError
     from .core.discovery.registry import register_block as register_block
+    from .core.drop_path import DropPath as DropPath
     from .core.freezing.optimizer_guard import FrozenParameterMovedError as FrozenParameterMovedError
     from .core.options import Options as Options
     from .core.planning.plan import Plan as Plan
@@ -25,6 +26,7 @@ _MODULES = {
     "Branch": "core.branch",
     "NoResidualBranchError": "core.discovery.found",
     "register_block": "core.discovery.registry",
+    "DropPath": "core.drop_path",
     "FrozenParameterMovedError": "core.freezing.optimizer_guard",
     "Options": "core.options",
     "Plan": "core.planning.plan",

@@ -20,9 +20,10 @@ from torch import Tensor, multiprocessing, nn
 
 from residualdroppath.cli import main as command_line
 from residualdroppath.errors import Stopped, UserError
+from residualdroppath.integrations import ddp
 from residualdroppath.models.classifier import Classifier
 from residualdroppath.models.small_resnet import SmallResNet
-from residualdroppath.training import gradient_exchange, making, run
+from residualdroppath.training import making, run
 from residualdroppath.training.processes import Processes
 from residualdroppath.training.recipe import TrainConfig
 from residualdroppath.training.run import load_config_data, train
@@ -89,7 +90,7 @@ def values_sent() -> list[tuple[str, int, int]]:
 
     with pytest.MonkeyPatch.context() as patch:
         namespace = SimpleNamespace(all_reduce=counted, get_world_size=torch.distributed.get_world_size)
-        patch.setattr(gradient_exchange, "distributed", namespace)
+        patch.setattr(ddp, "distributed", namespace)
         config = tiny(**METHOD)
         of = Trainer(config, load_config_data(config))
         rows = []

@@ -10,11 +10,12 @@ from .branch import Branch
 from .discovery.found import Discovery
 from .discovery.own_drop_path import OwnDropPath
 from .discovery.registry import how_to_register
-from .options import Options
+from .options import OF_DROPPED_PART, Options
 from .planning.plan import Plan
 
 
 def describe(
+    title: str,
     model: nn.Module,
     options: Options,
     plan: Plan,
@@ -26,11 +27,16 @@ def describe(
     """A table of branches with their rates and parameters, then what is treated as trunk and why."""
     total = sum(parameter.numel() for parameter in model.parameters())
     in_branches = sum(branch.num_parameters for branch in branches)
-    shown = {name: value for name, value in options.as_dict().items() if value not in (None, [], {})}
+    hidden = () if options.trains_dropped else OF_DROPPED_PART
+    shown = {
+        name: value for name, value in options.as_dict().items() if value not in (None, [], {}) and name not in hidden
+    }
     effect = "dropped" if plan.kind == "drop_path" or options.trains == "last" else "learn"
+    if options.granularity == "sample":
+        effect += ", row by row"
     blocks = len({id(branch.block) for branch in branches})
     lines = [
-        f"ResidualDropPath({', '.join(f'{name}={value!r}' for name, value in shown.items())})",
+        f"{title}({', '.join(f'{name}={value!r}' for name, value in shown.items())})",
         f"  iteration {plan.iteration}: {plan.kind}, {len(plan.dropped)} of {len(branches)} branches {effect}",
         f"  {len(branches)} residual branches in {blocks} blocks, with {in_branches:,} of {total:,} parameters",
     ]
@@ -42,13 +48,13 @@ def describe(
             f" {mark}{branch.name:<{width}}  {branch.drop_rate:6.3f}  {branch.effective_rate:9.3f}  "
             f"{branch.num_parameters:10,}  {type(branch.block).__name__}"
         )
-    for title, reasons in (
+    for heading, reasons in (
         ("not residual", discovery.rejected_adds),
         ("cut off from branches, taken as trunk", discovery.cut_off),
         ("not traced, taken as trunk", discovery.untraceable),
     ):
         if reasons:
-            lines.append(f"  {title}:")
+            lines.append(f"  {heading}:")
             lines += [f"    {name}: {reason}" for name, reason in reasons.items()]
     if (block := discovery.likely_block(model)) is not None:
         lines.append(f"  {how_to_register(block)}")

@@ -29,6 +29,8 @@ STATE_FORMAT = 3
 NUM_SAMPLES_OF_A_FUNCTION = 33
 # Options that a checkpoint need not agree on: they change no plan.
 FREE_ON_RESUME = ("check_frozen",)
+# Options without effect where a schedule has no `dropped_part` iterations.
+OF_DROPPED_PART = ("freeze", "frozen_norm", "trains", "empty_draw", "train_trunk")
 
 
 def _option(default: Any, description: str) -> Any:

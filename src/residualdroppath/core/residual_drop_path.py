@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -291,6 +291,7 @@ class ResidualDropPath:
 
     def __repr__(self) -> str:
         return describe(
+            type(self).__name__,
             self.model,
             self.options,
             self.plan,
@@ -309,6 +310,7 @@ class ResidualDropPath:
             self._compile_options,
             self._active,
             self._begins,
+            type(self),
         )
 
     def _take_notice(self) -> None:
@@ -361,8 +363,9 @@ def _reconstruct(
     compile_options: dict[str, Any] | None,
     active: bool,
     begins: Beginning = FIRST,
+    kind: type[ResidualDropPath] = ResidualDropPath,
 ) -> ResidualDropPath:
-    rdp = ResidualDropPath(model, options=options)
+    rdp = kind(model, options=options)
     rdp._begins = begins
     rdp._go_to(iteration)
     if compile_options is not None:
@@ -372,20 +375,27 @@ def _reconstruct(
     return rdp
 
 
-# What `help()` and editors show: the options, declared in `Options` alone.
-ResidualDropPath.__signature__ = inspect.Signature(  # pyright: ignore[reportAttributeAccessIssue]
-    [
-        inspect.Parameter("model", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=nn.Module),
-        *(
-            inspect.Parameter(
-                each.name,
-                inspect.Parameter.POSITIONAL_OR_KEYWORD if place == 0 else inspect.Parameter.KEYWORD_ONLY,
-                default=getattr(Options(), each.name),
-                annotation=each.type,
-            )
-            for place, each in enumerate(dataclasses.fields(Options))
-        ),
-        inspect.Parameter("example", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Any),
-        inspect.Parameter("options", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Options | None),
-    ]
+def signature_with(options: Iterable[dataclasses.Field[Any]]) -> inspect.Signature:
+    """What `help()` and editors show: options, declared in `Options` alone; the first may be given by position."""
+    by_name, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    return inspect.Signature(
+        [
+            inspect.Parameter("model", by_name, annotation=nn.Module),
+            *(
+                inspect.Parameter(
+                    each.name,
+                    by_name if place == 0 else keyword,
+                    default=getattr(Options(), each.name),
+                    annotation=each.type,
+                )
+                for place, each in enumerate(options)
+            ),
+            inspect.Parameter("example", keyword, default=None, annotation=Any),
+            inspect.Parameter("options", keyword, default=None, annotation=Options | None),
+        ]
+    )
+
+
+ResidualDropPath.__signature__ = signature_with(  # pyright: ignore[reportAttributeAccessIssue]
+    dataclasses.fields(Options)
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import nn
 from ..core.options import Options
 from ..core.residual_drop_path import ResidualDropPath
 from ..errors import UserError
+from ..integrations.ddp import Frozen
 from .recipe import TrainConfig
 
 COMPILE_OPTIONS: dict[str, Any] = {}  # torch's defaults
@@ -57,11 +58,11 @@ def always_trains_trunk(options: Options) -> bool:
     return options.train_trunk or getattr(options, "trains", "last") == "all"
 
 
-def frozen_parameters(rdp: ResidualDropPath | None, method: str) -> Callable[[], Collection[nn.Parameter]] | None:
+def frozen_parameters(rdp: ResidualDropPath | None, method: str) -> Frozen | None:
     """What finds the parameters that get no gradient in the iteration in force; None for plain training."""
     if rdp is None:
         return None
-    return lambda: () if method == "freezing_only" and rdp.kind == "drop_path" else rdp.frozen_parameters().values()
+    return lambda: {} if method == "freezing_only" and rdp.kind == "drop_path" else rdp.frozen_parameters()
 
 
 def in_iteration(rdp: ResidualDropPath | None, method: str) -> AbstractContextManager[None]:

@@ -13,7 +13,7 @@ from torch import Tensor, distributed, nn
 from ..core.residual_drop_path import ResidualDropPath
 from ..core.torch_internals import BatchNorm
 from ..errors import UserError
-from .gradient_exchange import Frozen, exchange_what_learns
+from ..integrations.ddp import Frozen, exchange_what_learns
 from .runtime import pick_device
 from .sharding import is_sharded, shard_for_training
 

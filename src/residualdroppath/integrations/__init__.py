@@ -1,0 +1,1 @@
+"""ResidualDroppath in the loops of other libraries; modules import their library and `residualdroppath.core` alone."""
