@@ -176,6 +176,32 @@ def ours(record: Record) -> dict[str, Record]:
     return {name: record["rows"][name] for name in OURS if name in record["rows"]}
 
 
+def drop_path_table(folder: Path) -> str:
+    """`drop_path` iterations alone: a row per network and batch size, a column per rate."""
+    cells: dict[str, dict[str, str]] = {}
+    found = [*records(folder).values(), *records(folder / "break_even").values()]
+    for record in sorted(found, key=lambda each: (each["config"]["model"], each["config"]["batch_size"])):
+        network = title(record).split(" rate ")[0].removesuffix(", uniform")
+        for name, row in record["rows"].items():
+            if name == "parameters":
+                ratio = row["by_kind"]["drop_path"]
+                cell = f"{ratio['mean']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+                cells.setdefault(network, {}).setdefault(f"rate {record['config']['rate']:g}", cell)
+    for peer in records(folder / "peers").values():
+        config = peer["config"]
+        network = f"Composer's block-wise stochastic depth: {config['model']}, "
+        network += f"{config['image_size']}x{config['image_size']}, batch {config['batch_size']}"
+        for rate in config["rates"]:
+            ratio = peer["relative_to_plain"][f"block {rate:g}"]
+            cells.setdefault(network, {})[f"rate {rate:g}"] = (
+                f"{ratio['mean']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+            )
+    columns = sorted({column for row in cells.values() for column in row})
+    return markdown_table(
+        ["network", *columns], [[name, *(row.get(column, "-") for column in columns)] for name, row in cells.items()]
+    )
+
+
 def break_even_table(found: list[Record]) -> str:
     """A row per network and batch size, a column per rate and freeze."""
     cells: dict[str, dict[str, str]] = {}

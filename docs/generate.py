@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cost_page import cost_page, markdown_table, readme_table
+from cost_page import cost_page, drop_path_table, markdown_table, readme_table
 from markers import filled
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -158,6 +158,9 @@ def main() -> int:
         ROOT / "docs" / "cost.md": lambda text: cost_page(ROOT / "results" / "bench"),
         ROOT / "docs" / "training.md": lambda text: filled(text, {"figures": figures_table()}, "docs/training.md"),
     }
+    wanted[ROOT / "docs" / "drop_path.md"] = lambda text: filled(
+        text, {"table drop_path": drop_path_table(ROOT / "results" / "bench")}, "docs/drop_path.md"
+    )
     texts = {page: page.read_text() for page in wanted}
     made = {page: make(texts[page]) for page, make in wanted.items()}
     if "--check" in sys.argv[1:]:
