@@ -4,7 +4,7 @@ git clone https://github.com/huggingface/pytorch-image-models ../timm
 .venv/bin/python benchmarks/against_timm.py --timm ../timm --out results/training/against_timm.json [--shards FOLDER]
 
 The same images (files in class folders), batches, network, optimizer, threads and memory format, and no augmentation.
-Each training is a process of its own; the three take turns, in an order that is turned around every round, so that
+Each training is a process of its own; they take turns, in an order that is turned around every round, so that
 whatever else the machine does meets all. A time is that from the end of an update to the end of the next, reading of
 data included; the first of each epoch and all of the first epoch are left out. `--shards` takes images of WebDataset
 shards, else images are made.
@@ -26,7 +26,12 @@ from typing import Any
 
 from builds import HERE, write
 
-TARGETS = {"plain": 1.0, "residual_drop_path": 1.5}
+OURS: dict[str, dict[str, Any]] = {
+    "plain": {"method": "plain"},
+    "residual_drop_path": {"method": "residual_drop_path"},
+    "residual_drop_path_stop_gradient": {"method": "residual_drop_path", "freeze": "stop_gradient"},
+}
+TARGETS = {"plain": 1.0, "residual_drop_path": 1.5, "residual_drop_path_stop_gradient": 1.5}
 CLASSES = 10
 TIMM_LINE = re.compile(r"Train: (\d+) \[ *(\d+)/\d+ .*?Time: ([\d.]+)s")
 
@@ -88,9 +93,9 @@ def timm_times(arguments: argparse.Namespace, data: Path) -> list[float]:
     return [float(seconds) for epoch, update, seconds in found if int(epoch) and int(update)]
 
 
-def our_times(arguments: argparse.Namespace, data: Path, method: str) -> list[float]:
-    options = {name: getattr(arguments, name) for name in ("model", "batch_size", "epochs", "threads", "image_size")}
-    settings = {**options, "method": method, "data": str(data), "drop_path_rate": arguments.rate}
+def our_times(arguments: argparse.Namespace, data: Path, name: str) -> list[float]:
+    options = {each: getattr(arguments, each) for each in ("model", "batch_size", "epochs", "threads", "image_size")}
+    settings = {**options, **OURS[name], "data": str(data), "drop_path_rate": arguments.rate}
     environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads), "PYTHONPATH": str(HERE / "src")}
     command = [sys.executable, __file__, "--serve", json.dumps(settings)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -139,7 +144,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     arguments.timm = arguments.timm.resolve()
-    means: dict[str, list[float]] = {"timm": [], **{method: [] for method in TARGETS}}
+    means: dict[str, list[float]] = {"timm": [], **{name: [] for name in OURS}}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "set"
         per_class = -(-arguments.batch_size * arguments.batches // CLASSES)

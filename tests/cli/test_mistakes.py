@@ -55,6 +55,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("--data cifar10 --data-dir nowhere", "is missing"),
         ("--train-size 3", "`train_size` must be in [10, 1293]"),
         ("--batch-size 65", "`batch_size` must be at most the 64 training images"),
+        ("--warmup-iterations 99", "`warmup_iterations` must be less than the "),
         ("--device tpu", "`device` must be auto, cpu or cuda"),
         ("--device cuda:99", "is not there"),
         ("--config nothing.yaml", "nothing.yaml cannot be read"),

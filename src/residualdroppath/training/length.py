@@ -24,7 +24,7 @@ class Length:
 
 
 def length_of(config: TrainConfig, images: int, processes: int) -> Length:
-    """Raises `UserError` for a batch that is larger than the data or too small to be shared."""
+    """Raises `UserError` for a batch that is larger than the data or too small to be shared, and for too long a warm-up."""
     batches = images // config.batch_size
     if batches < 1:
         raise UserError(f"`batch_size` must be at most the {images} training images, got {config.batch_size}.")
@@ -35,4 +35,10 @@ def length_of(config: TrainConfig, images: int, processes: int) -> Length:
         )
     per_batch = iterations_of_cycle(config) if config.cycle == "same_batch" else 1
     per_epoch = batches * per_batch
-    return Length(per_batch, per_epoch, config.iterations or config.epochs * per_epoch)
+    total = config.iterations or config.epochs * per_epoch
+    if config.warmup_iterations is not None and config.warmup_iterations >= total:
+        raise UserError(
+            f"`warmup_iterations` must be less than the {total} iterations of this training, got "
+            f"{config.warmup_iterations}; give fewer, or more `epochs`."
+        )
+    return Length(per_batch, per_epoch, total)
