@@ -24,7 +24,7 @@ class Length:
 
 
 def length_of(config: TrainConfig, images: int, processes: int) -> Length:
-    """Raises `UserError` for a batch that is larger than the data or too small to be shared, and for too long a warm-up."""
+    """Raises `UserError` for a batch larger than the data or too small to be shared, and for too long a warm-up."""
     batches = images // config.batch_size
     if batches < 1:
         raise UserError(f"`batch_size` must be at most the {images} training images, got {config.batch_size}.")
