@@ -81,6 +81,24 @@ def warn_of_raised_rates(branches: Sequence[Branch], options: Options) -> None:
     )
 
 
+def warn_of_sequences_first(discovery: Discovery, options: Options) -> None:
+    """Where rows are samples to `granularity="sample"` and places of a sequence to attention; one warning."""
+    if options.granularity != "sample":
+        return
+    for found in discovery.branches:
+        for module in found.modules():
+            if isinstance(module, nn.MultiheadAttention) and not module.batch_first:
+                warnings.warn(
+                    f"`granularity='sample'` drops along the first dimension of a block's input, and attention in the "
+                    f"branch {found.name} has `batch_first=False`: if the block is called with [length, batch, width], "
+                    "places of the sequence are dropped, not samples. Build the model with `batch_first=True`, or use "
+                    "`granularity='batch'`.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+                return
+
+
 def nominal_rates(
     model: nn.Module, discovery: Discovery, options: Options, own: Sequence[OwnDropPath]
 ) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from .branch import make_branches, nominal_rates, warn_of_raised_rates
+from .branch import make_branches, nominal_rates, warn_of_raised_rates, warn_of_sequences_first
 from .describe import describe
 from .discovery.network_walk import discover, discover_in_call
 from .discovery.own_drop_path import find_own_drop_path, switched_off
@@ -121,6 +121,7 @@ class ResidualDropPath:
             self._follow_discovery()
             self._go_to(0)
         warn_of_raised_rates(self.branches, self.options)
+        warn_of_sequences_first(self.discovery, self.options)
 
     def _follow_discovery(self) -> None:
         """Make the model follow iterations over the branches found."""

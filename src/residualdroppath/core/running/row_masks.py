@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,7 @@ class RowMasks:
         self._masks: dict[int, Tensor] = {}
         self._places: dict[int, Place] = {}
         self._last_total = 0
+        self._warned = False
 
     def set_plan(self, plan: Plan) -> None:
         self.plan = plan
@@ -35,6 +38,9 @@ class RowMasks:
         """Which of this rank's `rows` rows drop the branch, bool[rows] on the CPU."""
         if rows not in self._places:
             self._places[rows] = place_among_ranks(rows)
+            if len(self._places) == 2 and not self._warned:
+                self._warned = True
+                self._warn(branch, *self._places)
         start, self._last_total = self._places[rows]
         return self._of(self._last_total)[branch, start : start + rows]
 
@@ -48,6 +54,16 @@ class RowMasks:
 
     def restore(self, snapshot: tuple[Plan | None, dict[int, Tensor], dict[int, Place]]) -> None:
         self.plan, self._masks, self._places = snapshot
+
+    def _warn(self, branch: int, before: int, rows: int) -> None:
+        warnings.warn(
+            f"`granularity='sample'` drops along the first dimension of a block's input. In one forward it is {before} "
+            f"for some blocks and {rows} from branch {branch + 1} on (in the order of `print(rdp)`), so for some it is "
+            "not the batch: windows, frames or tokens are dropped one by one there. Leave such branches out "
+            "(`exclude`), or use `granularity='batch'`.",
+            UserWarning,
+            stacklevel=2,
+        )
 
     def _of(self, global_rows: int) -> Tensor:
         assert self.plan is not None
