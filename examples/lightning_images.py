@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from residualdroppath.integrations.lightning import ResidualDropPathCallback
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset, random_split
-
-from residualdroppath.integrations.lightning import ResidualDropPathCallback
 
 
 class Block(nn.Module):
@@ -64,8 +63,8 @@ class Classifier(LightningModule):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rate", type=float, default=0.2, help="the largest drop rate; 0 is plain training")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--rate", type=float, default=0.3, help="the largest drop rate; 0 is plain training")
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--devices", type=int, default=1, help="processes")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The callback in Lightning's `Trainer`: the same bits as the two lines in a loop of one's own, whatever else goes on."""
+"""The callback in Lightning's `Trainer`: the same bits as the two lines in a loop of one's own."""
 
 from __future__ import annotations
 
@@ -99,8 +99,9 @@ class Loader:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for self.place in range(self.place % len(self) + 1, len(self) + 1):
-            yield self.batches[self.place - 1]
+        for place in range(self.place % len(self), len(self)):
+            self.place = place + 1
+            yield self.batches[place]
 
     def state_dict(self) -> dict[str, int]:
         return {"place": self.place}

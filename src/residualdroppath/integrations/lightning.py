@@ -157,7 +157,7 @@ def allow_unused_parameters(strategy: Any) -> None:
     """Before DistributedDataParallel wraps: let it look for parameters without gradient, unless that was refused."""
     if (name := type(strategy).__name__) in REFUSED_STRATEGIES:
         raise ValueError(
-            f"ResidualDropPathCallback does not go with {name}, which does not leave the gradient of a frozen parameter "
+            f"ResidualDropPathCallback does not go with {name}, which does not leave gradients of frozen parameters "
             "None; use `Trainer(strategy='ddp_find_unused_parameters_true')`."
         )
     given = getattr(strategy, "_ddp_kwargs", None)

@@ -69,8 +69,8 @@ def record_calls(
                 raise
             raise SplitParametersError(
                 f"Branches of {type(model).__name__} have to be looked for in a call on copies of its modules, whose "
-                "parameters must be whole, and those of its blocks are split over processes. Construct ResidualDropPath "
-                "with `example=` (a batch) before `fully_shard`; or apply `fully_shard` to the whole network alone."
+                "parameters must be whole, and those of its blocks are split over processes. Construct "
+                "ResidualDropPath with `example=` (a batch) before `fully_shard`; or shard the whole network alone."
             ) from error
     return recorder.calls
 
