@@ -31,7 +31,7 @@ from .branch_subgraph import ResidualAdd
 from .found import Discovery, FoundBranch, NoResidualBranchError
 from .module_roles import is_container, is_library_leaf, may_hold_branches, overwrites_outputs, with_parameters
 from .nesting import Candidate, is_open
-from .recorded_calls import RecordedCalls, arguments_of, record_calls
+from .recorded_calls import RecordedCalls, SplitParametersError, arguments_of, record_calls
 from .registry import how_to_register, registered_block
 
 
@@ -63,6 +63,8 @@ def _calls_on(model: nn.Module, example: Any, kinds: ModuleKinds) -> RecordedCal
     args, kwargs = arguments_of(example)
     try:
         return record_calls(model, args, kwargs, may_hold_branches, kinds)
+    except SplitParametersError:
+        raise
     except Exception as error:
         raise ValueError(
             f"`example` must be a batch that the model can be called with (a tensor, a tuple of arguments, or a dict "

@@ -23,6 +23,11 @@ from ..random_states import random_states_restored
 from ..torch_internals import unseen_by_modes
 
 MOST_CALLS = 16  # of one module that differ in what is traced
+SPLIT = "mixed torch.Tensor and DTensor"  # what torch says where a layer's own parameters are split over processes
+
+
+class SplitParametersError(ValueError):
+    """Parameters of blocks are split over processes, and so cannot be run on copies."""
 
 
 @dataclass
@@ -50,14 +55,23 @@ def record_calls(
 ) -> RecordedCalls:
     """Run the plain model in training mode, without gradients, on copies that leave nothing behind.
 
-    Raises what the model itself raises.
+    Raises what the model itself raises, and `SplitParametersError`.
     """
     recorder = _Recorder(is_traced, kinds)
     copies = PlainCopies(recorder.forward_of, in_training=not model.training)
     recorder.copies = copies
     args, kwargs = detached(tuple(args)), detached(dict(kwargs))  # the forward may write to them
     with random_states_restored(model), unseen_by_modes(), torch.no_grad(), stand_ins_pass_for_values(model):
-        copies.of(model)(*args, **kwargs)
+        try:
+            copies.of(model)(*args, **kwargs)
+        except RuntimeError as error:
+            if SPLIT not in str(error):
+                raise
+            raise SplitParametersError(
+                f"Branches of {type(model).__name__} have to be looked for in a call on copies of its modules, whose "
+                "parameters must be whole, and those of its blocks are split over processes. Construct "
+                "ResidualDropPath with `example=` (a batch) before `fully_shard`; or shard the whole network alone."
+            ) from error
     return recorder.calls
 
 
