@@ -35,7 +35,7 @@ TITLES = {
     "stop_gradient": '`dropped_part`, `freeze="stop_gradient"`',
 }
 LEARNS, FROZEN, NOTHING = "#0b6fb8", "#d9dde1", "#ffffff"
-CELL, EDGE, HEIGHT = 74, 62, 168
+CELL, EDGE, HEIGHT = 79, 62, 168
 
 
 @dataclass
@@ -53,19 +53,21 @@ def watched(model: nn.Module, owners: dict[nn.Module, int]) -> Iterator[Seen]:
     seen, running = Seen(), [TRUNK]
     given = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     held: dict[int, torch.UntypedStorage] = {}
+    made: dict[int, tuple[int, Tensor]] = {}  # outputs by their address, with the owner; what is kept counts as its
 
     def begin(module: nn.Module, args: object) -> None:
         seen.runs.add(owners[module])
         running.append(owners[module])
 
-    def end(module: nn.Module, args: object, output: object) -> None:
-        running.pop()
+    def end(module: nn.Module, args: object, output: Tensor) -> None:
+        made.setdefault(output.untyped_storage().data_ptr(), (running.pop(), output))
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in given | held.keys():
             held[storage.data_ptr()] = storage
-            seen.kept[running[-1]] = seen.kept.get(running[-1], 0) + storage.nbytes()
+            owner = made[storage.data_ptr()][0] if storage.data_ptr() in made else running[-1]
+            seen.kept[owner] = seen.kept.get(owner, 0) + storage.nbytes()
         return tensor
 
     hooks = [module.register_forward_pre_hook(begin) for module in owners]

@@ -26,7 +26,7 @@ def test_recipes_are_valid(path: Path):
         assert "plain" in CompareConfig.model_validate(values).methods
 
 
-@pytest.mark.parametrize("script", ["generate.py", "evidence.py", "spiral.py", "analyze.py"])
+@pytest.mark.parametrize("script", ["generate.py", "evidence.py", "spiral.py", "analyze.py", "method_pictures.py"])
 def test_tables_and_records_agree(script: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "argv", [script, "--check"])
     monkeypatch.syspath_prepend(ROOT / "docs")
