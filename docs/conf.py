@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pkgutil
 import re
+from importlib.util import find_spec
 from typing import Any
 
+from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
 
 import residualdroppath
+import residualdroppath.integrations
 
 project = "residualdroppath"
 author = "The authors of residualdroppath"
@@ -22,6 +28,9 @@ suppress_warnings = ["toc.empty_glob"]
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(?!residualdroppath).*"), (r"py:.*", r"residualdroppath\.(?!analysis\.\w+$|\w+$).*")]
 default_role = "code"  # docstrings write `name` as Markdown does
+autodoc_mock_imports = [  # of integrations; a page of the reference needs none of them
+    name for name in ("transformers", "lightning", "pytorch_lightning", "accelerate") if find_spec(name) is None
+]
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
@@ -54,5 +63,29 @@ def escape_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, 
             lines[place] = "".join(parts)
 
 
+class OptionsTable(SphinxDirective):
+    """Fields of `Options` with their defaults, from the field itself."""
+
+    def run(self) -> list[nodes.Node]:
+        lines = [
+            f":{field.name}: {field.metadata['description']} (default `{getattr(residualdroppath.Options(), field.name)!r}`)"
+            for field in dataclasses.fields(residualdroppath.Options)
+        ]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+class Integrations(SphinxDirective):
+    """The modules of `residualdroppath.integrations` whose libraries are installed, with their public names."""
+
+    def run(self) -> list[nodes.Node]:
+        lines: list[str] = []
+        for module in pkgutil.iter_modules(residualdroppath.integrations.__path__, "residualdroppath.integrations."):
+            lines += [module.name.rpartition(".")[2], "-" * len(module.name), ""]
+            lines += [f".. automodule:: {module.name}", "   :members:", ""]
+        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+
+
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", escape_docstring, priority=100)  # before napoleon
+    app.add_directive("options-table", OptionsTable)
+    app.add_directive("integrations", Integrations)
