@@ -26,7 +26,10 @@ suppress_warnings = ["toc.empty_glob"]
 
 # Every reference and every anchor must exist; types of other libraries have no page here.
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r"(?!residualdroppath).*"), (r"py:.*", r"residualdroppath\.(?!analysis\.\w+$|\w+$).*")]
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!residualdroppath).*"),
+    (r"py:.*", r"residualdroppath\.(?!analysis\.\w+$|\w+$).*"),
+]
 default_role = "code"  # docstrings write `name` as Markdown does
 autodoc_mock_imports = [  # of integrations; a page of the reference needs none of them
     name for name in ("transformers", "lightning", "pytorch_lightning", "accelerate") if find_spec(name) is None
@@ -67,9 +70,10 @@ class OptionsTable(SphinxDirective):
     """Fields of `Options` with their defaults, from the field itself."""
 
     def run(self) -> list[nodes.Node]:
+        defaults = residualdroppath.Options()
         lines = [
-            f":{field.name}: {field.metadata['description']} (default `{getattr(residualdroppath.Options(), field.name)!r}`)"
-            for field in dataclasses.fields(residualdroppath.Options)
+            f":{field.name}: {field.metadata['description']} (default `{getattr(defaults, field.name)!r}`)"
+            for field in dataclasses.fields(defaults)
         ]
         return self.parse_text_to_nodes("\n".join(lines))
 

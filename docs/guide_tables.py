@@ -19,7 +19,12 @@ STUDIES = {
     "underfit_conv": "ResNet20, 4,000 CIFAR-10 images, crops",
     "mnist": "ResNet14, 6,000 MNIST images",
 }
-ELASTIC = ("drop path", "ResidualDroppath (4, 1) union", "drop path per sample", "ResidualDroppath (4, 1) union per sample")
+ELASTIC = (
+    "drop path",
+    "ResidualDroppath (4, 1) union",
+    "drop path per sample",
+    "ResidualDroppath (4, 1) union per sample",
+)
 
 
 def chosen_table(records: dict[str, Record]) -> str:
@@ -53,8 +58,9 @@ def cost_sentence(records: list[Record]) -> str:
     ours = [record["rows"][name] for record in records for name in OURS if name in record["rows"]]
     iteration, cycle = (sorted(row[unit]["mean"] for row in ours) for unit in ("per_iteration", "per_cycle"))
     return (
-        f"An iteration takes {iteration[0]:.2f} to {iteration[-1]:.2f} of a plain one, "
+        f"**Cost.** An iteration takes {iteration[0]:.2f} to {iteration[-1]:.2f} of a plain one, "
         f"an update of the trunk {cycle[0]:.2f} to {cycle[-1]:.2f} "
         f"({records[0]['config']['model']} on a CPU, uniform rates of "
-        f"{' and '.join(format(record['config']['rate'], 'g') for record in records)})."
+        f"{' and '.join(format(record['config']['rate'], 'g') for record in records)}): "
+        "dropped branches do not run, frozen ones get no weight gradient. [All measurements](cost.md)."
     )

@@ -127,9 +127,8 @@ def draw(seen: Seen, plain: Seen) -> str:
         parts.append(f'<text x="{left + CELL / 2 + 1:g}" y="17" font-size="12" fill="#333333">{share:.0%}</text>')
     share = sum(seen.kept.values()) / sum(plain.kept.values())
     trunk = "learns" if TRUNK in seen.learns else "frozen"
-    parts.append(
-        f'<text x="{width / 2:g}" y="152" fill="#333333">trunk {trunk}; kept for the backward in all: {share:.0%}</text>'
-    )
+    words = f"trunk {trunk}; kept for the backward in all: {share:.0%}"
+    parts.append(f'<text x="{width / 2:g}" y="152" fill="#333333">{words}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 

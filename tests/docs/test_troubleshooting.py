@@ -21,7 +21,9 @@ SHOWN = [
     "running/reentrant_checkpoints.py", "running/block_forward.py", "running/traced_calls.py",
 ]  # fmt: skip
 # They name the argument, what is allowed, and what was given, and nothing more is to be said.
-PLAIN = re.compile(r"^`[\w\[\]'.{}]+` must (be|map|hold|return|come|have)|^Pass either `options`|^`add` was called with")
+PLAIN = re.compile(
+    r"^`[\w\[\]'.{}]+` must (be|map|hold|return|come|have)|^Pass either `options`|^`add` was called with"
+)
 
 
 def texts(node: ast.AST) -> Iterator[str]:
