@@ -14,7 +14,7 @@ GPU_PYTHON ?= 3.12
 GPU_PACKAGES ?= filelock jinja2 pydantic pyyaml rich safetensors threadpoolctl tyro
 OUT ?= runs/gpu
 
-.PHONY: demo test test-full mutations coverage coverage-libraries gpu gpu-carry lint setup
+.PHONY: demo docs test test-full mutations coverage coverage-libraries gpu gpu-carry lint setup
 
 demo: $(VENV)/.train
 	$(BIN)/rdp study recipes/studies/demo.yaml --out runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -27,6 +27,10 @@ test-full: setup lint
 
 mutations: setup
 	$(BIN)/python -m tests.mutations.run -j $$(nproc)
+
+# The documentation site, in build/docs. A warning is an error, and every link between pages has to lead somewhere.
+docs: setup
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
 
 # The libraries whose models `make coverage` skips where they are absent.
 coverage-libraries: setup

@@ -1,6 +1,6 @@
-"""Write the tables of the README and of docs/training.md, docs/cost.md, and the figure, from the records in `results/`.
+"""Write the tables of the README and of pages of docs/, and the figure, from the records in `results/`.
 
-python docs/generate.py            # rewrites README.md and docs/training.md between markers, docs/cost.md, figures
+python docs/generate.py            # rewrites pages between markers, docs/cost.md, figures
 python docs/generate.py --check    # exit code 1 if a table is not what the records say
 """
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cost_page import cost_page, drop_path_table, markdown_table, readme_table
+from guide_tables import chosen_table, cost_sentence, elastic_table
 from markers import filled
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -161,6 +162,12 @@ def main() -> int:
     wanted[ROOT / "docs" / "drop_path.md"] = lambda text: filled(
         text, {"table drop_path": drop_path_table(ROOT / "results" / "bench")}, "docs/drop_path.md"
     )
+    guides = ROOT / "docs" / "guides"
+    chosen, elastic = chosen_table(studies()), elastic_table(studies()["overfit_conv"])
+    wanted[guides / "rate_and_form.md"] = lambda text: filled(text, {"table chosen": chosen}, "rate_and_form.md")
+    wanted[guides / "elastic_depth.md"] = lambda text: filled(text, {"table elastic": elastic}, "elastic_depth.md")
+    home = {"cost": cost_sentence(cost_records()), "table chosen": chosen}
+    wanted[ROOT / "docs" / "README.md"] = lambda text: filled(text, home, "docs/README.md")
     texts = {page: page.read_text() for page in wanted}
     made = {page: make(texts[page]) for page, make in wanted.items()}
     if "--check" in sys.argv[1:]:
