@@ -1,6 +1,6 @@
-"""Write the tables of the README and of docs/training.md, docs/cost.md, and the figure, from the records in `results/`.
+"""Write the tables of the README and of pages of docs/, docs/cost.md, and the figure, from the records in `results/`.
 
-python docs/generate.py            # rewrites README.md and docs/training.md between markers, docs/cost.md, figures
+python docs/generate.py            # rewrites README.md and pages between markers, docs/cost.md, figures
 python docs/generate.py --check    # exit code 1 if a table is not what the records say
 """
 
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from compatibility_table import compatibility_tables
 from cost_page import cost_page, markdown_table, readme_table
 from markers import filled
 from matplotlib.axes import Axes
@@ -156,6 +157,7 @@ def main() -> int:
     wanted = {
         ROOT / "README.md": with_tables,
         ROOT / "docs" / "cost.md": lambda text: cost_page(ROOT / "results" / "bench"),
+        ROOT / "docs" / "compatibility.md": lambda text: filled(text, compatibility_tables(), "docs/compatibility.md"),
         ROOT / "docs" / "training.md": lambda text: filled(text, {"figures": figures_table()}, "docs/training.md"),
     }
     texts = {page: page.read_text() for page in wanted}
