@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +35,26 @@ def test_all_is_what_type_checkers_see(name: str) -> None:
 
 def test_the_package_is_marked_as_typed() -> None:
     assert (Path(residualdroppath.__file__).parent / "py.typed").is_file()
+
+
+@pytest.mark.full
+def test_types_of_all_public_names_are_known() -> None:
+    """As `pyright --verifytypes` reads them: each name of `__all__` with its members."""
+    pytest.importorskip("pyright")
+    words = [sys.executable, "-m", "pyright", "--verifytypes", "residualdroppath", "--ignoreexternal", "--outputjson"]
+    words += ["--pythonpath", sys.executable]
+    found = json.loads(subprocess.run(words, capture_output=True, text=True, timeout=900).stdout)
+    symbols = found["typeCompleteness"]["symbols"]
+    unknown = [each["name"] for each in symbols if not each["isTypeKnown"] or each["isTypeAmbiguous"]]
+    public = [full_name(name, each) for name in PUBLIC for each in importlib.import_module(name).__all__]
+    assert {each["name"] for each in symbols} >= {name for name in public if "__version__" not in name}
+    assert [name for name in unknown if is_of(name, public)] == []
+
+
+def full_name(module: str, name: str) -> str:
+    value = getattr(importlib.import_module(module), name)
+    return f"{value.__module__}.{value.__qualname__}" if hasattr(value, "__qualname__") else f"{module}.{name}"
+
+
+def is_of(symbol: str, names: list[str]) -> bool:
+    return any(symbol == name or symbol.startswith(f"{name}.") for name in names)
