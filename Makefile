@@ -1,6 +1,7 @@
 # Two commands: `make demo` sets up and compares three methods on digits, in a study; `make test` sets up and tests.
 # `make test-full` runs also the tests of what a change in one place rarely breaks; `make mutations` puts faults into
-# `core`, one after another, and expects tests to fail on each. `make gpu` takes costs and a study on a GPU, with what
+# `core`, one after another, and expects tests to fail on each. `make compatibility` and `make release-check` are what a
+# release needs besides. `make gpu` takes costs and a study on a GPU, with what
 # `make gpu-carry` has gathered where there is a network (`docs/cost.md`).
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ GPU_PYTHON ?= 3.12
 GPU_PACKAGES ?= filelock jinja2 pydantic pyyaml rich safetensors threadpoolctl tyro
 OUT ?= runs/gpu
 
-.PHONY: demo docs test test-full mutations coverage coverage-libraries gpu gpu-carry lint setup
+.PHONY: demo docs test test-full mutations compatibility release-check examples coverage coverage-libraries gpu gpu-carry lint setup
 
 demo: $(VENV)/.train
 	$(BIN)/rdp study recipes/studies/demo.yaml --out runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -31,6 +32,20 @@ mutations: setup
 # The documentation site, in build/docs. A warning is an error, and every link between pages has to lead somewhere.
 docs: setup
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
+
+# Versions of Python and torch, each in an environment of its own; CELLS="3.12:2.14.1" for one.
+compatibility: setup
+	$(BIN)/python -m tests.compatibility.run $(CELLS)
+
+# The wheel with torch alone and with each extra; EXTRAS="train export" for some.
+release-check: setup
+	$(BIN)/python -m tests.release.check $(EXTRAS)
+
+# Of the integrations, less than a minute each; EXAMPLES=examples/NAME.py for one.
+EXAMPLES ?= $(wildcard examples/*.py)
+examples: setup
+	@test -n "$(EXAMPLES)" || { echo "EXAMPLES must name scripts of examples/, got none"; exit 1; }
+	set -e; for script in $(EXAMPLES); do echo "$$script"; $(BIN)/python $$script; done
 
 # The libraries whose models `make coverage` skips where they are absent.
 coverage-libraries: setup

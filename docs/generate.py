@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from compatibility_table import compatibility_tables
 from cost_page import cost_page, drop_path_table, markdown_table, readme_table
 from guide_tables import chosen_table, cost_sentence, elastic_table
 from markers import filled
@@ -157,6 +158,7 @@ def main() -> int:
     wanted = {
         ROOT / "README.md": with_tables,
         ROOT / "docs" / "cost.md": lambda text: cost_page(ROOT / "results" / "bench"),
+        ROOT / "docs" / "compatibility.md": lambda text: filled(text, compatibility_tables(), "docs/compatibility.md"),
         ROOT / "docs" / "training.md": lambda text: filled(text, {"figures": figures_table()}, "docs/training.md"),
     }
     wanted[ROOT / "docs" / "drop_path.md"] = lambda text: filled(

@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from .core.residual_drop_path import ResidualDropPath as ResidualDropPath
 
 __version__ = "0.1.0"
+__all__ = [
+    "Branch",
+    "FrozenParameterMovedError",
+    "NoResidualBranchError",
+    "Options",
+    "Plan",
+    "ResidualDropPath",
+    "__version__",
+    "prune",
+    "register_block",
+]
 
 _MODULES = {
     "Branch": "core.branch",
@@ -33,4 +44,5 @@ _MODULES = {
     "prune": "core.pruning",
     "ResidualDropPath": "core.residual_drop_path",
 }
-__getattr__, __dir__ = lazy_names(__name__, _MODULES)
+if not TYPE_CHECKING:  # to a type checker an unknown name is an error
+    __getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -32,7 +32,7 @@ def test_no_name_is_that_of_a_module() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'reuses'"):
-        _ = analysis.reuses
+        _ = analysis.reuses  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_units_need_numpy_alone() -> None:

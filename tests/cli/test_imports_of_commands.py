@@ -9,7 +9,7 @@ import pytest
 
 HEAVY = ("torch", "numpy", "scipy", "sklearn", "matplotlib", "timm", "torchvision", "PIL", "pyarrow")
 COMMANDS = (
-    "train", "compare", "study", "bench", "spiral", "analyze", "eval", "predict", "export", "runs", "report",
+    "train", "compare", "study", "bench", "spiral", "analyze", "eval", "predict", "export", "runs", "report", "doctor",
 )  # fmt: skip
 # All of them at once, in one process: what one imports the next one finds.
 ANSWERS = """
@@ -62,4 +62,4 @@ def test_names_of_the_package_are_imported_when_used(name: str) -> None:
 
     assert name in dir(residualdroppath) and getattr(residualdroppath, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'residual'"):
-        _ = residualdroppath.residual
+        _ = residualdroppath.residual  # pyright: ignore[reportAttributeAccessIssue]

@@ -97,7 +97,7 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cannot be read by `datasets`" in refused("hfds/nobody/nothing")
     assert "or allow `download`" in refused("hfds/nobody/nothing")
     monkeypatch.setitem(sys.modules, "datasets", None)
-    assert "pip install datasets" in refused(data)
+    assert "pip install 'residualdroppath[hfds]'" in refused(data)
 
 
 def test_names_of_the_hub_are_loaded_by_the_library(monkeypatch: pytest.MonkeyPatch) -> None:

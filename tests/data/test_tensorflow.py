@@ -69,4 +69,4 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "1.0.0/dataset_info.json").write_text("[" * 10)
     assert "array_record" in refused(f"tfds/{folder}")
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    assert "pip install tensorflow-datasets array-record" in refused(f"tfds/{folder}")
+    assert "pip install 'residualdroppath[tfds]'" in refused(f"tfds/{folder}")

@@ -37,6 +37,33 @@ if TYPE_CHECKING:
     from .units import recreated_sweep as recreated_sweep
     from .units import reuse as reuse
 
+__all__ = [
+    "Closest",
+    "Development",
+    "KSG",
+    "MinibatchCKA",
+    "Probe",
+    "Recreated",
+    "StreamStatistics",
+    "alike_in_development",
+    "binned_information",
+    "closest",
+    "correlations",
+    "duplicates",
+    "effective_units",
+    "hsic_unbiased",
+    "ksg_information",
+    "ksg_with_null",
+    "label_entropy_bits",
+    "max_correlations",
+    "probe",
+    "reconstruction_r2",
+    "recreated",
+    "recreated_sweep",
+    "reduce_width",
+    "relation_matrix",
+    "reuse",
+]
 _NAMES = {
     "cka": ["MinibatchCKA", "hsic_unbiased"],  # `cka` itself is the module here
     "mutual_information": ["KSG", "binned_information", "ksg_information", "ksg_with_null"],
@@ -48,4 +75,5 @@ _NAMES = {
     ],
 }  # fmt: skip
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
-__getattr__, __dir__ = lazy_names(__name__, _MODULES)
+if not TYPE_CHECKING:  # to a type checker an unknown name is an error
+    __getattr__, __dir__ = lazy_names(__name__, _MODULES, extra="train")

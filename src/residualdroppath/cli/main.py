@@ -18,42 +18,59 @@ from .streams import outlive_readers, shorten_warnings
 class Command:
     """`kept`: what an interrupted one leaves, if it can be resumed, and `again` how."""
 
+    heading: str
     summary: str
     kept: str | None = None
     again: str = "add --resume to go on"
 
 
+TRAINING, TRAINED, NETWORKS, SET_UP = "train and compare", "use a trained network", "look into networks", "set up"
 COMMANDS = {
-    "train": Command("train a network by one method: plain, drop_path or residual_drop_path", "whole epochs are kept"),
-    "compare": Command("train by several methods over several seeds, and print a table", "whole epochs are kept"),
+    "train": Command(
+        TRAINING, "train a network by one method: plain, drop_path or residual_drop_path", "whole epochs are kept"
+    ),
+    "compare": Command(
+        TRAINING, "train by several methods over several seeds, and print a table", "whole epochs are kept"
+    ),
     "study": Command(
+        TRAINING,
         "answer a question over variants and seeds: in parallel, tuned alike, no run made twice",
         "whole epochs are kept",
         "run the same command to go on",
     ),
-    "eval": Command("evaluate a trained network: loss, top-1, top-5, accuracy by class, confusion matrix"),
-    "predict": Command("write the classes of a folder of images as CSV"),
-    "export": Command("write a trained network, or a pruned one, as ONNX, torch.export or safetensors"),
-    "runs": Command("list the runs under a folder: method, data, epoch, accuracies, whether they go on"),
-    "report": Command("put several runs side by side: a table, and curves over epochs and over time"),
+    "runs": Command(TRAINING, "list the runs under a folder: method, data, epoch, accuracies, whether they go on"),
+    "report": Command(TRAINING, "put several runs side by side: a table, and curves over epochs and over time"),
+    "eval": Command(TRAINED, "evaluate it: loss, top-1, top-5, accuracy by class, confusion matrix"),
+    "predict": Command(TRAINED, "write the classes of a folder of images as CSV"),
+    "export": Command(TRAINED, "write it, or a pruned copy, as ONNX, torch.export or safetensors"),
     "branches": Command(
-        "show the residual branches of any timm, torchvision or Hugging Face network, and what they cost"
+        NETWORKS, "show the residual branches of any timm, torchvision or Hugging Face network, and what they cost"
     ),
-    "bench": Command("time an iteration beside plain training, drop path, and the least that it could take"),
+    "bench": Command(NETWORKS, "time an iteration beside plain training, drop path, and the least that it could take"),
+    "analyze": Command(
+        NETWORKS, "measure and draw what the layers and branches of any residual network do, alone or beside another"
+    ),
     "spiral": Command(
+        NETWORKS,
         "draw and measure every unit of a deep, narrow network on a spiral, trained by each method",
         "finished networks are kept",
     ),
-    "analyze": Command(
-        "measure and draw what the layers and branches of any residual network do, alone or beside another"
-    ),
+    "doctor": Command(SET_UP, "show versions, devices, threads, and what is missing, with the line that gets it"),
 }
-USAGE = (
-    "usage: rdp COMMAND [options]      (rdp COMMAND --help, or rdp help COMMAND, lists them)\n\n"
-    + "\n".join(f"  {name:<8}  {command.summary}" for name, command in COMMANDS.items())
-    + "\n\n  --version                      print the version\n"
-    "  --print-completion bash|zsh    print a script that completes commands and options in a shell"
-)
+
+
+def _usage() -> str:
+    text = "usage: rdp COMMAND [options]      (rdp COMMAND --help, or rdp help COMMAND, lists them)\n"
+    for heading in dict.fromkeys(command.heading for command in COMMANDS.values()):
+        own = [f"  {name:<8}  {each.summary}" for name, each in COMMANDS.items() if each.heading == heading]
+        text += f"\n{heading}:\n" + "\n".join(own) + "\n"
+    return text + (
+        "  --version                      print the version\n"
+        "  --print-completion bash|zsh    print a script that completes commands and options in a shell"
+    )
+
+
+USAGE = _usage()
 
 
 def main() -> None:
@@ -84,12 +101,15 @@ def run(arguments: list[str]) -> int:
             print(f"error: no command {name!r}{did_you_mean(name, COMMANDS)}", file=sys.stderr)
         print(USAGE, file=sys.stderr)
         return 2
-    command = COMMANDS.get(name, Command(""))
+    command = COMMANDS.get(name, Command("", ""))
     if name != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         print(f"error: launchers of several processes are for `train`, got {name!r}", file=sys.stderr)
         return 2
     try:
         command_function(name)(rest)
+    except ModuleNotFoundError as error:
+        print(f"error: {_missing(error, name)}", file=sys.stderr)
+        return 1
     except (UserError, OSError) as error:  # a full disk or a folder one may not write to explains itself
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -116,6 +136,17 @@ def command_function(name: str) -> Callable[[list[str]], None]:
     if name == "--print-completion":
         return import_module(".completion", __package__).print_completion
     return getattr(import_module(f".{name}", __package__), name)
+
+
+def _missing(error: ModuleNotFoundError, command: str) -> str:
+    """One line on a package that is not installed; raises `error` again if it is none of the optional ones."""
+    from ..records.extras import extra_of, pip_line
+
+    package = (error.name or "").partition(".")[0]
+    if (extra := extra_of(package)) is None:
+        raise error
+    needs = f"`rdp {command}` needs" if command in COMMANDS else f"`{command}` needs"
+    return f"{needs} {package}, which is not installed: {pip_line(extra)}."
 
 
 def expand_user(argument: str) -> str:

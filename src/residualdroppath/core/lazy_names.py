@@ -8,13 +8,24 @@ from importlib import import_module
 from typing import Any
 
 
-def lazy_names(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of `package`, from the module below it that holds each name."""
+def lazy_names(
+    package: str, modules: Mapping[str, str], extra: str | None = None
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of `package`, from the module below it that holds each name.
+
+    `extra`: the extra of the distribution that brings what these modules need; an error names it.
+    """
 
     def getattribute(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f".{modules[name]}", package), name)
+        try:
+            return getattr(import_module(f".{modules[name]}", package), name)
+        except ModuleNotFoundError as error:
+            if extra is None or not error.name or error.name.startswith(package.partition(".")[0]):
+                raise
+            needs = f"`{package}.{name}` needs {error.name}: pip install '{package.partition('.')[0]}[{extra}]'"
+            raise ModuleNotFoundError(needs, name=error.name) from error
 
     def listed() -> list[str]:
         return sorted([*vars(sys.modules[package]), *modules])

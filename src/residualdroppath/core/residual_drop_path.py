@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from .branch import make_branches, nominal_rates, warn_of_raised_rates, warn_of_sequences_first
+from .branch import Branch, make_branches, nominal_rates, warn_of_raised_rates, warn_of_sequences_first
 from .describe import describe
+from .discovery.found import Discovery
 from .discovery.network_walk import discover, discover_in_call
 from .discovery.own_drop_path import find_own_drop_path, switched_off
 from .enforcement import Enforcement
@@ -95,21 +96,25 @@ class ResidualDropPath:
         ValueError: an option outside its allowed values, or one that the model's norms cannot follow.
     """
 
+    discovery: Discovery
+    branches: tuple[Branch, ...]
+    plan: Plan
+
     def __init__(
         self,
         model: nn.Module,
         drop_path_rate: Any = _NOT_GIVEN,
         *,
-        options: Any = None,
+        options: Options | None = None,
         example: Any = None,
         **keywords: Any,
     ):
         if drop_path_rate is not _NOT_GIVEN:
             keywords["drop_path_rate"] = drop_path_rate
-        self.options = make_options(options, keywords)
+        self.options: Options = make_options(options, keywords)
         if any(own_override(module, BlockForward) is not None for module in modules_below(model)):
             raise ValueError("`model` is already under a ResidualDropPath; call its `remove()` first.")
-        self.model = model
+        self.model: nn.Module = model
         self._own_drop_path = find_own_drop_path(model)
         self._compile_options: dict[str, Any] | None = None
         self._active = True
@@ -302,7 +307,7 @@ class ResidualDropPath:
             self._enforcement.own_drop_path,
         )
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         """A copy or pickle, with its model: constructed anew around the copy of the model."""
         return _reconstruct, (
             self.model,

@@ -138,14 +138,19 @@ def noticing_checkpoints(notice: Notice) -> Iterator[None]:
 
 def call_at_checkpoints(notice: Notice | None) -> Notice | None:
     """`noticing_checkpoints` from here on; what was called before."""
-    if torch.utils.checkpoint._checkpoint_without_reentrant_generator is _original_generator:
-        torch.utils.checkpoint._checkpoint_without_reentrant_generator = _checkpoint_generator
+    if getattr(torch.utils.checkpoint, CHECKPOINT_GENERATOR) is _original_generator:
+        setattr(torch.utils.checkpoint, CHECKPOINT_GENERATOR, _checkpoint_generator)
     before = getattr(_on_checkpoint, "notice", None)
     _on_checkpoint.notice = notice
     return before
 
 
-_original_generator = torch.utils.checkpoint._checkpoint_without_reentrant_generator
+# What `checkpoint` calls, with the function to run again as its first argument. Since torch 2.14 the older name is
+# kept for others alone: `checkpoint` passes it by, so its being there proves nothing.
+CHECKPOINT_GENERATOR = "_checkpoint_without_reentrant_generator"
+if hasattr(torch.utils.checkpoint, f"{CHECKPOINT_GENERATOR}_impl"):
+    CHECKPOINT_GENERATOR += "_impl"
+_original_generator = getattr(torch.utils.checkpoint, CHECKPOINT_GENERATOR)
 
 
 def _checkpoint_generator(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

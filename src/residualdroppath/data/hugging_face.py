@@ -34,7 +34,9 @@ def read_rows(name: str, request: Request) -> Source:
     try:
         import datasets  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise UserError("`data` hfds/... needs the library `datasets`; pip install datasets.") from error
+        raise UserError(
+            "`data` hfds/... needs the library `datasets`: pip install 'residualdroppath[hfds]'."
+        ) from error
     folder = Path(name).expanduser()
     where = str(folder) if folder.exists() else name
     datasets.disable_progress_bars()

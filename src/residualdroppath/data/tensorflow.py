@@ -29,9 +29,7 @@ def read_rows(name: str, request: Request) -> Source:
     try:
         import tensorflow_datasets as tfds  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise UserError(
-            "`data` tfds/... needs TensorFlow Datasets; pip install tensorflow-datasets array-record."
-        ) from error
+        raise UserError("`data` tfds/... needs TensorFlow Datasets: pip install 'residualdroppath[tfds]'.") from error
     folder = Path(name).expanduser()
     found = sorted(path.parent for path in (*folder.glob("dataset_info.json"), *folder.glob("*/dataset_info.json")))
     if len(found) != 1:

@@ -33,7 +33,8 @@ class ModuleKinds:
 
     def __init__(self, network: nn.Module):
         self.network = network
-        self.place_was_read = self.place_was_used = False
+        self.place_was_read: bool = False
+        self.place_was_used: bool = False
         self._numbers: dict[Hashable, int] = {}  # a short name for each kind
         self._found: dict[Hashable, Any] = {}  # what `once` has found, errors too
         self.forget()
