@@ -60,12 +60,13 @@ class Watch(TrainerCallback):
 
     def on_pre_optimizer_step(self, *_: Any, model: Any = None, **__: Any) -> None:
         self.before = weights(model)
+        self.learning = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
 
     def on_optimizer_step(self, *_: Any, model: Any = None, **__: Any) -> None:
         rdp = rdp_of(self.callback)
         frozen = set(rdp.frozen_parameters())
         moved = {name for name, value in weights(model).items() if not torch.equal(value, self.before[name])}
-        assert frozen and moved == self.before.keys() - frozen
+        assert frozen and moved and moved <= self.learning == self.before.keys() - frozen
         self.kinds.append(rdp.kind)
         self.look(model)
 
@@ -195,9 +196,6 @@ def test_a_model_made_by_model_init(form: str, tmp_path: Path) -> None:
         assert rdp_of(callback).model is trainer.model and len(rdp_of(callback).branches) == 6
         ends.append(weights(trainer.model))  # pyright: ignore[reportArgumentType]
     assert_same(*ends)
-    given = trainer_of(tmp_path, uniform(), **FORMS[form])
-    given.train()
-    assert_same(ends[0], weights(given.model))  # pyright: ignore[reportArgumentType]
 
 
 def test_the_best_model_is_loaded_at_the_end(tmp_path: Path) -> None:
