@@ -407,6 +407,29 @@ def test_accelerate_prepares_and_unwraps_in_any_iteration() -> None:
         assert learning(model) == expected_to_learn(tiny, model, rdp)
 
 
+class Residual(nn.Module):
+    def __init__(self, *, found_by_call: bool):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.found_by_call = found_by_call
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = x + self.layer(x)
+        return out.nan_to_num() if self.found_by_call and not torch.isfinite(out).all() else out
+
+
+def test_a_forward_under_autocast_is_entered_once() -> None:
+    """A function that autocast decorates has one context: entered again from within, it would leave it switched on."""
+    model = nn.Sequential(Residual(found_by_call=False), Residual(found_by_call=True))
+    rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform")
+    model.forward = torch.autocast("cpu", dtype=torch.bfloat16)(model.forward)
+    for _ in range(2):
+        model(torch.ones(1, 4))
+        assert not torch.is_autocast_enabled("cpu")
+        rdp.step()
+    assert len(rdp.branches) == 2
+
+
 def test_a_trainer_of_transformers_that_trains_twice(tmp_path: Any) -> None:
     from transformers import Trainer, TrainerCallback, TrainingArguments, ViTConfig, ViTForImageClassification
 

@@ -30,6 +30,11 @@ from .torch_internals import modules_below
 _NOT_GIVEN = object()
 
 
+def is_followed(model: nn.Module) -> bool:
+    """Whether a `ResidualDropPath` acts on the model, or on a part of it."""
+    return any(own_override(module, BlockForward) is not None for module in modules_below(model))
+
+
 class ResidualDropPath:
     """Trains a residual network by ResidualDroppath (arXiv 2411.09475).
 
@@ -112,7 +117,7 @@ class ResidualDropPath:
         if drop_path_rate is not _NOT_GIVEN:
             keywords["drop_path_rate"] = drop_path_rate
         self.options: Options = make_options(options, keywords)
-        if any(own_override(module, BlockForward) is not None for module in modules_below(model)):
+        if is_followed(model):
             raise ValueError("`model` is already under a ResidualDropPath; call its `remove()` first.")
         self.model: nn.Module = model
         self._own_drop_path = find_own_drop_path(model)

@@ -120,9 +120,30 @@ class WatchedForward(ForwardOverride):
             return self.original(*args, **kwargs)
         if self.is_root and (first_call := self.forwards.observer.first_call) is not None:
             first_call(args, kwargs)
-            return self.module.forward(*args, **kwargs)
+            return self._go_on(args, kwargs)
         with self.forwards:
             return self.original(*args, **kwargs)
+
+    def _go_on(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The forward that is set now, without what others have wrapped around this one: that is entered already.
+
+        A second entry is not harmless: the one context that `torch.autocast` makes of a decorated function would come
+        out of it switched on.
+        """
+        top = own_override(self.module, WatchedForward) or self
+        lowest = _lowest(top)
+        around, lowest.original = lowest.original, _lowest(self).original
+        try:
+            return top(*args, **kwargs)
+        finally:
+            lowest.original = around
+
+
+def _lowest(forward: ForwardOverride) -> ForwardOverride:
+    """The last of ours in a row: what it calls is the module's own forward, or what others have set."""
+    while isinstance(forward.original, ForwardOverride):
+        forward = forward.original
+    return forward
 
 
 @skipped_by_compiler
