@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import pkgutil
 import re
-from importlib.util import find_spec
 from typing import Any
 
 from docutils import nodes
@@ -31,9 +30,9 @@ nitpick_ignore_regex = [
     (r"py:.*", r"residualdroppath\.(?!analysis\.\w+$|\w+$).*"),
 ]
 default_role = "code"  # docstrings write `name` as Markdown does
-autodoc_mock_imports = [  # of integrations; a page of the reference needs none of them
-    name for name in ("transformers", "lightning", "pytorch_lightning", "accelerate") if find_spec(name) is None
-]
+# The reference of an integration does not need its library, which takes longer to import than all else.
+autodoc_mock_imports = ["accelerate", "lightning", "pytorch_lightning", "transformers"]
+autodoc_type_aliases = {name: name for name in ("ArrayLike", "Floats", "Floats32", "Ints", "NDArray")}
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
@@ -72,14 +71,14 @@ class OptionsTable(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         defaults = residualdroppath.Options()
         lines = [
-            f":{field.name}: {field.metadata['description']} (default `{getattr(defaults, field.name)!r}`)"
+            f"``{field.name}``\n   {field.metadata['description']} (default `{getattr(defaults, field.name)!r}`)"
             for field in dataclasses.fields(defaults)
         ]
         return self.parse_text_to_nodes("\n".join(lines))
 
 
 class Integrations(SphinxDirective):
-    """The modules of `residualdroppath.integrations` whose libraries are installed, with their public names."""
+    """The modules of `residualdroppath.integrations`, with their public names."""
 
     def run(self) -> list[nodes.Node]:
         lines: list[str] = []

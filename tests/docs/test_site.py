@@ -18,6 +18,7 @@ DOCS = ROOT / "docs"
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
 
 
+@pytest.mark.full  # about 20 s; `make docs` is the same
 def test_the_site_builds_without_a_warning(tmp_path: Path):
     """Links and anchors between pages, and names in the reference, are checked by it."""
     pytest.importorskip("sphinx", reason="needs the extra `docs`")
