@@ -13,6 +13,7 @@ import os
 
 import torch
 from residualdroppath import ResidualDropPath
+from residualdroppath.integrations.ddp import exchange_what_learns
 from sklearn.datasets import load_digits
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -56,6 +57,8 @@ def main() -> None:
     rdp = ResidualDropPath(model, args.rate, seed=args.seed)  # the same seed in every process: the same plans
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     wrapped = DistributedDataParallel(model, find_unused_parameters=args.rate > 0) if several else model
+    if isinstance(wrapped, DistributedDataParallel) and args.rate > 0:
+        exchange_what_learns(wrapped, rdp.frozen_parameters)  # sends no gradients of what is frozen or dropped
     start = 0
     if args.resume:
         state = torch.load(args.resume)
