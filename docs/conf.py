@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 import pkgutil
 import re
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -78,17 +81,33 @@ class OptionsTable(SphinxDirective):
 
 
 class Integrations(SphinxDirective):
-    """The modules of `residualdroppath.integrations`, with their public names."""
+    """The modules of `residualdroppath.integrations`, with what a user calls: it has an example in its docstring."""
 
     def run(self) -> list[nodes.Node]:
         lines: list[str] = []
         for module in pkgutil.iter_modules(residualdroppath.integrations.__path__, "residualdroppath.integrations."):
-            lines += [module.name.rpartition(".")[2], "-" * len(module.name), ""]
-            lines += [f".. automodule:: {module.name}", "   :members:", ""]
+            title = module.name.rpartition(".")[2]
+            tree = ast.parse(Path(residualdroppath.integrations.__path__[0], f"{title}.py").read_text())
+            found = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+            members = [node.name for node in found if ">>>" in (ast.get_docstring(node) or "")]
+            lines += [title, "-" * len(title), "", f".. automodule:: {module.name}"]
+            lines += [f"   :members: {', '.join(members)}" if members else "", ""]
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+
+
+def tidy_signature(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """Aliases of array types by their names, and what a class takes whose base is not imported here."""
+    if what == "class" and signature == "(*args: Any, **kwargs: Any)":
+        signature = str(inspect.Signature([*inspect.signature(obj.__init__).parameters.values()][1:]))
+        signature = re.sub(r": '([^']*)'", r": \1", signature)  # annotations are text
+    alias = re.compile(r"TypeAliasForwardRef\('(\w+)'\)")
+    return signature and alias.sub(r"\1", signature), returned and alias.sub(r"\1", returned)
 
 
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", escape_docstring, priority=100)  # before napoleon
+    app.connect("autodoc-process-signature", tidy_signature)
     app.add_directive("options-table", OptionsTable)
     app.add_directive("integrations", Integrations)

@@ -179,7 +179,7 @@ def test_the_list_of_fairseq() -> None:
     assert find_own_drop_path(layers) == (OwnDropPath("", layers, "p", 0.2, "layerdrop"),)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 @pytest.mark.parametrize(
     "make",
     [

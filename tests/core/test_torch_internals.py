@@ -103,6 +103,20 @@ def test_checkpoints_are_noticed_and_recomputed_in_the_context_given() -> None:
     assert events == ["run"]
 
 
+def test_a_checkpoint_may_be_left_out() -> None:
+    events: list[str] = []
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        events.append("run")
+        return x.exp()
+
+    x = torch.ones(1, requires_grad=True)
+    with torch_internals.noticing_checkpoints(lambda: torch_internals.not_recomputed):
+        y = checkpoint(function, x, use_reentrant=False)
+    y.sum().backward()  # pyright: ignore[reportAttributeAccessIssue]
+    assert events == ["run"] and x.grad is not None
+
+
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 def test_modules_below_are_those_of_modules() -> None:
     shared = nn.Sequential(nn.Linear(2, 2), nn.ReLU())

@@ -193,7 +193,7 @@ def logits_of(output: object) -> Tensor:
 
 
 def _channels_first(maps: Tensor) -> Tensor:
-    """Square maps tell where their channels are: NHWC if the second and third sizes are equal and the last is not."""
+    """Channels of square maps by their shape: NHWC if the second and third sizes are equal and the last is not."""
     if maps.dim() == 4 and maps.shape[1] == maps.shape[2] != maps.shape[3]:
         return maps.movedim(-1, 1)
     return maps

@@ -31,7 +31,7 @@ class Group:
 
 @contextmanager
 def without(rdp: ResidualDropPath, indices: Iterable[int]) -> Iterator[None]:
-    """The network without these branches (places in `rdp.branches`): their adds hand the shortcut on."""
+    """The network without these branches (places in `rdp.branches`): their adds return the shortcut."""
     removed, count = set(indices), len(rdp.branches)
     if unknown := sorted(removed - set(range(count))):
         raise UserError(f"`indices` must be in [0, {count - 1}], the branches of the model, got {unknown}.")

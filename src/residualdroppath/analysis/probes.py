@@ -46,7 +46,7 @@ def probe(
     """Multinomial logistic regression on standardised features, as a measure of usable information.
 
     H(Y) - bits estimates V-information for V the affine classifiers (Xu et al. 2020, arXiv 2002.10689); `accuracy`
-    tells how early in the network the answer can be read. The penalty is chosen on a fifth of the training rows:
+    over layers is how early the answer can be read. The penalty is chosen on a fifth of the training rows:
     from the strongest on, for as long as their cross-entropy falls. Then all training rows are fitted.
     """
     train, test = _pair("features", features_train, features_test)

@@ -1,6 +1,6 @@
 """Units over a set of inputs: which are alike, which are made again, how much of a layer comes from the one before.
 
-A layer is float[N, D]: what each of D units says to N inputs (grid points, images). Two units are alike by
+A layer is float[N, D]: the values of D units for N inputs (grid points, images). Two units are alike by
 r = |Pearson correlation over the inputs|, which sees neither scale nor sign. All measures here come from one table,
 the closest unit of every layer to every unit (`closest`); whoever takes several measures makes it once and
 hands it over in the place of the layers.

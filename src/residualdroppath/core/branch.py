@@ -21,7 +21,7 @@ from .planning.rates import branch_rates
 
 @dataclass(frozen=True)
 class Branch:
-    """One residual branch of a model.
+    """One residual branch of a model, by `name`, in its `block`. Rates are probabilities in [0, 1].
 
     `drop_rate` is nominal; `effective_rate` is the probability to be dropped in the draws that a
     `dropped_part` iteration trains, given that these drop at least one branch. `has_batch_statistics`: what the

@@ -42,7 +42,7 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def prune(model: nn.Module, branches: Sequence[str | Branch], *, example: Any = None) -> nn.Module:
-    """A plain copy of `model` without these residual branches: their adds hand the shortcut on.
+    """A plain copy of `model` without these residual branches: their adds return the shortcut.
 
     What belongs to the branches alone is gone and nothing of it is computed. The blocks become `torch.fx.GraphModule`
     with parts of the same names, so the state holds keys of the model's own; the copy is saved and loaded without

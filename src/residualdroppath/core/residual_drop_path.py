@@ -60,6 +60,10 @@ class ResidualDropPath:
             train, its parameters frozen by the user or shared with others, is dropped by drop path alone.
         rate_over_depth: `"linear"`, from 0 at the first block to the rate at the last (timm's rule), or
             `"uniform"`. `"linear"` drops half as much, so it saves half as much.
+        drop_rates: rates in [0, 1) by glob pattern over branch names, `{"layer4.*": 0.3}`; the last pattern that
+            matches counts, and 0 is never dropped.
+        include: glob patterns; only branches of these names are dropped.
+        exclude: glob patterns; branches of these names are never dropped.
         freeze: in `dropped_part` iterations, `"parameters"` lets gradient flow through frozen branches,
             the exact gradient for the dropped ones; `"stop_gradient"` runs frozen branches without a
             graph: cheaper, and gradient reaches a dropped branch through shortcuts and dropped branches.
@@ -91,13 +95,16 @@ class ResidualDropPath:
             [0, 1]. Needs `total_iterations`.
         total_iterations: optimizer updates of the whole training, for `rate_over_time`.
         train_trunk: let the trunk learn in `dropped_part` iterations too.
+        check_frozen: compare sampled values of frozen parameters around each optimizer step.
         example: a batch as the model is called with (a tensor, a tuple of arguments, or a dict of keyword
             arguments). One forward of the plain model on it shows what no code shows. Without it, branches are those
             that can be found in the code; where that leaves a doubt, the first training forward is that call.
+        options: all options together, in the place of keywords.
         seed: of the draws, which are a pure function of (seed, iteration): the same on every rank.
 
     Raises:
-        NoResidualBranchError: no residual branch was found; says what was looked for.
+        NoResidualBranchError: no residual branch was found; the message has what was looked for.
+        TypeError: an unknown option, or `options` and keywords at once.
         ValueError: an option outside its allowed values, or one that the model's norms cannot follow.
     """
 
@@ -192,7 +199,8 @@ class ResidualDropPath:
     def step(self) -> None:
         """On to the next iteration; call it once after each optimizer update, also a skipped one.
 
-        Gradients of all that the new plan freezes become `None`, so optimizers leave it alone.
+        Gradients of all that the new plan freezes become `None`, so optimizers leave it alone. Raises
+        `FrozenParameterMovedError` if values of what was frozen have changed.
         """
         self._require_active("step")
         self._enforcement.guard.check_between()
@@ -232,7 +240,7 @@ class ResidualDropPath:
 
     @contextmanager
     def acting(self, actions: Sequence[Action | None], *, in_evaluation: bool = False) -> Iterator[None]:
-        """`paused()`, but each branch does what its entry of `actions` says (`core/running/`); None: as written.
+        """`paused()`, but each branch runs by its entry of `actions` (`core/running/`); None: as written.
 
         For measurements. In evaluation mode the plain model runs here too, unless `in_evaluation`.
         """

@@ -122,6 +122,14 @@ _on_checkpoint = threading.local()
 Notice = Callable[[], Callable[[], AbstractContextManager[Any]] | None]
 
 
+def not_recomputed() -> AbstractContextManager[Any]:
+    """Returned by a `Notice`: the function of the checkpoint runs as if there were none.
+
+    A graph that is being traced has no backward, and until torch 2.12 a checkpoint makes tensors of its own there.
+    """
+    raise RuntimeError("nothing runs again where nothing was checkpointed")
+
+
 @contextmanager
 def noticing_checkpoints(notice: Notice) -> Iterator[None]:
     """Call `notice` at every non-reentrant checkpoint inside, in this thread; recomputation runs under its result.
@@ -158,12 +166,18 @@ def _checkpoint_generator(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> 
     again = notice() if notice is not None and not torch.compiler.is_compiling() else None
     if again is None:
         return _original_generator(fn, *args, **kwargs)
+    if again is not_recomputed:
+        return _nothing_around()
 
     def recomputed(*inputs: Any, **named: Any) -> Any:
         with again():
             return fn(*inputs, **named)
 
     return _original_generator(recomputed, *args, **kwargs)
+
+
+def _nothing_around() -> Iterator[None]:
+    yield
 
 
 def backward_name(value: Tensor) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+from ..torch_internals import not_recomputed
 from .call_form import is_plain
 from .module_copies import ModuleCopies
 from .module_kinds import ModuleKinds
@@ -79,8 +80,11 @@ class ForwardTracer(fx.Tracer):
             self._numbers[path] = TracedPlace(self, path, number)
         return self._numbers[path]
 
-    def note_checkpoint(self) -> None:
-        self.checkpoints |= not self.is_running  # of this forward, not of a child that runs
+    def note_checkpoint(self) -> Callable[[], AbstractContextManager[Any]] | None:
+        if self.is_running:
+            return None  # of a child that runs, not of this forward
+        self.checkpoints = True
+        return not_recomputed
 
     def place_node(self, path: str) -> fx.Node:
         assert self.kinds is not None

@@ -31,6 +31,7 @@ from .traced_value import UNKNOWN, CannotFollow, TracedValue
 from .tracer import ForwardTracer, RunChild, values_of
 from .tracing_sandbox import (
     RecordMakers,
+    autocast_cache_unused,
     numbers_of_python_kept,
     random_states_kept,
     stand_ins_pass_for_values,
@@ -202,7 +203,7 @@ def trace_call(
 
 @contextmanager
 def _call_followed(module: nn.Module) -> Iterator[None]:
-    with torch.enable_grad(), numbers_of_python_kept(), stand_ins_pass_for_values(module):
+    with torch.enable_grad(), autocast_cache_unused(), numbers_of_python_kept(), stand_ins_pass_for_values(module):
         yield
 
 

@@ -36,6 +36,17 @@ def random_states_kept() -> Iterator[None]:
 
 
 @contextmanager
+def autocast_cache_unused() -> Iterator[None]:
+    """Inside, autocast keeps no casts of parameters: a checkpoint around them, which casts them again, would differ."""
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
+
+
+@contextmanager
 def numbers_of_python_kept() -> Iterator[None]:
     """As `random_states_kept`, of Python's own generator: what it draws is a constant of a graph."""
     before = random.getstate()
