@@ -1,1 +1,1 @@
-"""ResidualDroppath in the loops of other libraries; each module imports its library and `residualdroppath.core` alone."""
+"""ResidualDroppath in the loops of other libraries; a module imports its library and `residualdroppath.core` alone."""
