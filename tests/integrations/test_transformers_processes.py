@@ -11,12 +11,8 @@ import pytest
 import torch
 from torch import Tensor, distributed, multiprocessing
 
-from residualdroppath.models.torchvision_ops import ensure_torchvision_ops
-
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
-
-ensure_torchvision_ops()  # a spawned process has no conftest
 
 from residualdroppath.integrations.transformers import ResidualDropPathCallback
 
