@@ -76,7 +76,7 @@ class Task(LightningModule):
         super().__init__()
         self.model = network() if model is None else model
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
         return nn.functional.cross_entropy(self.model(batch[0]), batch[1])
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -190,7 +190,7 @@ class SavesEarly(Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == 4:
             trainer.save_checkpoint(self.path)
 
@@ -208,7 +208,9 @@ class Looks(Callback):
     def __init__(self) -> None:
         self.kinds: set[str] = set()
 
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         plain = copy.deepcopy(pl_module.model)
         assert_plain(plain)
         assert torch.equal(plain(batch[0]), outputs)
@@ -338,7 +340,7 @@ def test_a_second_fit_goes_on_and_another_network_begins_anew(tmp_path: Path) ->
 
 
 class Fails(Callback):
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == 3:
             raise ZeroDivisionError
 
@@ -499,10 +501,10 @@ class BothHalves(Loader):
             yield inputs[:4], labels[:4]
 
 
-def without_norms() -> nn.Module:
+def without_norms() -> nn.Sequential:
     """In float64, so that rows do not see each other and sums are the same to 1e-12."""
     model = network()
-    for block in model[1:4]:
+    for block in list(model)[1:4]:
         block.layers[1] = nn.Identity()  # pyright: ignore
     return model.double()
 
@@ -511,7 +513,7 @@ class Doubles(Task):
     def __init__(self) -> None:
         super().__init__(without_norms())
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
         return super().training_step((batch[0].double(), batch[1]), batch_idx)
 
 
