@@ -161,6 +161,41 @@ def test_equals_a_loop_of_ones_own(tmp_path: Path, accumulation: int) -> None:
     assert_plain(task)
 
 
+def test_clipped_and_in_bfloat16(tmp_path: Path) -> None:
+    expected, task = network(), Task()
+    rdp, optimizer = ResidualDropPath(expected, **OPTIONS), sgd(expected)
+    for inputs, labels in Loader():
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = nn.functional.cross_entropy(expected(inputs), labels)
+        loss.backward()
+        nn.utils.clip_grad_norm_(expected.parameters(), 0.1)
+        optimizer.step()
+        optimizer.zero_grad()
+        rdp.step()
+    rdp.remove()
+    of = trainer(
+        tmp_path, ResidualDropPathCallback(**OPTIONS), max_epochs=1, precision="bf16-mixed", gradient_clip_val=0.1
+    )
+    of.fit(task, Loader())
+    assert_same_bits(task.model, expected)
+
+
+class Compiles(Task):
+    def on_fit_start(self) -> None:
+        (callback,) = (each for each in self.trainer.callbacks if isinstance(each, ResidualDropPathCallback))  # pyright: ignore
+        assert callback.rdp is not None
+        callback.rdp.compile(backend="eager")
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_branches_are_compiled_one_by_one(tmp_path: Path) -> None:
+    expected, task = network(), Compiles()
+    train_by_hand(expected)
+    trainer(tmp_path, ResidualDropPathCallback(**OPTIONS)).fit(task, Loader())
+    assert_same_bits(task.model, expected)
+
+
 @pytest.mark.parametrize("num_steps", [3, 4, 9])
 def test_resumes_in_the_middle_of_an_epoch_and_of_a_cycle(tmp_path: Path, num_steps: int) -> None:
     expected = Task()
