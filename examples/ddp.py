@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import Any
 
 import torch
 from residualdroppath import ResidualDropPath
@@ -46,7 +47,7 @@ def main() -> None:
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if several else (0, 1)
     torch.manual_seed(args.seed)
 
-    digits = load_digits()
+    digits: Any = load_digits()
     images, labels = torch.tensor(digits.data, dtype=torch.float32) / 16, torch.tensor(digits.target)
     train = TensorDataset(images[:1000], labels[:1000])
     sampler = DistributedSampler(train, world, rank, seed=args.seed)

@@ -70,7 +70,7 @@ def main() -> None:
     args = parser.parse_args()
     seed_everything(args.seed)
 
-    digits = load_digits()
+    digits: Any = load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
     data = TensorDataset(images, torch.tensor(digits.target))
     train, validation = random_split(data, [1000, len(data) - 1000], torch.Generator().manual_seed(args.seed))

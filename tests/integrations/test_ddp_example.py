@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "ddp.py"
 def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> dict[str, Any]:
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words)])
     runpy.run_path(str(SCRIPT), run_name="__main__")
-    return torch.load(words[-1], weights_only=True)
+    return torch.load(str(words[-1]), weights_only=True)
 
 
 def test_resumed_ends_as_uninterrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ class Task(LightningModule):
         super().__init__()
         self.model = network() if model is None else model
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
         return nn.functional.cross_entropy(self.model(batch[0]), batch[1])
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -161,6 +161,41 @@ def test_equals_a_loop_of_ones_own(tmp_path: Path, accumulation: int) -> None:
     assert_plain(task)
 
 
+def test_clipped_and_in_bfloat16(tmp_path: Path) -> None:
+    expected, task = network(), Task()
+    rdp, optimizer = ResidualDropPath(expected, **OPTIONS), sgd(expected)
+    for inputs, labels in Loader():
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = nn.functional.cross_entropy(expected(inputs), labels)
+        loss.backward()
+        nn.utils.clip_grad_norm_(expected.parameters(), 0.1)
+        optimizer.step()
+        optimizer.zero_grad()
+        rdp.step()
+    rdp.remove()
+    of = trainer(
+        tmp_path, ResidualDropPathCallback(**OPTIONS), max_epochs=1, precision="bf16-mixed", gradient_clip_val=0.1
+    )
+    of.fit(task, Loader())
+    assert_same_bits(task.model, expected)
+
+
+class Compiles(Task):
+    def on_fit_start(self) -> None:
+        (callback,) = (each for each in self.trainer.callbacks if isinstance(each, ResidualDropPathCallback))  # pyright: ignore
+        assert callback.rdp is not None
+        callback.rdp.compile(backend="eager")
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_branches_are_compiled_one_by_one(tmp_path: Path) -> None:
+    expected, task = network(), Compiles()
+    train_by_hand(expected)
+    trainer(tmp_path, ResidualDropPathCallback(**OPTIONS)).fit(task, Loader())
+    assert_same_bits(task.model, expected)
+
+
 @pytest.mark.parametrize("num_steps", [3, 4, 9])
 def test_resumes_in_the_middle_of_an_epoch_and_of_a_cycle(tmp_path: Path, num_steps: int) -> None:
     expected = Task()
@@ -190,7 +225,7 @@ class SavesEarly(Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == 4:
             trainer.save_checkpoint(self.path)
 
@@ -208,7 +243,9 @@ class Looks(Callback):
     def __init__(self) -> None:
         self.kinds: set[str] = set()
 
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         plain = copy.deepcopy(pl_module.model)
         assert_plain(plain)
         assert torch.equal(plain(batch[0]), outputs)
@@ -338,7 +375,7 @@ def test_a_second_fit_goes_on_and_another_network_begins_anew(tmp_path: Path) ->
 
 
 class Fails(Callback):
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == 3:
             raise ZeroDivisionError
 
@@ -499,10 +536,10 @@ class BothHalves(Loader):
             yield inputs[:4], labels[:4]
 
 
-def without_norms() -> nn.Module:
+def without_norms() -> nn.Sequential:
     """In float64, so that rows do not see each other and sums are the same to 1e-12."""
     model = network()
-    for block in model[1:4]:
+    for block in list(model)[1:4]:
         block.layers[1] = nn.Identity()  # pyright: ignore
     return model.double()
 
@@ -511,7 +548,7 @@ class Doubles(Task):
     def __init__(self) -> None:
         super().__init__(without_norms())
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
         return super().training_step((batch[0].double(), batch[1]), batch_idx)
 
 

@@ -78,6 +78,8 @@ def test_the_patch_applies(patched: Path) -> None:
     script = (patched / "train.py").read_text()
     added = [line for line in PATCH.read_text().splitlines() if line.startswith("+") and not line.startswith("+++")]
     assert all(line[1:] in script.splitlines() for line in added)
+    page = (ROOT / "docs" / "integrations" / "timm.md").read_text()
+    assert [line for line in added if line not in page.splitlines() and line != "+"] == []
 
 
 @pytest.mark.full

@@ -69,7 +69,7 @@ class ResidualDropPathCallback(Callback):
         self.module = module
         self.example = example
         self.rdp: ResidualDropPath | None = None
-        self._fitting = self._acting = False
+        self._acting = False
         self._updated = False  # an optimizer has stepped, `rdp` has not
         self._loaded: dict[str, Any] | None = None  # of a checkpoint, which comes before `rdp` is made
 
@@ -78,8 +78,8 @@ class ResidualDropPathCallback(Callback):
         return self._generate_state_key(module=self.module)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._fitting, self._updated, self._loaded = stage == "fit", False, None
-        if self._fitting and self.options.may_drop:
+        self._updated, self._loaded = False, None
+        if stage == "fit" and self.options.may_drop:
             allow_unused_parameters(trainer.strategy)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -118,9 +118,7 @@ class ResidualDropPathCallback(Callback):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if not self._fitting:  # weights of a checkpoint are evaluated
-            return
-        self._loaded = state_dict
+        self._loaded = state_dict  # forgotten when a fit begins: of a checkpoint to be evaluated nothing is taken over
         if self._acting and self.rdp is not None:
             self.rdp.load_state_dict(state_dict)
 
