@@ -6,6 +6,7 @@ Libraries are the real ones where they are light.
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import threading
 from collections.abc import Iterator
@@ -416,6 +417,24 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = x + self.layer(x)
         return out.nan_to_num() if self.found_by_call and not torch.isfinite(out).all() else out
+
+
+def test_a_copy_of_a_model_that_accelerate_prepared_is_a_model_of_its_own() -> None:
+    from accelerate import Accelerator
+
+    model = nn.Sequential(Residual(found_by_call=False), Residual(found_by_call=False))
+    signature = inspect.signature(model.forward)
+    ResidualDropPath(model, 0.5, rate_over_depth="uniform")
+    prepared: Any = Accelerator(cpu=True, mixed_precision="bf16").prepare(model)
+    assert inspect.signature(prepared.forward) == signature
+    copied = copy.deepcopy(prepared)
+    for network in (model, copied):
+        network.eval()
+    inputs = torch.ones(1, 4)
+    with torch.no_grad():
+        assert torch.equal(copied(inputs), model(inputs))
+        copied[0].layer.bias += 1
+        assert not torch.equal(copied(inputs), model(inputs))
 
 
 def test_a_forward_under_autocast_is_entered_once() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import types
 import weakref
 from collections.abc import Callable, MutableMapping
@@ -43,6 +44,19 @@ class ForwardOverride:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.original(*args, **kwargs)
+
+    @property
+    def __func__(self) -> Callable[..., Any]:
+        """As a bound method has it: a wrapper around it that is bound to the module is bound to a copy in the copy.
+
+        Accelerate wraps so for mixed precision. Without it, it would wrap this object, which belongs to one module.
+        """
+
+        def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            return self(*args, **kwargs) if module is self.module else type(module).forward(module, *args, **kwargs)
+
+        forward.__signature__ = inspect.signature(type(self.module).forward)  # pyright: ignore[reportFunctionMemberAccess]
+        return forward
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Any]:
         if (foreign := foreign_forward(self.module)) is not None:

@@ -179,13 +179,9 @@ def take_off_mixed_precision(model: nn.Module) -> Any:
 
 
 def put_on_mixed_precision(model: nn.Module) -> None:
-    """Wrap the model's forward as accelerate does; a copy of the model runs its own, not the model's."""
-    inner = model.forward
-
-    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return inner(*args, **kwargs) if self is model else type(self).forward(self, *args, **kwargs)
-
-    model.forward = MethodType(convert_outputs_to_fp32(get_mixed_precision_context_manager(True)(forward)), model)
+    """Wrap the model's forward as accelerate does."""
+    wrapped = convert_outputs_to_fp32(get_mixed_precision_context_manager(True)(model.forward.__func__))
+    model.forward = MethodType(wrapped, model)
 
 
 def require_followable(args: TrainingArguments) -> None:
