@@ -467,15 +467,16 @@ def test_distributed_data_parallel_is_told(tmp_path: Path, alone_in_a_group: Non
     assert_same_bits(task.model, expected)
 
 
-@pytest.mark.parametrize("strategy", ["ddp_find_unused_parameters_false", "static"])
+@pytest.mark.parametrize("strategy", ["ddp_find_unused_parameters_false", "static_graph"])
 def test_distributed_data_parallel_that_was_told_otherwise(
     tmp_path: Path, strategy: Any, alone_in_a_group: None
 ) -> None:
     from lightning.pytorch.strategies import DDPStrategy
 
-    if strategy == "static":
+    got = "static_graph=True" if strategy == "static_graph" else "find_unused_parameters=False"
+    if strategy == "static_graph":
         strategy = DDPStrategy(static_graph=True)
-    with pytest.raises(ValueError, match="ddp_find_unused_parameters_true"):
+    with pytest.raises(ValueError, match=f"got {got}; use .*ddp_find_unused_parameters_true"):
         trainer(tmp_path, ResidualDropPathCallback(0.5), strategy=strategy, devices=1).fit(Task(), Loader())
 
 

@@ -167,15 +167,15 @@ def require_unused_parameters_allowed(wrapped: Any) -> None:
     """Raise `ValueError` for a DistributedDataParallel that waits for gradients of all parameters."""
     if not isinstance(wrapped, DistributedDataParallel):
         return
-    if not wrapped.find_unused_parameters:
-        raise ValueError(
-            "DistributedDataParallel must look for parameters that get no gradient, got find_unused_parameters=False; "
-            "use `Trainer(strategy='ddp_find_unused_parameters_true')`."
-        )
     if wrapped.static_graph:
         raise ValueError(
             "DistributedDataParallel must not take the graph of the first iteration for that of all, got "
             "static_graph=True; use `Trainer(strategy='ddp_find_unused_parameters_true')`."
+        )
+    if not wrapped.find_unused_parameters:
+        raise ValueError(
+            "DistributedDataParallel must look for parameters that get no gradient, got find_unused_parameters=False; "
+            "use `Trainer(strategy='ddp_find_unused_parameters_true')`."
         )
 
 
