@@ -259,7 +259,8 @@ class First(nn.Module):
 def test_what_a_child_returns(gives: Callable[[Tensor, Tensor], Any], with_example: bool, rows: int) -> None:
     model = First(gives)
     x = torch.randn(rows, 4, WIDTH)
-    rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform", **({"example": x} if with_example else {}))
+    example: dict[str, Any] = {"example": x} if with_example else {}
+    rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform", **example)
     for _ in range(4):
         output = model(x)
         assert output.shape == x.shape

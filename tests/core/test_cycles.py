@@ -307,7 +307,8 @@ def test_states_of_before_had_no_cycles_and_the_defaults(tiny: TinyModel) -> Non
     assert other.plan == rdp.plan and other.state_dict() == state
     with pytest.raises(ValueError, match=r"lacks \['cycle'\]"):
         other.load_state_dict({**before, "format": 3})
-    for change in ({"trains": "union"}, {"draw": "balanced"}, {"empty_draw": "plain"}):
+    changes: list[dict[str, Any]] = [{"trains": "union"}, {"draw": "balanced"}, {"empty_draw": "plain"}]
+    for change in changes:
         ((name, value),) = change.items()
         with pytest.raises(ValueError, match=f"saved with {name}=.*, this one has '{value}'"):
             ResidualDropPath(tiny.build(), 0.5, schedule="random", **change).load_state_dict(before)
