@@ -40,7 +40,7 @@ def describe(
         f"  iteration {plan.iteration}: {plan.kind}, {len(plan.dropped)} of {len(branches)} branches {effect}",
         f"  {len(branches)} residual branches in {blocks} blocks, with {in_branches:,} of {total:,} parameters",
     ]
-    width = max(len(branch.name) for branch in branches)
+    width = max(len("branch"), *(len(branch.name) for branch in branches))
     lines.append(f"  {'branch':<{width}}  {'rate':>6}  {'effective':>9}  {'parameters':>10}  block")
     for branch in branches:
         mark = "*" if branch.name in plan.dropped else " "
