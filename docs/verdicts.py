@@ -20,7 +20,6 @@ SETTINGS = {
     "underfit_conv": "underfits: ResNet20, 4,000 CIFAR-10 images with crops (JPEG copy, 16x16)",
     "mnist": "MNIST: ResNet14, 6,000 images",
     "convnext": "overfits: small ConvNeXt, 1,000 CIFAR-10 images (JPEG copy, 32x32)",
-    "mobilenetv2": "narrow MobileNetV2, 1,000 CIFAR-10 images (JPEG copy, 16x16)",
     "resnext": "RegNetX, 1,000 CIFAR-10 images (JPEG copy, 16x16)",
     "text": "overfits: text transformer, 2,000 words of 12 languages",
 }
