@@ -89,8 +89,8 @@ def by_hand(folder: Path, **changes: Any) -> dict[str, torch.Tensor]:
     model: Any = trainer.model
     rdp = ResidualDropPath(model, 0.5, rate_over_depth="uniform")
     trainer.create_optimizer_and_scheduler(NUM_UPDATES)
-    optimizer, scheduler = trainer.optimizer, trainer.lr_scheduler
-    assert optimizer is not None and scheduler is not None
+    optimizer: Any = trainer.optimizer
+    scheduler: Any = trainer.lr_scheduler
     accumulated = trainer.args.gradient_accumulation_steps
     batches = [batch for _ in range(2) for batch in trainer.get_train_dataloader()]
     for update in range(NUM_UPDATES):

@@ -16,7 +16,7 @@ ROWS = 2
 
 def bert(*, layers: int = 3, dropout: float = 0.1) -> Any:
     torch.manual_seed(0)
-    config = BertConfig(
+    config = BertConfig(  # pyright: ignore[reportCallIssue]
         vocab_size=20,
         hidden_size=8,
         num_hidden_layers=layers,
