@@ -363,6 +363,7 @@ def test_forms_of_training_that_cannot_follow_a_plan_are_refused(change: dict[st
 
 
 @pytest.mark.full
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own, while compiling
 def test_torch_compile(tmp_path: Path) -> None:
     ends = []
     for changes in ({}, {"torch_compile": True, "torch_compile_backend": "eager"}):

@@ -16,7 +16,7 @@ ROWS = 2
 
 def bert(*, layers: int = 3, dropout: float = 0.1) -> Any:
     torch.manual_seed(0)
-    config = BertConfig(  # pyright: ignore[reportCallIssue]
+    config = BertConfig(
         vocab_size=20,
         hidden_size=8,
         num_hidden_layers=layers,
@@ -26,7 +26,7 @@ def bert(*, layers: int = 3, dropout: float = 0.1) -> Any:
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         classifier_dropout=dropout,
-        attn_implementation="eager",
+        attn_implementation="eager",  # pyright: ignore[reportCallIssue]
     )
     return BertForSequenceClassification(config)
 
