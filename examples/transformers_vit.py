@@ -61,6 +61,7 @@ def main() -> None:
             gradient_accumulation_steps=2,
             learning_rate=2e-3,
             bf16=options.bf16,
+            use_cpu=not torch.accelerator.is_available(),
             eval_strategy="epoch",
             logging_strategy="epoch",
             save_strategy="no",

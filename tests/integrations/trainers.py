@@ -26,7 +26,7 @@ def bert(*, layers: int = 3, dropout: float = 0.1) -> Any:
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         classifier_dropout=dropout,
-        attn_implementation="eager",
+        attn_implementation="eager",  # pyright: ignore[reportCallIssue]
     )
     return BertForSequenceClassification(config)
 

@@ -180,8 +180,9 @@ def take_off_mixed_precision(model: nn.Module) -> Any:
 
 def put_on_mixed_precision(model: nn.Module) -> None:
     """Wrap the model's forward as accelerate does."""
-    wrapped = convert_outputs_to_fp32(get_mixed_precision_context_manager(True)(model.forward.__func__))
-    model.forward = MethodType(wrapped, model)
+    autocast: Any = get_mixed_precision_context_manager(True)
+    forward: Any = model.forward
+    model.forward = MethodType(convert_outputs_to_fp32(autocast(forward.__func__)), model)
 
 
 def require_followable(args: TrainingArguments) -> None:
