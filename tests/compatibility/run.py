@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tests", nargs="+", default=["tests/core"], help="default: tests/core")
     parser.add_argument("--out", type=Path, default=RECORD, help="the record; cells that it has stay in it")
     given = parser.parse_args(arguments)
-    record = json.loads(given.out.read_text()) if given.out.exists() else {"cells": {}}
+    record: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {"cells": {}}
     record |= {"pythons": PYTHONS, "torches": TORCHES, "packages": pinned(), "tests": given.tests}
     results = []
     for cell in given.cells or default_cells():
