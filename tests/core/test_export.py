@@ -80,7 +80,7 @@ def test_torch_export_in_training_mode_is_the_full_network(name: str, state: str
 
 
 @pytest.mark.parametrize("state", ["drop_path", "dropped_part"])
-@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace", "ignore::torch.jit.TracerWarning")
 def test_torch_jit_trace_in_training_mode_is_the_full_network(state: str) -> None:
     model, inputs = trained(BY_NAME["timm_vit"], state), BY_NAME["timm_vit"].inputs(seed=1).float()
     plain = never_seen(BY_NAME["timm_vit"], model)
