@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Branch",
+    "DropPath",
     "FrozenParameterMovedError",
     "NoResidualBranchError",
     "Options",
