@@ -164,7 +164,13 @@ def finds_unused_parameters(args: TrainingArguments, model: nn.Module) -> bool:
         return True
     if args.ddp_find_unused_parameters is not None or not isinstance(model, PreTrainedModel):
         return args.ddp_find_unused_parameters is not False
-    return not (args.activation_checkpointing or model.is_activation_checkpointing)
+    return not any(  # the second names are those before transformers 5
+        getattr(holder, new if hasattr(holder, new) else old, False)
+        for holder, new, old in (
+            (args, "activation_checkpointing", "gradient_checkpointing"),
+            (model, "is_activation_checkpointing", "is_gradient_checkpointing"),
+        )
+    )
 
 
 def take_off_mixed_precision(model: nn.Module) -> Any:
