@@ -25,6 +25,7 @@ SETTINGS = {
 }
 TEXT = ROOT / "results" / "text" / "words.json"
 FORMS = ("ResidualDroppath (4, 1) union", "ResidualDroppath (1, 1)", "the paper's form")
+FURTHER = ("balanced draws",)  # of (4, 1) union, where it was studied
 SIGNIFICANT = 0.05
 HEAD = ["set-up", "form", "n", "minus plain", "minus tuned drop path", "verdict"]
 
@@ -51,11 +52,12 @@ def verdict_table(records: dict[str, Record]) -> str:
     records = {**records, "text": text_study()}
     for name, setting in SETTINGS.items():
         for row in records.get(name, {"rows": []})["rows"]:
-            if row["variant"] in ("drop path", *FORMS):
+            if row["variant"] in ("drop path", *FORMS, *FURTHER):
                 against = {other: row["against"].get(other) for other in ("plain", "drop_path")}
                 words = [verdict(each, other.replace("_", " ")) for other, each in against.items() if each is not None]
                 differences = [difference_text(each) for each in against.values()]
-                rows.append([setting, row["variant"], str(row["test_accuracy"]["n"]), *differences, "; ".join(words)])
+                variant = f"(4, 1) union, {row['variant']}" if row["variant"] in FURTHER else row["variant"]
+                rows.append([setting, variant, str(row["test_accuracy"]["n"]), *differences, "; ".join(words)])
                 setting = ""  # once for all of its rows
     return markdown_table(HEAD, rows)
 
