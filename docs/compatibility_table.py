@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,23 @@ def cell(found: dict[str, Any] | None) -> str:
         return f"**lacks {', '.join(f'`{name}`' for name in found['missing'])}**"
     if "passed" not in found:
         return f"**{found['failures'][0]}**"
-    failed = f", **{len(found['failures'])} failed**" if found["failures"] else ""
-    return f"{found['passed']} passed, {found['skipped']} skipped{failed}"
+    counts = [f"{found['passed']} passed"]
+    if found["skipped"]:
+        counts.append(f"{found['skipped']} skipped")
+    if found["failures"]:
+        counts.append(f"**{len(found['failures'])} failed**")
+    return ", ".join(counts)
 
 
 def failures(record: dict[str, Any]) -> str:
-    """A line for each test that fails somewhere, with the cells, and for each cell that could not be installed."""
+    """A line for each test that fails somewhere: where, and in how many cases; and for what could not be installed."""
     where: dict[str, list[str]] = {}
     for name, found in record["cells"].items():
         label = "Python {}, torch {}".format(*name.split(":"))
-        reasons = [found["reason"]] if "reason" in found else [f"`{test}`" for test in found["failures"]]
-        for reason in reasons:
-            where.setdefault(reason, []).append(label)
+        if "reason" in found:
+            where.setdefault(found["reason"], []).append(label)
+            continue
+        cases = Counter(test.partition("[")[0].removeprefix("tests.core.") for test in found["failures"])
+        for test, count in cases.items():
+            where.setdefault(f"`{test}`", []).append(f"{label} ({count})")
     return "\n".join(f"- {reason}: {'; '.join(labels)}" for reason, labels in where.items()) or "No test fails."
