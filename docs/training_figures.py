@@ -44,17 +44,21 @@ def _against_timm(record: dict[str, Any]) -> list[Row]:
         for method, found in (
             ("plain", record["plain_over_timm"]),
             (f"the method at {config['rate']:g}", record["residual_drop_path_over_timm"]),
+            ('the same with `freeze="stop_gradient"`', record["residual_drop_path_stop_gradient_over_timm"]),
         )
     ]
 
 
 def _two_processes(record: dict[str, Any]) -> list[Row]:
-    found, kinds = record["time_per_iteration_over_plain"], record["kinds"]
+    found, own = record["time_per_iteration_over_plain"], record["time_per_iteration_over_own_exchange"]
+    kinds = record["kinds"]
     sent = kinds["dropped_part"]["mean_bytes"] / kinds["plain"]["mean_bytes"]
     learns = kinds["dropped_part"]["mean_bytes_of_what_learns"] / kinds["plain"]["mean_bytes_of_what_learns"]
     return [
         [f"two processes (gloo), {record['config']['model']}: time of an iteration over plain DDP's",
          f"at most {found['target']:.2f}", _ratio(found)],
+        ["the same over the method with DDP's own exchange, which sends all gradients",
+         f"at most {own['target']:.2f}", _ratio(own)],
         ["bytes sent in `dropped_part` iterations over plain DDP's", f"{learns:.2f}, the share that learns",
          f"{sent:.2f}"],
     ]  # fmt: skip

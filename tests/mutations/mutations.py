@@ -37,6 +37,28 @@ def _mutation(name: str, file: str, before: str, after: str, *tests: str) -> Mut
 
 
 MUTATIONS = (
+    # the class
+    _mutation(
+        "DropPath trains what it dropped",
+        "drop_path.py",
+        "ALONE = (1, 0)",
+        "ALONE = (1, 1)",
+        "test_drop_path.py",
+    ),
+    _mutation(
+        "a copy of DropPath is the method",
+        "residual_drop_path.py",
+        "            type(self),\n",
+        "            ResidualDropPath,\n",
+        "test_drop_path.py::test_copies_stay_what_they_are",
+    ),
+    _mutation(
+        "rows that are no samples pass unseen",
+        "running/row_masks.py",
+        "len(self._places) == 2",
+        "len(self._places) == 3",
+        "test_row_masks.py",
+    ),
     # planning
     _mutation(
         "draws repeat in every iteration",
