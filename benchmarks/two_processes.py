@@ -34,6 +34,7 @@ from residualdroppath.training.trainer import Trainer
 
 PLAIN, OURS, OWN_EXCHANGE = "plain", "residual_drop_path", "residual_drop_path, DDP's own exchange"
 TARGETS = {PLAIN: 0.75, OWN_EXCHANGE: 0.8}
+KINDS = ("drop_path", "dropped_part")
 WARM_UP = 2  # cycles
 
 
@@ -122,14 +123,15 @@ def main() -> None:
         low, median, high = statistics.quantiles(ratios, n=4)
         over[other] = {"median": median, "quartiles": [low, high], "target": target}
     kinds = {}
-    for kind in ("plain", "drop_path", "dropped_part"):
-        own = [row for row in rows if row["kind"] == kind and row["method"] != OWN_EXCHANGE]
-        kinds[kind] = {
-            "seconds": statistics.median(row["seconds"] for row in own),
-            "mean_bytes": statistics.mean(row["bytes"] for row in own),
-            "mean_bytes_of_what_learns": statistics.mean(row["learning"] for row in own),
-            "n": len(own),
-        }
+    for method, of_method in ((PLAIN, ("plain",)), (OURS, KINDS), (OWN_EXCHANGE, KINDS)):
+        for kind in of_method:
+            own = [row for row in rows if row["kind"] == kind and row["method"] == method]
+            kinds[kind if method != OWN_EXCHANGE else f"{kind}, DDP's own exchange"] = {
+                "seconds": statistics.median(row["seconds"] for row in own),
+                "mean_bytes": statistics.mean(row["bytes"] for row in own),
+                "mean_bytes_of_what_learns": statistics.mean(row["learning"] for row in own),
+                "n": len(own),
+            }
     options = {name: value for name, value in vars(arguments).items() if name != "out"}
     record = {
         "config": options,
