@@ -18,6 +18,7 @@ SETTINGS = {
     "overfit_conv": "overfits: ResNet20, 2,000 CIFAR-10 images (JPEG copy, 16x16)",
     "overfit_vit": "overfits: vision transformer, 1,000 CIFAR-10 images (JPEG copy, 16x16)",
     "underfit_conv": "underfits: ResNet20, 4,000 CIFAR-10 images with crops (JPEG copy, 16x16)",
+    "underfit_small": "underfits: 20 layers of 2 to 8 channels, 2,000 CIFAR-10 images with crops (JPEG copy, 16x16)",
     "mnist": "MNIST: ResNet14, 6,000 images",
     "convnext": "overfits: small ConvNeXt, 1,000 CIFAR-10 images (JPEG copy, 32x32)",
     "resnext": "RegNetX, 1,000 CIFAR-10 images (JPEG copy, 16x16)",
