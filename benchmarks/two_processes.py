@@ -27,7 +27,7 @@ from torch import distributed, multiprocessing
 from residualdroppath.data.image_sources import InMemory
 from residualdroppath.data.images import ImageData, Split
 from residualdroppath.integrations import ddp
-from residualdroppath.training import processes as making
+from residualdroppath.training import processes as processes_module
 from residualdroppath.training.processes import Processes
 from residualdroppath.training.recipe import TrainConfig
 from residualdroppath.training.trainer import Trainer
@@ -65,7 +65,7 @@ def serve(rank: int, port: int, arguments: argparse.Namespace, folder: str) -> N
             drop_path_rate=arguments.rate,
             rate_over_depth="uniform", channels_last=True, device="cpu", threads=1, crop_padding=0, mirror=False,
         )  # fmt: skip
-        with mock.patch.object(making, "exchange_what_learns") if method == OWN_EXCHANGE else nullcontext():
+        with mock.patch.object(processes_module, "exchange_what_learns") if method == OWN_EXCHANGE else nullcontext():
             trainers[method] = Trainer(config, data, processes)
         trainers[method].model.train()
     batch = next(trainers[PLAIN].batches(1))

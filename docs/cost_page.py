@@ -176,6 +176,18 @@ def ours(record: Record) -> dict[str, Record]:
     return {name: record["rows"][name] for name in OURS if name in record["rows"]}
 
 
+def _with_interval(ratio: dict[str, float]) -> str:
+    return f"{ratio['mean']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+
+
+def _by_network(cells: dict[str, dict[str, str]]) -> str:
+    """A row per network, a column for each name that some network has."""
+    columns = sorted({column for row in cells.values() for column in row})
+    return markdown_table(
+        ["network", *columns], [[name, *(row.get(column, "-") for column in columns)] for name, row in cells.items()]
+    )
+
+
 def drop_path_table(folder: Path) -> str:
     """`drop_path` iterations alone: a row per network and batch size, a column per rate."""
     cells: dict[str, dict[str, str]] = {}
@@ -185,21 +197,15 @@ def drop_path_table(folder: Path) -> str:
         for name, row in record["rows"].items():
             if name == "parameters":
                 ratio = row["by_kind"]["drop_path"]
-                cell = f"{ratio['mean']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
-                cells.setdefault(network, {}).setdefault(f"rate {record['config']['rate']:g}", cell)
+                cells.setdefault(network, {}).setdefault(f"rate {record['config']['rate']:g}", _with_interval(ratio))
     for peer in records(folder / "peers").values():
         config = peer["config"]
         network = f"Composer's block-wise stochastic depth: {config['model']}, "
         network += f"{config['image_size']}x{config['image_size']}, batch {config['batch_size']}"
         for rate in config["rates"]:
             ratio = peer["relative_to_plain"][f"block {rate:g}"]
-            cells.setdefault(network, {})[f"rate {rate:g}"] = (
-                f"{ratio['mean']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
-            )
-    columns = sorted({column for row in cells.values() for column in row})
-    return markdown_table(
-        ["network", *columns], [[name, *(row.get(column, "-") for column in columns)] for name, row in cells.items()]
-    )
+            cells.setdefault(network, {})[f"rate {rate:g}"] = _with_interval(ratio)
+    return _by_network(cells)
 
 
 def break_even_table(found: list[Record]) -> str:
@@ -212,7 +218,4 @@ def break_even_table(found: list[Record]) -> str:
         for name, measured in ours(record).items():
             mean = measured["per_iteration"]["mean"]
             row[f"rate {config['rate']:g}, {name}"] = f"**{mean:.2f}**" if mean >= 1 else f"{mean:.2f}"
-    columns = sorted({column for row in cells.values() for column in row})
-    return markdown_table(
-        ["network", *columns], [[name, *(row.get(column, "-") for column in columns)] for name, row in cells.items()]
-    )
+    return _by_network(cells)
