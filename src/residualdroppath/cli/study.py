@@ -40,6 +40,7 @@ class StudyCommand(RecordOption):
         default=None, gt=0, description="stop after so many, no trial begun that would not end; report what is there"
     )
     only: tuple[str, ...] = Field(default=(), description="run these variants alone")
+    earlier: Path | None = Field(default=None, description="a record of this study; what it holds is not run again")
     report: bool = Field(default=False, description="run nothing, report what is there")
     data_dir: Path | None = Field(default=None, description="where named sets lie, in place of the file's")
     engine: Literal["local", "ray"] = Field(default="local", description="processes of this machine, or a Ray cluster")
@@ -59,11 +60,13 @@ def study(arguments: list[str]) -> None:
     for path in filter(None, (out / "study.json", command.record)):
         require_record(path, overwrite=command.overwrite, own=lambda record: record.get("study") == found.name)
     from ..experiments.studies.cache import Cache
+    from ..experiments.studies.earlier import Earlier
     from ..experiments.studies.page import write_study_page
     from ..experiments.studies.progress import StudyProgress
     from ..experiments.studies.run import StudyRun
     from ..experiments.studies.table import terminal_tables
 
+    earlier = None if command.earlier is None else Earlier.read(command.earlier, found)
     workers, threads = _shares(command, found)
     with StudyProgress() as progress:
         run = StudyRun(
@@ -73,6 +76,7 @@ def study(arguments: list[str]) -> None:
             threads=threads,
             progress=progress,
             only=command.only,
+            earlier=earlier,
         )
         record = {**run.record(), "file": str(command.file)}
     for path in filter(None, (out / "study.json", command.record)):

@@ -50,6 +50,8 @@ CAME_LATER: dict[str, Any] = {
 NOT_OF_THE_RESULT = ("data_dir", "download", "threads", "check_frozen", "test", *MAY_CHANGE, "epochs")
 # Options that act in `dropped_part` iterations alone.
 OF_DROPPED_PARTS = ("frozen_norm", "train_trunk", "schedule", "trains", "empty_draw", "dropped_part_lr", "cycle")
+# What a trained network is tested for.
+EVALUATED = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
 # What the cost of an iteration does not depend on.
 NOT_OF_THE_COST = (
     "seed", "init_seed", "order_seed", "plan_seed", "epochs", "iterations", "lr", "weight_decay", "warmup",
@@ -146,6 +148,18 @@ class Cache:
         result = read_json(folder / "result.json", dict[str, Any])
         tested = folder / "evaluation.json"
         return {**result, "evaluation": read_json(tested, dict[str, Any])} if tested.is_file() else result
+
+    def keep_result(self, key: str, run: dict[str, Any]) -> None:
+        """A run of a record, as if it had been made here, without its weights."""
+        folder, measures = self.folder(key), run["measures"]
+        if run["diverged"] is not None:
+            write_record(folder / "diverged.json", {"diverged": run["diverged"], "from_record": True})
+            return
+        for name, value in measures.items():
+            write_record(folder / f"{name}.json", value)
+        write_record(folder / "evaluation.json", {name: run[name] for name in EVALUATED})
+        result = {name: run[name] for name in ("validation_accuracy", "trunk_updates", "train_seconds")}
+        write_record(folder / "result.json", {**result, "from_record": True})  # last: it says that all is there
 
     def cost(self, key: str) -> Cost | None:
         path = self.path / "costs" / f"{key}.json"

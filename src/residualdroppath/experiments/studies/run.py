@@ -17,8 +17,9 @@ from ...training.recipe import TrainConfig
 from ...training.run import request_of
 from ...training.runtime import pick_device
 from ..compare.cost import Cost, measure_against
-from .cache import Cache, canonical, cost_key, fingerprint, run_key
+from .cache import EVALUATED, Cache, canonical, cost_key, fingerprint, run_key
 from .definition import Study, Values
+from .earlier import Earlier, restore
 from .engines import Engine
 from .plan import Cell, iterations_under, plain_iterations, seed_major
 from .progress import StudyProgress
@@ -42,7 +43,10 @@ class Setting:
 
 @dataclass
 class StudyRun:
-    """A study on its way. `only` these variants are run, what is there of others is shown; `threads`: of a trial."""
+    """A study on its way. `only` these variants are run, what is there of others is shown; `threads`: of a trial.
+
+    What `earlier`, a record, holds is not run again.
+    """
 
     study: Study
     cache: Cache
@@ -50,6 +54,7 @@ class StudyRun:
     threads: int
     progress: StudyProgress
     only: Sequence[str] = ()
+    earlier: Earlier | None = None
     _fingerprints: dict[Any, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -71,18 +76,22 @@ class StudyRun:
         tuned_as = {cell: self._tuned_as(cell) for cell in self.cells}
         active = [cell for cell in self.cells if not self.only or cell.variant in self.only]
         needed = {*active, *(tuned_as[cell] for cell in active)}
+        known = self._take_over()
         choices: dict[Cell, int | None] = dict.fromkeys(tuned_as.values(), 0)
         tries = {
-            cell: self._settings(cell, self.study.tries_of(cell.variant), measure=cell in needed) for cell in choices
+            cell: self._settings(cell, self.study.tries_of(cell.variant), measure=cell in needed)
+            for cell in choices
+            if cell not in known
         }
         if self.study.tuned:
-            settings = [setting for cell in choices if cell in needed for setting in tries[cell]]
+            settings = [setting for cell in tries if cell in needed for setting in tries[cell]]
             self._run("tuning", self._trials(settings, self.study.tune.seeds, tested=False))
-            choices = {cell: self._choose(tries[cell]) for cell in choices}
+            choices = {cell: self._choose(tries[cell]) for cell in tries}
+            choices |= {cell: self.study.tries_of(cell.variant).index(row["chosen"]) for cell, row in known.items()}
         chosen: dict[Cell, Setting] = {}
         for cell in self.cells:
             choice = choices[tuned_as[cell]]
-            if choice is None or not tries[tuned_as[cell]]:
+            if choice is None or tries.get(tuned_as[cell]) == []:
                 continue
             own = tries.get(cell)
             if own is None:  # of what another variant was tuned over, only what was chosen there costs any timing
@@ -92,18 +101,37 @@ class StudyRun:
         final = [chosen[cell] for cell in active if cell in chosen]
         self._measure(final)
         self._run("runs", self._trials(final, self.study.seeds, tested=True))
-        rows = [self._row(setting, tries[cell] if tuned_as[cell] == cell else []) for cell, setting in chosen.items()]
+        rows = [
+            {**self._row(setting), "tries": known[cell]["tries"] if cell in known else self._tries(tries.get(cell, []))}
+            for cell, setting in chosen.items()
+        ]
         rows = [row for row, cell in zip(rows, chosen, strict=True) if row["runs"] or cell in active]
         return {
             "study": self.study.name,
             "question": self.study.question,
             "definition": _plain_values(self.study),
             "environment": environment(pick_device(self._plain({}).device)),
+            "earlier": self.earlier.environments if self.earlier is not None and known else [],
             "threads_of_a_run": self.threads,
             "failures": self.progress.failures,
             "pending": [cell.name for cell in active if cell not in chosen],
             **summarise(rows),
         }
+
+    def _take_over(self) -> dict[Cell, dict[str, Any]]:
+        """Rows of the earlier record by cell, where they still hold; their costs and runs are put into the cache."""
+        rows: dict[Cell, dict[str, Any]] = {}
+        for cell in self.cells if self.earlier is not None else ():
+            row = self.earlier.row(cell, self.study)
+            if row is None:
+                continue
+            config = self.study.config(cell.point, cell.variant, row["chosen"])
+            setting = Setting(cell, row["chosen"], config.model_copy(update={"iterations": row["iterations"]}))
+            same = all(self._key(setting.of_seed(run["seed"])) == run["key"] for run in row["runs"])
+            if same and self._keep_cost(setting, row["cost"]):
+                restore(row, self.cache, self.study.measures)
+                rows[cell] = row
+        return rows
 
     # Recipes
 
@@ -159,9 +187,8 @@ class StudyRun:
             self._cost(setting.cell, setting.config, measure=self.engine is not None)
 
     def _cost(self, cell: Cell, config: TrainConfig, *, measure: bool) -> Cost | None:
-        plain, ours = canonical(self._plain(cell.point)), canonical(config)
-        key, unit = (cost_key(each, plain, self.threads, self._fingerprint(each)) for each in (ours, plain))
-        if key == unit:
+        plain, ours, key = self._cost_key(cell, config)
+        if key is None:
             return Cost(1.0, 1.0, 0)
         if key not in self.costs:
             found = self.cache.cost(key)
@@ -175,6 +202,22 @@ class StudyRun:
             if found is not None:
                 self.costs[key] = found
         return self.costs.get(key)
+
+    def _cost_key(self, cell: Cell, config: TrainConfig) -> tuple[TrainConfig, TrainConfig, str | None]:
+        """Plain training and `config`, canonical, and the key of the cost; None where it is that of plain training."""
+        plain, ours = canonical(self._plain(cell.point)), canonical(config)
+        key, unit = (cost_key(each, plain, self.threads, self._fingerprint(each)) for each in (ours, plain))
+        return plain, ours, None if key == unit else key
+
+    def _keep_cost(self, setting: Setting, recorded: dict[str, float] | None) -> bool:
+        """Put a cost that was recorded into the cache; False where it was measured here, as another."""
+        _, _, key = self._cost_key(setting.cell, setting.config)
+        if key is None or recorded is None:
+            return True
+        found = self.cache.cost(key)
+        if found is None:
+            self.cache.keep_cost(key, Cost(recorded["per_iteration"], recorded["per_cycle"], 0))
+        return found is None or found.per_iteration == recorded["per_iteration"]
 
     # Trials
 
@@ -230,7 +273,7 @@ class StudyRun:
 
     # Results
 
-    def _row(self, setting: Setting, settings: list[Setting]) -> dict[str, Any]:
+    def _row(self, setting: Setting) -> dict[str, Any]:
         cell, config = setting.cell, setting.config
         cost = self._cost(cell, config, measure=False)
         plain = self._plain(cell.point)
@@ -251,7 +294,6 @@ class StudyRun:
             "unit": cell.budget.unit,
             "scale": cell.budget.scale,
             "chosen": setting.tried,
-            "tries": self._tries(settings),
             "iterations": config.iterations,
             "cost": None if cost is None else {"per_iteration": cost.per_iteration, "per_cycle": cost.per_cycle},
             "total_cost": None if cost is None else cost.per_iteration * (config.iterations or math.nan) / unit,
@@ -276,7 +318,8 @@ def _run_row(seed: int, key: str, config: TrainConfig, result: dict[str, Any]) -
         "validation_accuracy": result.get("validation_accuracy"),
         "trunk_updates": result.get("trunk_updates"),
         "train_seconds": result.get("train_seconds"),
-        **{name: evaluation.get(name) for name in ("test_accuracy", "test_loss", "train_accuracy", "train_loss")},
+        **{name: evaluation.get(name) for name in EVALUATED},
+        **({"from_record": True} if result.get("from_record") else {}),
     }
 
 

@@ -79,7 +79,7 @@ def run_trial(trial: Trial, on_epoch: OnEpoch) -> Outcome:
 
 
 def _train(trial: Trial, on_epoch: OnEpoch) -> None:
-    if (trial.folder / "result.json").is_file():
+    if (trial.folder / "result.json").is_file() and (_has_weights(trial) or not (trial.tested and _missing(trial))):
         return
     written = trial.folder / "config.yaml"
     started = written.is_file()
@@ -93,12 +93,20 @@ def _train(trial: Trial, on_epoch: OnEpoch) -> None:
 
 def _examine(trial: Trial) -> None:
     """Test the trained network, once, and take the measures that are not there yet."""
-    wanted = {"evaluation": _evaluation, **{name: MEASURES[name] for name in trial.measures}}
-    missing = {name: take for name, take in wanted.items() if not (trial.folder / f"{name}.json").is_file()}
-    if missing:
+    if missing := _missing(trial):
         trainer = _trained(trial)
         for name, take in missing.items():
             write_json(trial.folder / f"{name}.json", take(trainer))
+
+
+def _missing(trial: Trial) -> dict[str, Callable[[Trainer], dict[str, Any]]]:
+    wanted = {"evaluation": _evaluation, **{name: MEASURES[name] for name in trial.measures}}
+    return {name: take for name, take in wanted.items() if not (trial.folder / f"{name}.json").is_file()}
+
+
+def _has_weights(trial: Trial) -> bool:
+    """Not those of a run that was taken over from a record."""
+    return (trial.folder / "model.safetensors").is_file()
 
 
 def _evaluation(trainer: Trainer) -> dict[str, Any]:

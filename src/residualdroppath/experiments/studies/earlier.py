@@ -1,0 +1,91 @@
+"""An earlier record of a study: what it holds need not be run again, also where the folder of runs is gone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
+from ...errors import UserError
+from ...records.files import read_json
+from .cache import Cache
+from .definition import Study, Values
+from .plan import Cell
+
+Row = dict[str, Any]
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Row(TypedDict):
+    """What is used of a row."""
+
+    variant: str
+    budget: str
+    point: Values
+    chosen: Values
+    tries: list[Row]
+    iterations: int | None
+    cost: dict[str, float] | None
+    runs: list[Row]
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Record(TypedDict):
+    """What is used of a record."""
+
+    study: str
+    environment: Row
+    definition: Row
+    rows: list[_Row]
+
+
+class Earlier:
+    """Rows of a record by cell; `environments` that they were made in, the last first."""
+
+    def __init__(self, record: Mapping[str, Any]):
+        self.environments = [record["environment"], *record.get("earlier", [])]
+        self._tuning_seeds = record["definition"]["tune"]["seeds"]
+        self._rows = {(row["variant"], row["budget"], _text(row["point"])): row for row in record["rows"]}
+
+    @classmethod
+    def read(cls, path: Path, study: Study) -> Earlier:
+        """Raises `UserError` for a file that is not a record of this study."""
+        record = read_json(path, _Record)
+        if record["study"] != study.name:
+            raise UserError(
+                f"`earlier` must be a record of the study {study.name}, got {path} of {record['study']!r}; name a "
+                "file that `--record` of this study has written."
+            )
+        return cls(record)
+
+    def row(self, cell: Cell, study: Study) -> Row | None:
+        """What was found for `cell`, if it was tuned as it would be today; its runs may still be others."""
+        row = self._rows.get((cell.variant, cell.budget.name, _text(cell.point)))
+        if row is None or not row["runs"] or row["chosen"] not in study.tries_of(cell.variant):
+            return None
+        own = study.variants[cell.variant].tries
+        if [each["values"] for each in row["tries"]] != list(own):
+            return None
+        if own and (list(study.tune.seeds) != self._tuning_seeds or None in map(_validation, row["tries"])):
+            return None
+        return row
+
+
+def restore(row: Row, cache: Cache, measures: Sequence[str]) -> None:
+    """Put results of `row` that `cache` lacks into it, where all `measures` were taken."""
+    for run in row["runs"]:
+        whole = run["diverged"] is not None or all(name in run["measures"] for name in measures)
+        if whole and cache.result(run["key"]) is None:
+            cache.keep_result(run["key"], run)
+
+
+def _validation(tried: Row) -> float | None:
+    return tried["validation_accuracy"]
+
+
+def _text(point: Values) -> str:
+    return json.dumps(point, sort_keys=True)
