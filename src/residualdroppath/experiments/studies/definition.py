@@ -109,6 +109,11 @@ class Study(BaseModel):
         for name in self.grid:
             if not self.grid[name]:
                 raise ValueError(f"`grid` has no value for {name}")
+            for variant, own in self.variants.items():
+                if any(name in changes for changes in (own.changes, *own.tries)):
+                    raise ValueError(
+                        f"`grid` varies `{name}`, which variant {variant} sets itself; leave it out of one of them"
+                    )
         for changes in (self.base, *self.points):
             require_options(changes, "base or grid")
         for point in self.points:
@@ -137,8 +142,9 @@ class Study(BaseModel):
     def config(self, point: Values, name: str, tried: Values) -> TrainConfig:
         """The recipe of a variant at a point of the grid. Raises `UserError` for what no recipe can hold."""
         variant = self.variants[name]
-        like = self.variants[variant.like].changes if variant.like else {}
-        changes = {**self.base, **point, **like, **tried, **variant.changes}
+        tuned = self.variants[variant.like or name].changes
+        own = variant.changes if variant.like else {}  # over what was chosen for the other
+        changes = {**self.base, **point, **tuned, **tried, **own}
         return checked(lambda: TrainConfig.model_validate(changes), f"variant {name} of study {self.name}")
 
     def plain(self, point: Values) -> TrainConfig:
