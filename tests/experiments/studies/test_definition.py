@@ -67,12 +67,9 @@ def test_a_try_counts_over_its_variant_and_a_variant_over_the_choice_that_it_tak
         }
     )
     options = [
-        [
-            (config.drop_path_rate, config.lr)
-            for tried in found.tries_of(name)
-            for config in [found.config({}, name, tried)]
-        ]
+        [(values["drop_path_rate"], values["lr"]) for values in configs]
         for name in "ab"
+        for configs in [[found.config({}, name, tried).model_dump() for tried in found.tries_of(name)]]
     ]
     assert options == [[(0.2, 0.3), (0.5, 0.1)], [(0.2, 0.7), (0.5, 0.7)]]
 

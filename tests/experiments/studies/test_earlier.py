@@ -10,7 +10,7 @@ import pytest
 
 from residualdroppath.cli.main import run
 from residualdroppath.experiments.compare.cost import Cost
-from residualdroppath.experiments.studies import run as run_module
+from residualdroppath.experiments.studies import costs as costs_module
 from residualdroppath.experiments.studies.cache import Cache
 from residualdroppath.experiments.studies.definition import Study
 from residualdroppath.experiments.studies.earlier import Earlier
@@ -40,7 +40,7 @@ def cost(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def measure(plain: Any, configs: dict[str, Any], data_of: Any, **rest: Any) -> dict[str, Cost]:
         return {name: Cost(found[-1], 2 * found[-1], 9) for name in configs}
 
-    monkeypatch.setattr(run_module, "measure_against", measure)
+    monkeypatch.setattr(costs_module, "measure_against", measure)
     return found
 
 

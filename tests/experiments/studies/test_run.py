@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from residualdroppath.cli.main import run
 from residualdroppath.errors import UserError
 from residualdroppath.experiments.compare.cost import Cost
-from residualdroppath.experiments.studies import run as run_module
+from residualdroppath.experiments.studies import costs as costs_module
 from residualdroppath.experiments.studies import trial as trial_module
 from residualdroppath.experiments.studies.page import write_study_page
 from residualdroppath.experiments.studies.table import table_rows
@@ -44,7 +44,7 @@ def known_costs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         measured.append(configs)
         return {name: Cost(0.5, 1.0, 9) for name in configs}
 
-    monkeypatch.setattr(run_module, "measure_against", measure)
+    monkeypatch.setattr(costs_module, "measure_against", measure)
     return measured
 
 

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-import torch
-
-from ...data.images import ImageData
 from ...errors import UserError
 from ...records.environment import environment
 from ...training.recipe import TrainConfig
-from ...training.run import request_of
 from ...training.runtime import pick_device
-from ..compare.cost import Cost, measure_against
-from .cache import EVALUATED, Cache, canonical, cost_key, fingerprint, run_key
+from .cache import EVALUATED, Cache, canonical
+from .costs import Costs
 from .definition import Study, Values
 from .earlier import Earlier, restore
 from .engines import Engine
+from .keys import Keys
 from .plan import Cell, iterations_under, plain_iterations, seed_major
 from .progress import StudyProgress
 from .summary import summarise
-from .trial import Trial, load, source
-
-ROUNDS = 96  # of timing
+from .trial import Trial
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,6 @@ class StudyRun:
     progress: StudyProgress
     only: Sequence[str] = ()
     earlier: Earlier | None = None
-    _fingerprints: dict[Any, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.only if name not in self.study.variants]:
@@ -69,7 +63,8 @@ class StudyRun:
             for name in names
             if budget in self.study.budgets_of(name)
         ]
-        self.costs: dict[str, Cost] = {}
+        self.keys = Keys(self.study)
+        self.costs = Costs(self.keys, self.cache, self.threads, self.engine is not None, self.progress)
 
     def record(self) -> dict[str, Any]:
         """Run what is missing, and return all that came out."""
@@ -99,7 +94,8 @@ class StudyRun:
             if own:
                 chosen[cell] = own[choice if cell in tries else 0]
         final = [chosen[cell] for cell in active if cell in chosen]
-        self._measure(final)
+        for setting in final:
+            self.costs.of(setting.cell, setting.config, time=True)  # now, while no trial runs
         self._run("runs", self._trials(final, self.study.seeds, tested=True))
         rows = [
             {**self._row(setting), "tries": known[cell]["tries"] if cell in known else self._tries(tries.get(cell, []))}
@@ -110,7 +106,7 @@ class StudyRun:
             "study": self.study.name,
             "question": self.study.question,
             "definition": _plain_values(self.study),
-            "environment": environment(pick_device(self._plain({}).device)),
+            "environment": environment(pick_device(self.study.plain({}).device)),
             "earlier": self.earlier.environments if self.earlier is not None and known else [],
             "threads_of_a_run": self.threads,
             "failures": self.progress.failures,
@@ -121,36 +117,33 @@ class StudyRun:
     def _take_over(self) -> dict[Cell, dict[str, Any]]:
         """Rows of the earlier record by cell, where they still hold; their costs and runs are put into the cache."""
         rows: dict[Cell, dict[str, Any]] = {}
-        for cell in self.cells if self.earlier is not None else ():
-            row = self.earlier.row(cell, self.study)
+        for cell in self.cells:
+            row = self.earlier.row(cell, self.study) if self.earlier is not None else None
             if row is None:
                 continue
             config = self.study.config(cell.point, cell.variant, row["chosen"])
             setting = Setting(cell, row["chosen"], config.model_copy(update={"iterations": row["iterations"]}))
-            same = all(self._key(setting.of_seed(run["seed"])) == run["key"] for run in row["runs"])
-            if same and self._keep_cost(setting, row["cost"]):
+            same = all(self.keys.run(setting.of_seed(run["seed"])) == run["key"] for run in row["runs"])
+            if same and self.costs.keep(cell, setting.config, row["cost"]):
                 restore(row, self.cache, self.study.measures)
                 rows[cell] = row
         return rows
 
     # Recipes
 
-    def _plain(self, point: Values) -> TrainConfig:
-        return self.study.plain(point)
-
     def _settings(self, cell: Cell, tries: Sequence[Values], *, measure: bool) -> list[Setting]:
         """One for each of these tries, with the iterations of the cell's budget; none while a cost is not known."""
         configs = [self.study.config(cell.point, cell.variant, tried) for tried in tries]
         if cell.budget.unit == "cost":
             for config in configs:
-                self._cost(cell, config, measure=measure and self.engine is not None)
+                self.costs.of(cell, config, time=measure)
         settings = []
         for tried, config in zip(tries, configs, strict=True):
-            cost = self._cost(cell, config, measure=False)
+            cost = self.costs.of(cell, config)
             if cell.budget.unit == "cost" and cost is None:
                 return []
-            plain = self._plain(cell.point)
-            unit = plain_iterations(plain, len(self._data(plain).train))
+            plain = self.study.plain(cell.point)
+            unit = plain_iterations(plain, len(self.keys.data(plain).train))
             iterations = iterations_under(cell.budget, config, unit, cost.per_iteration if cost else None)
             settings.append(Setting(cell, tried, config.model_copy(update={"iterations": iterations})))
         return settings
@@ -174,70 +167,16 @@ class StudyRun:
 
     def _mean_validation(self, setting: Setting) -> float | None:
         """Over the seeds of tuning; 0 for a run that diverged, None while one is missing."""
-        results = [self.cache.result(self._key(setting.of_seed(seed))) for seed in self.study.tune.seeds]
+        results = [self.cache.result(self.keys.run(setting.of_seed(seed))) for seed in self.study.tune.seeds]
         if any(result is None for result in results):
             return None
         return fmean(result.get("validation_accuracy", 0.0) for result in results if result is not None)
 
-    # Costs
-
-    def _measure(self, settings: list[Setting]) -> None:
-        """Costs that are not known: now, while no trial runs."""
-        for setting in settings:
-            self._cost(setting.cell, setting.config, measure=self.engine is not None)
-
-    def _cost(self, cell: Cell, config: TrainConfig, *, measure: bool) -> Cost | None:
-        plain, ours, key = self._cost_key(cell, config)
-        if key is None:
-            return Cost(1.0, 1.0, 0)
-        if key not in self.costs:
-            found = self.cache.cost(key)
-            if found is None and measure:
-                self.progress.say(f"timing {cell.variant} against plain training")
-                torch.set_num_threads(self.threads)
-                found = measure_against(
-                    plain, {"ours": ours}, lambda config: self._data(config).decoded(), rounds=ROUNDS
-                )["ours"]
-                self.cache.keep_cost(key, found)
-            if found is not None:
-                self.costs[key] = found
-        return self.costs.get(key)
-
-    def _cost_key(self, cell: Cell, config: TrainConfig) -> tuple[TrainConfig, TrainConfig, str | None]:
-        """Plain training and `config`, canonical, and the key of the cost; None where it is that of plain training."""
-        plain, ours = canonical(self._plain(cell.point)), canonical(config)
-        key, unit = (cost_key(each, plain, self.threads, self._fingerprint(each)) for each in (ours, plain))
-        return plain, ours, None if key == unit else key
-
-    def _keep_cost(self, setting: Setting, recorded: dict[str, float] | None) -> bool:
-        """Put a cost that was recorded into the cache; False where it was measured here, as another."""
-        _, _, key = self._cost_key(setting.cell, setting.config)
-        if key is None or recorded is None:
-            return True
-        found = self.cache.cost(key)
-        if found is None:
-            self.cache.keep_cost(key, Cost(recorded["per_iteration"], recorded["per_cycle"], 0))
-        return found is None or found.per_iteration == recorded["per_iteration"]
-
     # Trials
-
-    def _data(self, config: TrainConfig) -> ImageData:
-        plain = self._plain({})
-        return load(config, plain.data_dir, plain.download)
-
-    def _fingerprint(self, config: TrainConfig) -> str:
-        plain = self._plain({})
-        request = request_of(config.model_copy(update={"data_dir": plain.data_dir, "download": plain.download}))
-        if request not in self._fingerprints:
-            self._fingerprints[request] = fingerprint(source(request))
-        return self._fingerprints[request]
-
-    def _key(self, config: TrainConfig) -> str:
-        return run_key(config, self._fingerprint(config))
 
     def _trials(self, settings: list[Setting], seeds: Sequence[int], *, tested: bool) -> list[Trial]:
         """One for each result that is missing; cells that come to the same run share it."""
-        plain = self._plain({})
+        plain = self.study.plain({})
         trials: dict[str, Trial] = {}
         by_cell: dict[Cell, list[Setting]] = {}
         for setting in settings:
@@ -245,10 +184,10 @@ class StudyRun:
         for cell, seed in seed_major(list(by_cell), seeds):
             for setting in by_cell[cell]:
                 config = setting.of_seed(seed)
-                key = self._key(config)
+                key = self.keys.run(config)
                 if key in trials or not self.cache.missing([key], tested=tested, measures=self.study.measures):
                     continue
-                cost = self._cost(cell, setting.config, measure=False)
+                cost = self.costs.of(cell, setting.config)
                 tried = " ".join(f"{name}={value}" for name, value in setting.tried.items() if not tested)
                 trials[key] = Trial(
                     key=key,
@@ -275,13 +214,13 @@ class StudyRun:
 
     def _row(self, setting: Setting) -> dict[str, Any]:
         cell, config = setting.cell, setting.config
-        cost = self._cost(cell, config, measure=False)
-        plain = self._plain(cell.point)
-        unit = plain_iterations(plain, len(self._data(plain).train))
+        cost = self.costs.of(cell, config)
+        plain = self.study.plain(cell.point)
+        unit = plain_iterations(plain, len(self.keys.data(plain).train))
         runs = []
         for seed in self.study.seeds:
             canonical_config = setting.of_seed(seed)
-            key = self._key(canonical_config)
+            key = self.keys.run(canonical_config)
             result = self.cache.result(key)
             if result is not None and ("evaluation" in result or "diverged" in result):
                 measured = self.cache.measures(key, self.study.measures)
