@@ -264,7 +264,7 @@ def test_sharding_is_refused_where_accelerate_would_do_without(name: str, monkey
     monkeypatch.setenv(name, "false")
     Processes("cpu")
     monkeypatch.setenv(name, "true")
-    with pytest.raises(UserError, match=f"{name} must be false, got true from the launcher: .* give `shard`"):
+    with pytest.raises(UserError, match=f"{name} must be false, got true from the launcher: .* has `shard`"):
         Processes("cpu")
 
 

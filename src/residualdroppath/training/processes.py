@@ -14,16 +14,12 @@ from ..core.residual_drop_path import ResidualDropPath
 from ..core.torch_internals import BatchNorm
 from ..errors import UserError
 from ..integrations.ddp import Frozen, exchange_what_learns
+from .launcher import require_choices_of_recipe, require_no_sharding
 from .runtime import pick_device
 from .sharding import is_sharded, shard_for_training
 
 T = TypeVar("T")
 ALL_WEIGHTS_EVERYWHERE = ("MULTI_CPU", "MULTI_GPU")  # the kinds of launch in which each process holds all weights
-# Choices of the launcher that are the recipe's here, or not supported.
-NOT_OF_THE_LAUNCHER = {"ACCELERATE_MIXED_PRECISION": "give `amp`", "ACCELERATE_DYNAMO_BACKEND": "leave it out"}
-
-# Variables by which a launcher asks for sharding, with settings of its own: on CPUs Accelerate reads them and does DDP.
-SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
 
 
 class Processes:
@@ -33,7 +29,7 @@ class Processes:
     """
 
     def __init__(self, device: str):
-        _require_no_sharding()
+        require_no_sharding(os.environ)
         self.device = pick_device(device)
         self.accelerator: Any = None
         self.rank, self.count = 0, 1
@@ -142,24 +138,13 @@ class Processes:
             yield
 
 
-def _require_no_sharding() -> None:
-    for variable in SHARDING:
-        if (value := os.environ.get(variable, "false")).lower() in ("true", "1", "yes"):
-            raise UserError(
-                f"{variable} must be false, got {value} from the launcher: to split weights over processes give "
-                "`shard` (FSDP2), and launch with --multi_gpu, or with torchrun."
-            )
-
-
 def _accelerator(name: str, device: torch.device) -> Any:
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
     if device.index is not None:
         raise UserError(f"`device` must be auto, cpu or cuda where several processes are launched, got {name!r}.")
-    for variable, instead in NOT_OF_THE_LAUNCHER.items():
-        if (value := os.environ.get(variable, "no")).lower() != "no":
-            raise UserError(f"{variable} must be no, got {value} from the launcher; {instead}.")
+    require_choices_of_recipe(os.environ)
     # The precision is the recipe's (`amp`), applied by the trainer: an Accelerator's holds for the whole process.
     accelerator = Accelerator(
         cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[DistributedDataParallelKwargs()]

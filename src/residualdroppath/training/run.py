@@ -17,6 +17,7 @@ from ..records.files import write_json
 from .checkpoints import Checkpoint
 from .description import NetworkDescription, describe
 from .final import final_network, known_before, result_of
+from .launcher import as_launched
 from .logs import Log, opened_logs, require_packages
 from .processes import Processes
 from .progress import OnEpoch, TrainingProgress, console
@@ -75,6 +76,7 @@ def train(
     and SIGUSR1 end the training after the iteration under way with `Stopped`, everything saved.
     """
     folder = RunFolder(out)
+    config = as_launched(config)
     processes = Processes(config.device)
     if data is None:
         config = config.located()
