@@ -65,8 +65,9 @@ def test_what_shard_has_not_is_refused(variable: str, value: str | None, message
 
 
 def test_what_does_not_go_with_shards_is_refused_here_too() -> None:
+    by_row = {"granularity": "sample", "freeze": "stop_gradient"}
     with pytest.raises(UserError, match=r"`granularity` .* with `shard`.*\(in the launcher, ACCELERATE_USE_FSDP\)"):
-        as_launched(TrainConfig(**{"granularity": "sample", "freeze": "stop_gradient"}), dict(BY_DEFAULT))
+        as_launched(TrainConfig.model_validate(by_row), dict(BY_DEFAULT))
 
 
 @pytest.mark.full
