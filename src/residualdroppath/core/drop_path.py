@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from .options import OF_DROPPED_PART, Options
-from .residual_drop_path import ResidualDropPath, signature_with
+from .residual_drop_path import ResidualDropPath
+from .signature import signature_with
 
 ALONE = (1, 0)
 NOT_HERE = ("schedule", *OF_DROPPED_PART)

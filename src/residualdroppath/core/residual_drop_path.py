@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +24,7 @@ from .planning.plan import Plan, make_plan
 from .planning.plan_options import PlanOptions
 from .running.add_point import Action
 from .running.block_forward import BlockForward
+from .signature import signature_with
 from .torch_internals import modules_below
 
 _NOT_GIVEN = object()
@@ -392,27 +392,6 @@ def _reconstruct(
     if not active:
         rdp.remove()
     return rdp
-
-
-def signature_with(options: Iterable[dataclasses.Field[Any]]) -> inspect.Signature:
-    """What `help()` and editors show: options, declared in `Options` alone; the first may be given by position."""
-    by_name, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-    return inspect.Signature(
-        [
-            inspect.Parameter("model", by_name, annotation=nn.Module),
-            *(
-                inspect.Parameter(
-                    each.name,
-                    by_name if place == 0 else keyword,
-                    default=getattr(Options(), each.name),
-                    annotation=each.type,
-                )
-                for place, each in enumerate(options)
-            ),
-            inspect.Parameter("example", keyword, default=None, annotation=Any),
-            inspect.Parameter("options", keyword, default=None, annotation=Options | None),
-        ]
-    )
 
 
 ResidualDropPath.__signature__ = signature_with(  # pyright: ignore[reportAttributeAccessIssue]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+__all__ = ["exchange_what_learns"]
 Frozen = Callable[[], Mapping[str, nn.Parameter]]
 
 

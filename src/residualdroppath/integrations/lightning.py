@@ -25,6 +25,7 @@ else:
                 "pip install 'residualdroppath[lightning]'"
             ) from missing
 
+__all__ = ["ResidualDropPathCallback"]
 # These put parameters of several layers together, or own their gradients: frozen ones would get zeros, which move them.
 REFUSED_STRATEGIES = ("FSDPStrategy", "DeepSpeedStrategy")
 
@@ -65,7 +66,7 @@ class ResidualDropPathCallback(Callback):
     ):
         if drop_path_rate is not None:
             keywords["drop_path_rate"] = drop_path_rate
-        self.options = make_options(options, keywords)
+        self.options: Options = make_options(options, keywords)
         self.module = module
         self.example = example
         self.rdp: ResidualDropPath | None = None

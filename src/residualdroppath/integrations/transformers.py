@@ -24,6 +24,7 @@ from transformers.training_args import ParallelMode
 from ..core.options import Options, make_options
 from ..core.residual_drop_path import ResidualDropPath, is_followed
 
+__all__ = ["ResidualDropPathCallback"]
 STATE_KEY = "residual_drop_path"  # in `TrainerState.stateful_callbacks`
 
 
