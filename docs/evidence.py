@@ -26,6 +26,7 @@ from residualdroppath.experiments.studies.reuse_names import QUANTITIES
 from residualdroppath.experiments.studies.table import (
     HEAD,
     SLOPE_HEAD,
+    TRIES_HEAD,
     difference_text,
     elastic_head,
     elastic_rows,
@@ -33,6 +34,7 @@ from residualdroppath.experiments.studies.table import (
     reuse_rows,
     slope_rows,
     table_rows,
+    tries_rows,
 )
 
 PILOTS = ("fashion_mnist_overfit", "mnist")
@@ -120,9 +122,13 @@ def _of_reuse(difference: dict[str, Any], variant: str) -> str:
     return f"; {difference['mean']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
 
 
+def tries_table(record: dict[str, Any]) -> str:
+    return markdown_table(TRIES_HEAD[1:], [row[1:] for row in tries_rows(record)])
+
+
 TABLES = {
     "study": study_table, "elastic": elastic_table, "reuse": reuse_table, "slopes": slope_table,
-    "spread": spread_table,
+    "spread": spread_table, "tries": tries_table,
 }  # fmt: skip
 
 
@@ -140,7 +146,7 @@ def tables(text: str) -> dict[str, str]:
         }
         if (timed := pruned(name)) is not None:
             found[f"pruned {name}"] = pruned_table(timed)
-        if not {f"study {name}", f"spread {name}"} & found.keys():
+        if not {f"{kind} {name}" for kind in ("study", "spread", "tries")} & found.keys():
             raise SystemExit(f"docs/evidence.md has no marker `<!-- study {name} -->`.")
     return found
 

@@ -19,7 +19,7 @@ from residualdroppath.experiments.compare.cost import Cost
 from residualdroppath.experiments.studies import costs as costs_module
 from residualdroppath.experiments.studies import trial as trial_module
 from residualdroppath.experiments.studies.page import write_study_page
-from residualdroppath.experiments.studies.table import table_rows
+from residualdroppath.experiments.studies.table import table_rows, tries_rows
 from residualdroppath.training.trainer import Trainer
 
 from .tiny_studies import BASE, Inline, answer, study, written
@@ -95,6 +95,30 @@ def test_tries_are_chosen_on_validation_and_only_the_chosen_is_tested(tmp_path: 
         assert best["validation_accuracy"] == result["validation_accuracy"]
     assert like["chosen"] == ours["chosen"] and like["tries"] == []
     assert {run["recipe"]["drop_path_rate"] for run in like["runs"]} == {ours["chosen"]["drop_path_rate"]}
+
+
+def test_tries_are_compared_with_the_first_over_seeds_of_tuning(tmp_path: Path) -> None:
+    engine = Inline()
+    record = answer(study(**{**TUNED, "budget": "cost", "tune": {"seeds": [7, 8, 9]}}), tmp_path, engine, "ours")
+    (row,) = record["rows"]
+    first, second = row["tries"]
+    by_rate: dict[float, list[float]] = {}
+    for trial in engine.trials:
+        if not trial.tested:
+            result = json.loads((trial.folder / "result.json").read_text())
+            by_rate.setdefault(trial.config.model_dump()["drop_path_rate"], []).append(result["validation_accuracy"])
+    differences = [ours - theirs for ours, theirs in zip(by_rate[0.6], by_rate[0.3], strict=True)]
+    assert second["minus_first"]["mean"] == pytest.approx(sum(differences) / 3) and second["minus_first"]["n"] == 3
+    assert first["minus_first"] is None and first["over_seeds"]["n"] == 3
+    assert first["validation_accuracy"] == first["over_seeds"]["mean"] == pytest.approx(sum(by_rate[0.3]) / 3)
+    assert first["cost"] == 0.5
+    shown = tries_rows(record)
+    chosen = [line for line in shown if line[2].endswith("(chosen)")]
+    assert len(shown) == 2 and [line[1] for line in chosen] == [f"drop_path_rate {row['chosen']['drop_path_rate']}"]
+    assert shown[0][3] == "-" and shown[1][3].startswith(f"{100 * second['minus_first']['mean']:+.2f} (")
+    assert shown[0][4] == "0.50"
+    page = write_study_page({**record, "file": "tiny.yaml"}, tmp_path / "page.html").read_text()
+    assert "minus the first try" in page and shown[1][3] in page.replace("&#43;", "+")
 
 
 def test_follower_alone_is_tuned_as_the_one_that_it_follows(tmp_path: Path) -> None:

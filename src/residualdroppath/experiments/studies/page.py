@@ -14,6 +14,7 @@ from .figures import pictures, variant_colours
 from .reuse_names import QUANTITIES
 from .table import (
     SLOPE_HEAD,
+    TRIES_HEAD,
     budgets_text,
     difference_text,
     elastic_head,
@@ -24,6 +25,7 @@ from .table import (
     reuse_rows,
     row_name,
     slope_rows,
+    tries_rows,
     with_deviation,
 )
 
@@ -51,7 +53,7 @@ def write_study_page(record: Row, path: Path) -> Path:
         reuse=(reuse_head(record), reuse_rows(record)),
         reuse_names=QUANTITIES,
         slopes=(SLOPE_HEAD, slope_rows(record)),
-        tries=_tries(record, several),
+        tries=(TRIES_HEAD, tries_rows(record)),
         runs=_runs(record, several),
         definition=yaml.safe_dump(record["definition"], sort_keys=False, default_flow_style=None, width=100),
     )
@@ -110,18 +112,6 @@ def _difference(value: Row | None) -> Row:
 
 def _cell(text: str, small: str = "") -> Row:
     return {"text": text, "small": "" if small == "-" else small}
-
-
-def _tries(record: Row, several: bool) -> list[list[str]]:
-    return [
-        [
-            row_name(row, budgets=several, chosen=False),
-            ", ".join(f"{name} {value}" for name, value in each["values"].items()),
-            _percent(each["validation_accuracy"]) + (" (chosen)" if each["values"] == row["chosen"] else ""),
-        ]
-        for row in record["rows"]
-        for each in row["tries"]
-    ]
 
 
 def _runs(record: Row, several: bool) -> list[list[str]]:

@@ -20,6 +20,7 @@ from .engines import Engine
 from .keys import Keys
 from .plan import Cell, iterations_under, plain_iterations, seed_major
 from .progress import StudyProgress
+from .statistics import paired, summary
 from .summary import summarise
 from .trial import Trial
 
@@ -165,12 +166,15 @@ class StudyRun:
             return None
         return max(range(len(means)), key=lambda index: means[index] or 0.0)
 
+    def _validation(self, setting: Setting) -> dict[int, float] | None:
+        """By seed of tuning; 0 for a run that diverged, None while one is missing."""
+        results = {seed: self.cache.result(self.keys.run(setting.of_seed(seed))) for seed in self.study.tune.seeds}
+        found = {seed: result.get("validation_accuracy", 0.0) for seed, result in results.items() if result is not None}
+        return found if len(found) == len(results) else None
+
     def _mean_validation(self, setting: Setting) -> float | None:
-        """Over the seeds of tuning; 0 for a run that diverged, None while one is missing."""
-        results = [self.cache.result(self.keys.run(setting.of_seed(seed))) for seed in self.study.tune.seeds]
-        if any(result is None for result in results):
-            return None
-        return fmean(result.get("validation_accuracy", 0.0) for result in results if result is not None)
+        found = self._validation(setting)
+        return None if found is None else fmean(found.values())
 
     # Trials
 
@@ -240,10 +244,20 @@ class StudyRun:
         }
 
     def _tries(self, settings: list[Setting]) -> list[dict[str, Any]]:
+        """What each try came to on validation data, over seeds, and against the first of them."""
         if not self.study.tuned:
             return []
+        found = [self._validation(setting) for setting in settings]
+        costs = [self.costs.of(setting.cell, setting.config) for setting in settings]
         return [
-            {"values": setting.tried, "validation_accuracy": self._mean_validation(setting)} for setting in settings
+            {
+                "values": setting.tried,
+                "validation_accuracy": None if own is None else fmean(own.values()),
+                "over_seeds": summary([] if own is None else list(own.values())),
+                "minus_first": None if own is None or found[0] is None or not place else paired(own, found[0]),
+                "cost": None if cost is None else cost.per_iteration,
+            }
+            for place, (setting, own, cost) in enumerate(zip(settings, found, costs, strict=True))
         ]
 
 

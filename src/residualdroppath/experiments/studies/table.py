@@ -10,6 +10,7 @@ from rich.table import Table
 from .elastic_depth import SELECTIONS
 
 Row = dict[str, Any]
+TRIES_HEAD = ["variant", "try", "validation accuracy (%)", "minus the first try", "cost of an iteration"]
 SLOPE_HEAD = ["variant", "doubling", "changes the gain over plain by (points)", "95 % interval", "p", "seeds"]
 HEAD = ["variant", "test accuracy (%)", "n", "95 % interval", "minus plain", "minus drop path", "cost", "shows"]
 
@@ -29,6 +30,27 @@ def table_rows(record: Row) -> list[list[str]]:
         ]
         for row in record["rows"]
     ]
+
+
+def tries_rows(record: Row) -> list[list[str]]:
+    """What each variant was tuned over, in the order of `TRIES_HEAD`; records from before 2026-12 hold means alone."""
+    several = len({row["budget"] for row in record["rows"]}) > 1
+    rows = []
+    for row in record["rows"]:
+        for each in row["tries"]:
+            mean = each["validation_accuracy"]
+            over_seeds = each.get("over_seeds") or {"mean": mean, "std": None}
+            cost = each.get("cost")
+            rows.append(
+                [
+                    row_name(row, budgets=several, chosen=False),
+                    ", ".join(f"{name} {value}" for name, value in each["values"].items()) or "as it is",
+                    with_deviation(over_seeds) + (" (chosen)" if each["values"] == row["chosen"] else ""),
+                    difference_text(each.get("minus_first")),
+                    "-" if cost is None else f"{cost:.2f}",
+                ]
+            )
+    return rows
 
 
 def elastic_head(record: Row) -> list[str]:
@@ -122,7 +144,7 @@ def _terminal_table(title: str, head: list[str], rows: list[list[str]]) -> Table
 
 def budgets_text(record: Row) -> str:
     names = dict.fromkeys(row["budget"].replace("_", " ") for row in record["rows"])
-    return "equal " + " and ".join(names)
+    return "equal " + " and ".join(names) if names else "nothing has ended yet"
 
 
 def row_name(row: Row, *, budgets: bool, chosen: bool = True) -> str:
