@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cost_page import markdown_table
-from verdicts import FORMS, SIGNIFICANT
+from verdicts import FORMS, SIGNIFICANT, text_study
 
 from residualdroppath.experiments.bench.config import OURS
 from residualdroppath.experiments.studies.elastic_depth import SELECTIONS
@@ -13,10 +13,12 @@ from residualdroppath.experiments.studies.table import elastic_head, elastic_row
 
 Record = dict[str, Any]
 STUDIES = {
-    "overfit_conv": "ResNet20, 2,000 CIFAR-10 images",
-    "overfit_vit": "vision transformer, 1,000 CIFAR-10 images",
-    "convnext": "small ConvNeXt, 1,000 CIFAR-10 images",
-    "underfit_conv": "ResNet20, 4,000 CIFAR-10 images, crops",
+    "overfit_conv": "ResNet20, 2,000 images of CIFAR-10 (JPEG copy, 16x16)",
+    "overfit_vit": "vision transformer, 1,000 images of CIFAR-10 (JPEG copy, 16x16)",
+    "text": "text transformer, 2,000 words of 12 languages",
+    "convnext": "small ConvNeXt, 1,000 images of CIFAR-10 (JPEG copy, 32x32)",
+    "underfit_conv": "ResNet20, 4,000 images of CIFAR-10 (JPEG copy, 16x16), crops",
+    "underfit_small": "20 layers of 2 to 8 channels, 2,000 images of CIFAR-10 (JPEG copy, 16x16), crops; not tuned",
     "mnist": "ResNet14, 6,000 MNIST images",
 }
 ELASTIC = (
@@ -31,6 +33,7 @@ def chosen_table(records: dict[str, Record]) -> str:
     """By study and form, the drop rate that tuning chose, and the gain over plain training."""
     shown = ("drop path", *FORMS)
     rows = []
+    records = {**records, "text": text_study()}
     for name, title in STUDIES.items():
         by_variant = {row["variant"]: row for row in records[name]["rows"]}
         train, test = (100 * by_variant["plain"][f"{part}_accuracy"]["mean"] for part in ("train", "test"))
@@ -43,7 +46,12 @@ def _gain(row: Record) -> str:
     against = row["against"]["plain"]
     gain = f"{100 * against['mean']:+.1f}"
     holds = against["p_holm"] is not None and against["p_holm"] < SIGNIFICANT
-    return f"{row['chosen']['drop_path_rate']:g}: {f'**{gain}**' if holds else gain}"
+    return f"{_rate(row):g}: {f'**{gain}**' if holds else gain}"
+
+
+def _rate(row: Record) -> float:
+    chosen = row["chosen"].get("drop_path_rate", row["chosen"].get("rate"))
+    return row["runs"][0]["recipe"]["drop_path_rate"] if chosen is None else chosen
 
 
 def elastic_table(record: Record) -> str:

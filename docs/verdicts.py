@@ -18,7 +18,8 @@ SETTINGS = {
     "overfit_conv": "overfits: ResNet20, 2,000 CIFAR-10 images (JPEG copy, 16x16)",
     "overfit_vit": "overfits: vision transformer, 1,000 CIFAR-10 images (JPEG copy, 16x16)",
     "underfit_conv": "underfits: ResNet20, 4,000 CIFAR-10 images with crops (JPEG copy, 16x16)",
-    "underfit_small": "underfits: 20 layers of 2 to 8 channels, 2,000 CIFAR-10 images with crops (JPEG copy, 16x16)",
+    "underfit_small": "too small for its data: 20 layers of 2 to 8 channels, 2,000 CIFAR-10 images with crops "
+    "(JPEG copy, 16x16); not tuned",
     "mnist": "MNIST: ResNet14, 6,000 images",
     "convnext": "overfits: small ConvNeXt, 1,000 CIFAR-10 images (JPEG copy, 32x32)",
     "resnext": "RegNetX, 1,000 CIFAR-10 images (JPEG copy, 16x16)",
@@ -28,7 +29,7 @@ TEXT = ROOT / "results" / "text" / "words.json"
 FORMS = ("ResidualDroppath (4, 1) union", "ResidualDroppath (1, 1)", "the paper's form")
 FURTHER = ("balanced draws",)  # of (4, 1) union, where it was studied
 SIGNIFICANT = 0.05
-HEAD = ["set-up", "form", "n", "minus plain", "minus tuned drop path", "verdict"]
+HEAD = ["set-up", "form", "n", "minus plain", "minus drop path", "verdict"]
 
 
 def studies() -> dict[str, Record]:

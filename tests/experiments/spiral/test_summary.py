@@ -62,7 +62,7 @@ LESS, MORE, SAME, UNCLEAR = [1.0, 1.1, 0.9], [9.0, 9.1, 9.2], [5.0, 5.1, 5.2], [
         (UNCLEAR, MORE, "It raises reuse; for recreated"),
         (LESS, LESS, "but reuse too"),
         (MORE, MORE, "but recreated units too"),
-        (UNCLEAR, UNCLEAR, "The seeds do not tell either way"),
+        (UNCLEAR, UNCLEAR, "No difference is shown in either"),
         (MORE, UNCLEAR, "No: recreated units rise"),
         (UNCLEAR, LESS, "No: reuse falls"),
         (MORE, LESS, "No, the opposite of both"),

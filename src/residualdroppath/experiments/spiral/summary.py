@@ -66,19 +66,19 @@ def answer(record: dict[str, Any]) -> str:
     fewer, more = _direction(recreated), _direction(reuse)
     verdict = {
         (-1, 1): "Yes, both",
-        (-1, 0): "It lowers recreated units; for reuse the seeds do not tell",
-        (0, 1): "It raises reuse; for recreated units the seeds do not tell",
+        (-1, 0): "It lowers recreated units; no difference in reuse is shown",
+        (0, 1): "It raises reuse; no difference in recreated units is shown",
         (-1, -1): "It lowers recreated units, but reuse too",
         (1, 1): "It raises reuse, but recreated units too",
-        (0, 0): "The seeds do not tell either way",
-        (1, 0): "No: recreated units rise, and for reuse the seeds do not tell",
-        (0, -1): "No: reuse falls, and for recreated units the seeds do not tell",
+        (0, 0): "No difference is shown in either",
+        (1, 0): "No: recreated units rise, and no difference in reuse is shown",
+        (0, -1): "No: reuse falls, and no difference in recreated units is shown",
         (1, -1): "No, the opposite of both",
     }[fewer, more]
     beside = row["against_plain"]
     return (
         f"{verdict}. Against plain training, paired over {seeds} seeds: recreated units {_signed(recreated, 1)}, "
-        f"mean reuse {_signed(reuse, 4)} (95 % intervals). Beside it: branch / stream "
+        f"mean reuse {_signed(reuse, 4)} (95 % intervals). Also: branch / stream "
         f"{_signed(beside['norm_ratio'], 3)}, training loss {_signed(beside['train_loss'], 4)}, "
         f"test accuracy {_signed(beside['test_accuracy'], 2, 100)} points."
     )
