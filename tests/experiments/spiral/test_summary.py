@@ -58,8 +58,8 @@ LESS, MORE, SAME, UNCLEAR = [1.0, 1.1, 0.9], [9.0, 9.1, 9.2], [5.0, 5.1, 5.2], [
     ("recreated", "reuse", "words"),
     [
         (LESS, MORE, "Yes, both"),
-        (LESS, UNCLEAR, "It lowers recreated units; for reuse"),
-        (UNCLEAR, MORE, "It raises reuse; for recreated"),
+        (LESS, UNCLEAR, "It lowers recreated units; no difference in reuse"),
+        (UNCLEAR, MORE, "It raises reuse; no difference in recreated"),
         (LESS, LESS, "but reuse too"),
         (MORE, MORE, "but recreated units too"),
         (UNCLEAR, UNCLEAR, "No difference is shown in either"),
