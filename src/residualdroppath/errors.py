@@ -22,10 +22,14 @@ def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     return f"; did you mean {' or '.join(prefix + by_lower[lower] for lower in close)}?" if close else "."
 
 
+# What torch says on a CPU, the second of sizes beyond 64 bits.
+TOO_LARGE = ("can't allocate memory", "Storage size calculation overflowed")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Of the machine or of a device; torch is not imported to find out."""
     known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return known or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    return known or (isinstance(error, RuntimeError) and any(words in str(error) for words in TOO_LARGE))
 
 
 class Stopped(Exception):

@@ -170,7 +170,25 @@ def test_a_run_that_was_killed_in_its_first_epoch_starts_it_again(folder: Path) 
     assert train(tiny(), folder, resume=True)["iterations"] == 6
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"epoch": 1}\n{"epo', b"[]", b"1", b'{"epoch": "one"}', b'{"a": []}'])
+@pytest.mark.parametrize("left", ["weights", "epochs"])
+def test_checkpoints_that_are_gone_are_not_taken_for_a_start(folder: Path, left: str) -> None:
+    for path in (folder / "checkpoints").iterdir():
+        path.unlink()
+    rows = (folder / "metrics.jsonl").read_text()
+    if left == "weights":
+        (folder / "model.safetensors").write_bytes(b"trained")
+    else:
+        (folder / "metrics.jsonl").write_text(rows * 2)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    words = "final weights" if left == "weights" else "epochs of training"
+    assert f"no checkpoint to resume from, but {folder} holds {words}" in refused(folder)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b'{"epoch": 1}\n{"epo', b"[]", b"1", b'{"epoch": "one"}', b'{"a": []}', b"{}", b'{"epoch": 1}'],
+)
 def test_damaged_metrics(folder: Path, content: bytes) -> None:
     (folder / "metrics.jsonl").write_bytes(content)
     assert f"{folder / 'metrics.jsonl'} is damaged" in refused(folder)
@@ -181,7 +199,11 @@ def test_metrics_that_are_gone(folder: Path) -> None:
     assert "it holds 0 of 1 epochs" in refused(folder)
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", "1", '{"iterations": 6}', "null"])
+WITHOUT_EPOCHS = '{"iterations": 6, "train_accuracy": 1, "validation_accuracy": 1}'
+OF_TEXT = WITHOUT_EPOCHS[:-1] + ', "epochs": 2, "test_accuracy": "x"}'
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "1", '{"iterations": 6}', "null", WITHOUT_EPOCHS, OF_TEXT])
 @pytest.mark.parametrize("name", ["environment.json", "result.json"])
 def test_damaged_records(folder: Path, name: str, content: str) -> None:
     (folder / name).write_text(content)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from ..experiments.compare.config import CompareConfig
+from ..experiments.compare.config import CompareConfig, goes_on
 from ..records.files import write_record
 from ..records.outputs import require_record
 from .recipe_command import RecipeCommand, checked_folder, console, folder_name, parse
@@ -25,11 +25,10 @@ def compare(arguments: list[str]) -> None:
     recipe = command.recipe
     out = checked_folder(command, f"compare-{folder_name(recipe)}")
     if command.record is not None:
-        config = recipe.model_dump(mode="json")
         require_record(
             command.record,
             overwrite=command.overwrite,
-            own=lambda record: command.resume and record.get("config") == config,
+            own=lambda record: command.resume and goes_on(record.get("config"), recipe),
         )
     from ..experiments.compare.run import compare as run_comparison
     from ..experiments.compare.table import terminal_table, write_compare_page

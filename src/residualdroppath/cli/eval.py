@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from ..records.bounds import Bounded
 from ..records.files import locked
 from ..records.outputs import require_folder
 from ..training.recipe import Recipe, checked
@@ -17,7 +18,7 @@ WIDTH = 100
 MOST_CLASSES = 40  # in the terminal; files and the page have all
 
 
-class EvalCommand(BaseModel):
+class EvalCommand(Bounded):
     """Evaluate a trained network: loss, top-1, top-5, accuracy by class, and what is taken for what."""
 
     run: Annotated[Path, tyro.conf.Positional] = Field(

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from ..errors import UserError
+from ..records.bounds import Bounded
 from ..records.files import write_text
 from ..records.outputs import require_file
 from ..training.recipe import checked
 from .terminal import bar_for_each, table_console
 
 
-class PredictCommand(BaseModel):
+class PredictCommand(Bounded):
     """Write the class of each image, with its probability, as CSV."""
 
     run: Annotated[Path, tyro.conf.Positional] = Field(

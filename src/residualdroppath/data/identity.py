@@ -31,7 +31,8 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
     if before.get("classes") != now["classes"]:
         found.append("classes")
-    digests = before.get("sha256", {})
+    digests = before.get("sha256")
+    digests = digests if isinstance(digests, dict) else {}  # a file that somebody wrote into
     return found or [
         f"content of the {part} part" for part in now["sha256"] if digests.get(part) != now["sha256"][part]
     ]

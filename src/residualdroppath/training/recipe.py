@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model, field_vali
 from ..core.options import Options
 from ..data.request import NAMED_SETS, located
 from ..errors import UserError
+from ..records.bounds import Bounded
 from ..records.configuration import read_yaml
 from .method_options import OF_THE_RUN, OPTIONS, option_fields
 from .training_options import (
@@ -26,13 +27,14 @@ from .training_options import (
 C = TypeVar("C", bound=BaseModel)
 Threads = Annotated[int, Field(ge=1, le=1024)]  # so many more than there are cores only take memory
 OF_CHECKPOINTS = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints")
+LARGEST_SIDE = 65_535  # of an image that a JPEG file can hold
 MAY_CHANGE = (*OF_CHECKPOINTS, "workers", "log", "shard")  # when a run is resumed
 Method = Literal["plain", "drop_path", "residual_drop_path"]
 # A part of the method taken out or replaced (`controls.py`), to see what that part is worth.
 Control = Literal["drop_path_effective", "freezing_only"]
 
 
-class _DataAndModel(BaseModel):
+class _DataAndModel(Bounded):
     model_config = FORBIDS
 
     data: str = Field(
@@ -43,7 +45,10 @@ class _DataAndModel(BaseModel):
     data_dir: Path = Field(default=Path("data"), description="where named sets lie, in torchvision's layout")
     download: bool = Field(default=False, description="fetch a named set that is not there")
     image_size: int | None = Field(
-        default=None, ge=4, description="pixels a side; default: the set's own, if its images are all of one size"
+        default=None,
+        ge=4,
+        le=LARGEST_SIDE,
+        description="pixels a side; default: the set's own, if its images are all of one size",
     )
     label_column: str = Field(default="label", description="Parquet column of labels")
     image_column: str | None = Field(
@@ -57,7 +62,9 @@ class _DataAndModel(BaseModel):
         default=None, ge=1, description="of these, train on this many of each class only"
     )
     num_classes: int | None = Field(default=None, ge=2, description="keep this many classes only, the first ones")
-    class_seed: int | None = Field(default=None, ge=0, description="choose the classes kept by this seed instead")
+    class_seed: int | None = Field(
+        default=None, ge=0, lt=2**32, description="choose the classes kept by this seed instead"
+    )
     split_seed: int = Field(default=0, ge=0, lt=2**32, description="seed of the cuts, apart from the seed of training")
     shuffle_buffer: int | None = Field(
         default=None,
@@ -66,7 +73,7 @@ class _DataAndModel(BaseModel):
         "all, anywhere",
     )
     crop_padding: int | None = Field(
-        default=None, ge=0, description="random shift in pixels; default: an eighth of the size"
+        default=None, ge=0, le=LARGEST_SIDE, description="random shift in pixels; default: an eighth of the size"
     )
     mirror: bool | None = Field(default=None, description="random mirroring; default: by data set")
 

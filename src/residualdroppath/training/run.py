@@ -136,6 +136,8 @@ def _open(
     if result is not None and result["epochs"] == trainer.epochs:
         return result, None, []
     checkpoint = folder.checkpoints.load()
+    if checkpoint is None:
+        folder.require_unfinished()
     return None, checkpoint, folder.metrics(0 if checkpoint is None else int(checkpoint.state["epoch"]))
 
 

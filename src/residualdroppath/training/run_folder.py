@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import torch
 from pydantic import ConfigDict, with_config
@@ -24,15 +24,18 @@ from .recipe import TrainConfig, read_config
 
 LOGGER = logging.getLogger("residualdroppath")
 Rows = list[dict[str, int | float]]
+OF_EVERY_EPOCH = {"epoch", "train_loss", "train_accuracy", "train_seconds"}
 
 
 @with_config(ConfigDict(extra="allow"))
 class Result(TypedDict):
     """What every result holds; what else there is depends on the recipe."""
 
+    epochs: int
     iterations: int
     train_accuracy: float
     validation_accuracy: float
+    test_accuracy: NotRequired[float]
 
 
 class RunFolder:
@@ -121,12 +124,24 @@ class RunFolder:
         path = self.path / "result.json"
         return read_json(path, Result) if path.is_file() else None
 
+    def require_unfinished(self) -> None:
+        """No more is there than what a kill in the first save leaves, where there is no checkpoint to go on from."""
+        weights = self.path / "model.safetensors"
+        if weights.is_file() or len(self.metrics()) > 1:
+            raise UserError(
+                f"{self.checkpoints.path} holds no checkpoint to resume from, but {self.path} holds "
+                f"{'final weights' if weights.is_file() else 'epochs of training'}. Nothing was changed; put the "
+                "checkpoints back, or start anew with another `out`."
+            )
+
     def metrics(self, epochs: int | None = None) -> list[dict[str, Any]]:
         """One row per epoch: all that are there, or exactly the first `epochs`."""
         path = self.path / "metrics.jsonl"
         with reporting_damage(path):
             text = path.read_text(encoding="utf-8") if path.is_file() else ""
             rows = parse_json(f"[{','.join(text.splitlines())}]", Rows)
+            if any(not row.keys() >= OF_EVERY_EPOCH for row in rows):
+                raise ValueError(f"an epoch lacks one of {', '.join(sorted(OF_EVERY_EPOCH))}")
             if epochs is not None and len(rows) < epochs:
                 raise ValueError(f"it holds {len(rows)} of {epochs} epochs")
         return rows[:epochs]

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ..records.bounds import Bounded
+
 FORBIDS: ConfigDict = {"frozen": True, "extra": "forbid", "allow_inf_nan": False}
 Share = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -32,7 +34,7 @@ WITH_SHARD: dict[str, tuple[Any, str]] = {
 }
 
 
-class AugmentationOptions(BaseModel):
+class AugmentationOptions(Bounded):
     """What is done to training images besides shifts and mirroring: timm's augmentation."""
 
     model_config = FORBIDS
@@ -103,7 +105,7 @@ class AugmentationOptions(BaseModel):
         return self
 
 
-class OptimizationOptions(BaseModel):
+class OptimizationOptions(Bounded):
     """The optimizer beyond its name, and the learning rate over time."""
 
     model_config = FORBIDS
@@ -138,7 +140,7 @@ class OptimizationOptions(BaseModel):
         return self
 
 
-class WeightOptions(BaseModel):
+class WeightOptions(Bounded):
     """Which weights a run ends with, and what is written while it trains."""
 
     model_config = FORBIDS

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from residualdroppath.cli.main import run
 from residualdroppath.errors import UserError
 from residualdroppath.experiments.compare import run as run_module
-from residualdroppath.experiments.compare.config import CompareConfig
+from residualdroppath.experiments.compare.config import CompareConfig, goes_on
 from residualdroppath.experiments.compare.cost import Cost
 from residualdroppath.experiments.compare.run import compare, run_path
 from residualdroppath.experiments.compare.table import HEAD, table_rows, write_compare_page
@@ -144,15 +144,53 @@ def test_folder_in_use(tmp_path: Path, known_costs: Any) -> None:
 
 
 def test_resume_keeps_the_recipe(tmp_path: Path, known_costs: Any) -> None:
-    compare(tiny(seeds=(0,), methods=("plain",)), tmp_path)
-    assert "no comparison of this configuration" in refused(tiny(), tmp_path, resume=True)
-    assert "no comparison of this configuration" in refused(tiny(), tmp_path / "none", resume=True)
+    compare(tiny(seeds=(0, 3), methods=("plain",)), tmp_path)
+    said = refused(tiny(seeds=(0,)), tmp_path, resume=True)
+    assert "keeps its configuration, but for more seeds" in said
+    assert "seeds ((0, 3) there, (0,) now)" in said and "methods (('plain',) there" in said
+    assert "no comparison to resume" in refused(tiny(), tmp_path / "none", resume=True)
+
+
+def test_seeds_are_added_to_a_finished_comparison(tmp_path: Path, known_costs: dict[str, Cost]) -> None:
+    methods = ("plain", "residual_drop_path")
+    first = compare(tiny(methods=methods, seeds=(0,)), tmp_path / "a")
+    ended = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("result.json")}
+    known_costs["residual_drop_path"] = Cost(0.9, 1.8, 9)  # those of the first time hold
+    more = compare(tiny(methods=methods, seeds=(0, 1)), tmp_path / "a", resume=True)
+    assert {path: path.stat().st_mtime_ns for path in ended} == ended and len(ended) == 2
+    known_costs["residual_drop_path"] = Cost(0.5, 1.0, 9)
+    assert without_clock(more) == without_clock(compare(tiny(methods=methods, seeds=(0, 1)), tmp_path / "b"))
+    assert more["rows"][0]["runs"][0] == first["rows"][0]["runs"][0]
+    assert compare(tiny(methods=methods, seeds=(0, 1)), tmp_path / "a", resume=True)["rows"] == more["rows"]
+
+
+def test_epochs_are_added_where_nothing_goes_by_the_length(tmp_path: Path, known_costs: dict[str, Cost]) -> None:
+    of_any_length = {"methods": ("plain",), "seeds": (0,), "lr_over_time": "constant", "warmup": 0}
+    compare(tiny(**of_any_length), tmp_path / "a")
+    more = compare(tiny(**of_any_length, epochs=3), tmp_path / "a", resume=True)
+    assert without_clock(more) == without_clock(compare(tiny(**of_any_length, epochs=3), tmp_path / "b"))
+    assert "epochs (3 there, 2 now)" in refused(tiny(**of_any_length), tmp_path / "a", resume=True)
+    compare(tiny(methods=("plain",), seeds=(0,)), tmp_path / "c")
+    said = refused(tiny(methods=("plain",), seeds=(0,), epochs=3), tmp_path / "c", resume=True)
+    assert "epochs (2 there, 3 now), and runs cannot be made longer: they go by `lr_over_time` cosine" in said
+
+
+def test_a_record_is_replaced_by_the_same_comparison_with_more_seeds(tmp_path: Path) -> None:
+    config = tiny(seeds=(0,))
+    assert goes_on(config.model_dump(mode="json"), tiny(seeds=(0, 1)))
+    assert not goes_on(tiny(seeds=(0, 1)).model_dump(mode="json"), config)
+    assert not goes_on(None, config) and not goes_on({"lr": "fast"}, config)
+
+
+def test_page_of_a_comparison_that_is_not_validated_every_epoch(tmp_path: Path, known_costs: Any) -> None:
+    summary = compare(tiny(methods=("plain",), seeds=(0,), validate_every=2, epochs=3), tmp_path)
+    assert write_compare_page(summary, tmp_path).is_file()
 
 
 def test_a_single_run_is_not_resumed_as_a_comparison(tmp_path: Path, known_costs: Any) -> None:
     train(TrainConfig(**TINY, method="plain"), tmp_path / "run")
     config = CompareConfig(**TINY)
-    assert "no comparison of this configuration" in refused(config, tmp_path / "run", resume=True)
+    assert "no comparison to resume" in refused(config, tmp_path / "run", resume=True)
 
 
 def test_damaged_costs(tmp_path: Path, known_costs: Any) -> None:
@@ -160,6 +198,23 @@ def test_damaged_costs(tmp_path: Path, known_costs: Any) -> None:
     compare(config, tmp_path)
     (tmp_path / "costs.json").write_text("{")
     assert "costs.json is damaged" in refused(config, tmp_path, resume=True)
+
+
+def test_costs_of_other_methods(tmp_path: Path, known_costs: Any) -> None:
+    config = tiny(seeds=(0,), methods=("plain", "drop_path"))
+    compare(config, tmp_path)
+    costs = json.loads((tmp_path / "costs.json").read_text())
+    (tmp_path / "costs.json").write_text(json.dumps({"plain": costs["plain"]}))
+    assert "costs.json is damaged (no cost of drop_path)" in refused(config, tmp_path, resume=True)
+
+
+def test_a_result_without_a_test(tmp_path: Path, known_costs: Any) -> None:
+    config = tiny(seeds=(0,), methods=("plain",))
+    compare(config, tmp_path)
+    path = run_path(tmp_path, "plain", 0) / "result.json"
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in result.items() if name != "test_accuracy"}))
+    assert "result.json is damaged (no test_accuracy)" in refused(config, tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("content", ["[]", '{"plain": 1}', '{"plain": {"per_iteration": "much"}}'])

@@ -142,13 +142,19 @@ def test_a_cost_that_was_measured_here_counts(tmp_path: Path, cost: list[float])
 
 def test_a_record_of_another_study_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = tmp_path / "other.json"
-    other.write_text(json.dumps({"study": "another", "environment": {}, "definition": {}, "rows": []}))
+    other.write_text(
+        json.dumps({"study": "another", "environment": {}, "definition": {"tune": {"seeds": []}}, "rows": []})
+    )
     file = written(tmp_path / "tiny.yaml")
     assert run(["study", str(file), "--out", str(tmp_path / "out"), "--earlier", str(other)]) == 1
     said = capsys.readouterr().err
     assert "`earlier` must be a record of the study tiny" in said and "'another'" in said
     assert not (tmp_path / "out").exists()
-    for damaged in ("{", json.dumps({"study": "tiny", "rows": [{}]})):
+    for damaged in (
+        "{",
+        json.dumps({"study": "tiny", "rows": [{}]}),
+        other.read_text().replace("tune", "t").replace("another", "tiny"),
+    ):
         other.write_text(damaged)
         assert run(["study", str(file), "--out", str(tmp_path / "out"), "--earlier", str(other)]) == 1
         assert "other.json" in capsys.readouterr().err

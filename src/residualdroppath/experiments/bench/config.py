@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from ...core.options import RateOverDepth
+from ...records.bounds import Bounded
 from ...training.method_options import option
 from ...training.recipe import Threads
 
@@ -28,7 +29,7 @@ TITLES: dict[Contending, str] = {
 }
 
 
-class BenchSetting(BaseModel):
+class BenchSetting(Bounded):
     """How a network is trained, and what is timed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

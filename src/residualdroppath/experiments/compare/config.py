@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from ...training.recipe import Method, Recipe
+from ...training.longer import depends_on_length
+from ...training.recipe import MAY_CHANGE, Method, Recipe, TrainConfig
 
 if TYPE_CHECKING:
     from .cost import Cost
@@ -39,6 +40,39 @@ class CompareConfig(Recipe):
             if value != type(self).model_fields[name].default:
                 raise ValueError(f"`{name}` must keep its default in a comparison, got {value}; `rdp study` varies it")
         return self
+
+    def run(self, method: Method, seed: int, epochs: int) -> TrainConfig:
+        """The recipe of one run."""
+        recipe = {name: getattr(self, name) for name in Recipe.model_fields}
+        return TrainConfig(**{**recipe, "method": method, "seed": seed, "epochs": epochs})
+
+
+def differences(stored: CompareConfig, config: CompareConfig) -> list[str]:
+    """Why `config` cannot go on with a comparison of `stored`; empty if it can, with more seeds or epochs too."""
+    theirs, ours = stored.located().model_dump(), config.located().model_dump()
+    found = {
+        name: f"{name} ({theirs[name]} there, {ours[name]} now)"
+        for name in ours
+        if name not in MAY_CHANGE and ours[name] != theirs[name]
+    }
+    if set(stored.seeds) <= set(config.seeds):
+        found.pop("seeds", None)
+    if config.epochs > stored.epochs:
+        runs = (config.run(method, 0, config.epochs) for method in config.methods)
+        reasons = dict.fromkeys(reason for run in runs for reason in depends_on_length(run))
+        if reasons:
+            found["epochs"] += f", and runs cannot be made longer: they go by {', '.join(reasons)}"
+        else:
+            del found["epochs"]
+    return list(found.values())
+
+
+def goes_on(recorded: Any, config: CompareConfig) -> bool:
+    """Whether `config` goes on with the comparison of which a record holds the configuration."""
+    try:
+        return not differences(CompareConfig.model_validate(recorded), config)
+    except ValidationError:
+        return False
 
 
 @dataclass(frozen=True)

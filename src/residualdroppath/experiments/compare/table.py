@@ -59,7 +59,8 @@ def write_compare_page(summary: dict[str, Any], out: Path) -> Path:
     ):
         lowest = []
         for row in summary["rows"]:
-            metrics = [RunFolder(run_path(out, row["name"], run["seed"])).metrics() for run in row["runs"]]
+            folders = [RunFolder(run_path(out, row["name"], run["seed"])) for run in row["runs"]]
+            metrics = [[epoch for epoch in folder.metrics() if quantity in epoch] for folder in folders]
             curves = [[factor * epoch[quantity] for epoch in run] for run in metrics]
             mean = [sum(values) / len(values) for values in zip(*curves, strict=True)]
             cost = row["cost"]["per_iteration"] * summary["rows"][0]["iterations"] / summary["rows"][0]["epochs"]

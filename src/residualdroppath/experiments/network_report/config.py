@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
+from ...records.bounds import Bounded
 from ...training.recipe import Threads
 
 MEASURES = {
@@ -22,7 +23,7 @@ MEASURES = {
 FEWEST_SAMPLES = 32
 
 
-class AnalyzeSetting(BaseModel):
+class AnalyzeSetting(Bounded):
     """Data, samples and measures; data options left out are those that a run was trained with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

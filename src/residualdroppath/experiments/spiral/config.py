@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from ...core.options import Freeze, RateOverDepth
+from ...records.bounds import Bounded
 from ...training.method_options import option
 from ...training.recipe import Method
 
@@ -18,7 +19,7 @@ TITLES: dict[str, str] = {
 }
 
 
-class SpiralConfig(BaseModel):
+class SpiralConfig(Bounded):
     """The data, the network, the training, and how finely the features are looked at."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

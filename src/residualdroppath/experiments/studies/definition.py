@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ...errors import UserError
+from ...records.bounds import Bounded
 from ...records.configuration import read_yaml
 from ...training.recipe import TrainConfig, checked
 
@@ -32,7 +33,7 @@ class Budget(NamedTuple):
         return self.unit if self.scale == 1 else f"{self.unit} x{self.scale:g}"
 
 
-class Tune(BaseModel):
+class Tune(Bounded):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seeds: Seeds = (1000, 1001, 1002)
@@ -53,7 +54,7 @@ class Variant(BaseModel):
     budgets: tuple[Budget, ...] | None = None
 
 
-class Study(BaseModel):
+class Study(Bounded):
     """A study, whole and checked."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -33,13 +33,22 @@ class _Row(TypedDict):
     runs: list[Row]
 
 
+class _Tune(TypedDict):
+    seeds: list[int]
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Definition(TypedDict):
+    tune: _Tune
+
+
 @with_config(ConfigDict(extra="allow"))
 class _Record(TypedDict):
     """What is used of a record."""
 
     study: str
     environment: Row
-    definition: Row
+    definition: _Definition
     rows: list[_Row]
 
 
