@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from residualdroppath.cli.main import run
 from residualdroppath.experiments.bench.config import BenchConfig
+from residualdroppath.experiments.studies.definition import Study
 from residualdroppath.training.recipe import TrainConfig
 
 
@@ -41,7 +42,7 @@ def test_other_settings() -> None:
     with pytest.raises(ValidationError, match="`batch_size` must be at most"):
         BenchConfig(model="small_resnet", batch_size=10**18)
     with pytest.raises(ValidationError, match="`seeds` must be at most"):
-        study(seeds=[2**70])
+        Study(name="a", question="b?", seeds=(2**70,), variants={"plain": {"method": "plain"}})  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("arguments", [["train", "--epochs", "9" * 400], ["train", "--lr", "1e300"]])

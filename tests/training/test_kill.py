@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from torch import Tensor
 
 from residualdroppath.cli import main as command_line
+from residualdroppath.data.workers import end_with_parent_alone
 from residualdroppath.training.trainer import Trainer
 
 from .tiny_runs import manifests, metrics
@@ -91,6 +93,42 @@ def test_signal_saves_and_ends(whole: Path, tmp_path: Path, number: signal.Signa
     assert f"stopped by {number.name}: iteration {kept} is kept; add --resume" in (tmp_path / "stderr").read_text()
     assert command_line.run(["train", "--resume", "--out", str(out)]) == 0
     require_same(out, whole)
+
+
+@pytest.mark.full
+def test_signal_to_all_processes_of_a_job_saves_and_ends(tmp_path: Path) -> None:
+    """As batch systems send it: to those that load images too."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "residualdroppath", *ARGUMENTS, "--epochs", "2000", "--out", str(out)]
+    source = {**os.environ, "PYTHONPATH": str(Path(command_line.__file__).parents[2])}
+    process = subprocess.Popen(
+        [*command, "--crop-scale", "0.5", "1", "--workers", "2"],
+        stderr=subprocess.PIPE, text=True, env=source, start_new_session=True,
+    )  # fmt: skip
+    while not manifests(out):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    kept = manifests(out)[-1]
+    assert process.returncode == 143 and f"stopped by SIGTERM: iteration {kept} is kept" in said
+    assert "Traceback" not in said and not (out / "result.json").exists()
+
+
+def test_a_worker_ends_when_its_parent_asks() -> None:
+    process = multiprocessing.get_context("fork").Process(target=wait_as_a_worker)
+    process.start()
+    subprocess.run([sys.executable, "-c", f"import os, time; time.sleep(0.3); os.kill({process.pid}, 15)"], check=True)
+    process.join(0.3)
+    assert process.is_alive()
+    process.terminate()
+    process.join(10)
+    assert process.exitcode == 0
+
+
+def wait_as_a_worker() -> None:
+    end_with_parent_alone(0)
+    time.sleep(60)
 
 
 def test_killed_at_random_moments_and_resumed_to_the_same_weights(whole: Path, tmp_path: Path) -> None:

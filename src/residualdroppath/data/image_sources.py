@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import UserError
 from .decoding import Decoded, decode, differs, read_header, same_size
 from .stored import Item
+from .workers import end_with_parent_alone
 
 MEMORY_LIMIT = 4 * 2**30  # bytes; larger parts are decoded batch by batch
 
@@ -153,7 +154,9 @@ def loaded(
     """Batches of what `dataset` holds under lists of keys, made by `workers` processes, or up to 8, by threads."""
     workers = min(8, torch.get_num_threads()) if workers is None else workers
     try:
-        yield from DataLoader(dataset, batch_sampler=keys, num_workers=workers, **options)
+        yield from DataLoader(
+            dataset, batch_sampler=keys, num_workers=workers, worker_init_fn=end_with_parent_alone, **options
+        )
     except UserError as error:  # a worker's error comes with its traceback written into the message
         message = str(error).rstrip().splitlines()[-1].removeprefix(f"{UserError.__module__}.UserError: ")
         raise UserError(message) from error

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..data.folders import image_files
 from ..data.image_sources import Encoded
+from ..data.workers import end_with_parent_alone
 from ..errors import UserError
 from .network import TrainedNetwork
 
@@ -57,7 +58,9 @@ def predict(
     about = network.about
     encoded = Encoded(files, [str(file) for file in files], channels=about.image_channels, size=about.image_size)
     workers = 0 if len(files) <= FEW else min(8, torch.get_num_threads())
-    loader = DataLoader(_WhatCanBeRead(encoded), batch_size=batch_size, num_workers=workers)
+    loader = DataLoader(
+        _WhatCanBeRead(encoded), batch_size=batch_size, num_workers=workers, worker_init_fn=end_with_parent_alone
+    )
     predictions: list[Prediction] = []
     skipped: list[str] = []
     done = 0
