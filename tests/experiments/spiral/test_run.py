@@ -17,6 +17,7 @@ from residualdroppath.errors import UserError
 from residualdroppath.experiments.spiral.config import SpiralConfig
 from residualdroppath.experiments.spiral.data import make_data
 from residualdroppath.experiments.spiral.features import look_at
+from residualdroppath.experiments.spiral.folder import SpiralFolder
 from residualdroppath.experiments.spiral.network import make_network
 from residualdroppath.experiments.spiral.profiles import PANELS
 from residualdroppath.experiments.spiral.run import run_spiral
@@ -119,3 +120,15 @@ def test_a_folder_belongs_to_one_run(tiny: SpiralConfig, tiny_run: Run, tmp_path
 def test_a_failing_worker_ends_the_run(tiny: SpiralConfig, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not finite"):
         run_spiral(tiny.model_copy(update={"lr": 1e30}), tmp_path / "run", workers=2)
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "{}", '{"scalars": {"reuse": "much"}, "sweep": [], "profiles": {}, "matrices": {}}']
+)
+def test_a_damaged_result_is_named(tmp_path: Path, content: str) -> None:
+    folder = SpiralFolder(tmp_path)
+    path = folder.of("plain", 0) / "result.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(UserError, match=f"{path} is damaged"):
+        folder.result("plain", 0)

@@ -10,10 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
 
 from ...errors import UserError
 from ...records.files import locked, read_json, write_json
 from .config import SpiralConfig
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Result(TypedDict):
+    """What `measure` returns, of which the summary is made."""
+
+    scalars: dict[str, float]
+    sweep: list[Any]
+    profiles: dict[str, list[Any]]
+    matrices: dict[str, list[Any]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,7 @@ class SpiralFolder:
         return (self.of(row, seed) / "result.json").is_file()
 
     def result(self, row: str, seed: int) -> dict[str, Any]:
-        return read_json(self.of(row, seed) / "result.json", dict[str, Any])
+        return dict(read_json(self.of(row, seed) / "result.json", _Result))
 
     def pictures(self, row: str) -> dict[str, np.ndarray]:
         """What the first seed's network looks like (`snapshots.py`)."""
