@@ -87,6 +87,12 @@ def test_identity_is_of_rows_and_sizes(tmp_path: Path, monkeypatch: pytest.Monke
     assert a == b and a != c
 
 
+def test_parquet_files_must_be_whole_here_too(tmp_path: Path) -> None:
+    for name in ("train-0", "train-2", "test"):
+        write_parquet(tmp_path / f"{name}.parquet", parquet_columns(LABELS))
+    assert "lacks Parquet files of one part (train-0.parquet, train-2.parquet)" in refused(f"hfds/{tmp_path}")
+
+
 def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path / "set", train=LABELS, test=LABELS)
     data = f"hfds/{tmp_path / 'set'}"

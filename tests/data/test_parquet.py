@@ -161,7 +161,29 @@ def test_two_versions_of_a_part_are_not_mixed(tmp_path: Path, names: tuple[str, 
 def test_files_of_a_part_that_are_missing(tmp_path: Path) -> None:
     write_both(tmp_path)
     (tmp_path / "train.parquet").rename(tmp_path / "train-00001-of-00003.parquet")
-    assert "holds 1 of 3 files of one part" in refused(tmp_path)
+    assert "lacks Parquet files of one part (train-00001-of-00003.parquet): number 0 of 3; fetch" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        (("0", "2"), "lacks Parquet files of one part (train-0.parquet, train-2.parquet): number 1; fetch the others"),
+        (("00000-of-00003", "00001-of-00003", "00003-of-00003"), "number 2 of 3; fetch the others"),
+        (("0-of-2", "1-of-2", "5-of-2"), "with number 5, which is too high for 2 files"),
+    ],
+)
+def test_numbers_that_are_missing_or_too_high(tmp_path: Path, numbers: tuple[str, ...], said: str) -> None:
+    for number in numbers:
+        write_parquet(tmp_path / f"train-{number}.parquet", parquet_columns(LABELS))
+    write_parquet(tmp_path / "test.parquet", parquet_columns(LABELS))
+    assert said in refused(tmp_path)
+
+
+def test_numbers_may_begin_with_one(tmp_path: Path) -> None:
+    for number in (2, 1):
+        write_parquet(tmp_path / f"train-{number}-of-2.parquet", parquet_columns([number] * 2 + [0]))
+    write_parquet(tmp_path / "test.parquet", parquet_columns([0]))
+    assert read_source(request(str(tmp_path))).train.labels.tolist() == [1, 1, 0, 2, 2, 0]
 
 
 def test_folders_and_parquet_files_at_once(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import UserError, did_you_mean, first_line
 from .labelled import Part, labelled_source
-from .parts import PARTS, Source, by_part
+from .parquet import files_by_name, parquet_folder
+from .parts import PARTS, Skipped, Source, by_part
 from .request import Request
 from .stored import Row, Table
 
@@ -44,8 +45,12 @@ def read_rows(name: str, request: Request) -> Source:
         if any((folder / saved).is_file() for saved in SAVED):
             loaded = datasets.load_from_disk(str(folder))
         else:
+            if folder.is_dir() and (files := parquet_folder(folder)) is not None:
+                files_by_name(files, Skipped(files))  # `datasets` would not miss one, and would wait for a pipe
             config = datasets.DownloadConfig(local_files_only=not (request.download or folder.exists()))
             loaded = datasets.load_dataset(where, download_config=config)
+    except UserError:
+        raise
     except Exception as error:  # of any library that reads one of the many formats
         hint = "" if request.download or folder.exists() else ", or allow `download`"
         raise UserError(f"{name} cannot be read by `datasets` ({first_line(error)}); check the name{hint}.") from error

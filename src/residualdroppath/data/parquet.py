@@ -7,12 +7,13 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import UserError, first_line
 from .decoding import opens
 from .labelled import Part, labelled_source
-from .parts import PARTS, Skipped, Source, by_part, shortened
+from .numbered import Numbered, in_order
+from .parts import PARTS, Skipped, Source, by_part
 from .request import Request
 
 # train.parquet, train-3.parquet, train-00000-of-00002.parquet, and the last with a digest behind it
@@ -22,12 +23,6 @@ _FILE = re.compile(rf"({'|'.join(PARTS)})(?:[-_](\d+)(?:-of-(\d+)(?:-[0-9a-f]{{1
 def parquet_folder(folder: Path) -> Path | None:
     """`folder`, or `data/` in it as on the Hugging Face hub, whichever holds Parquet files."""
     return next((place for place in (folder, folder / "data") if any(place.glob("*.parquet"))), None)
-
-
-class _Shard(NamedTuple):
-    number: int | None
-    total: int | None
-    path: Path
 
 
 def read_parquet(folder: Path, request: Request) -> Source:
@@ -40,7 +35,17 @@ def read_parquet(folder: Path, request: Request) -> Source:
 
 def files_of_parts(folder: Path, skipped: Skipped) -> dict[str, list[Path]]:
     """The files of each part in order of their numbers. Raises `UserError` for files that are missing or too many."""
-    shards: dict[str, list[_Shard]] = {}
+    files = files_by_name(folder, skipped)
+    parts = by_part({name: PARTS[name] for name in files}, folder)
+    if "train" not in parts or len(parts) < 2:
+        missing = "test" if "train" in parts else "train"
+        raise UserError(f"{folder} must hold train*.parquet and test*.parquet (or val*); {missing}* is missing.")
+    return {part: files[name] for part, name in parts.items()}
+
+
+def files_by_name(folder: Path, skipped: Skipped) -> dict[str, list[Path]]:
+    """As `files_of_parts`, by the names of parts that are there, whichever they are."""
+    shards: dict[str, list[Numbered]] = {}
     for path in sorted(folder.iterdir()):
         match = _FILE.fullmatch(path.name)
         if match is None:
@@ -49,28 +54,8 @@ def files_of_parts(folder: Path, skipped: Skipped) -> dict[str, list[Path]]:
             raise UserError(f"{path} is no regular file; remove it.")
         else:
             part, *numbers = match.groups()
-            number, total = (None if text is None else int(text) for text in numbers)
-            shards.setdefault(part, []).append(_Shard(number, total, path))
-    parts = by_part({name: PARTS[name] for name in shards}, folder)
-    if "train" not in parts or len(parts) < 2:
-        missing = "test" if "train" in parts else "train"
-        raise UserError(f"{folder} must hold train*.parquet and test*.parquet (or val*); {missing}* is missing.")
-    return {part: _in_order(shards[name], folder) for part, name in parts.items()}
-
-
-def _in_order(shards: list[_Shard], folder: Path) -> list[Path]:
-    numbers = {shard.number for shard in shards}
-    total = shards[0].total
-    names = shortened([shard.path.name for shard in shards], 4)
-    if (
-        len({shard.total for shard in shards}) > 1
-        or len(numbers) < len(shards)
-        or (None in numbers and len(shards) > 1)
-    ):
-        raise UserError(f"{folder} holds several versions of one part ({names}); keep one, move the others elsewhere.")
-    if total is not None and len(shards) != total:
-        raise UserError(f"{folder} holds {len(shards)} of {total} files of one part ({names}); fetch the others.")
-    return [shard.path for shard in sorted(shards, key=lambda shard: shard.number or 0)]
+            shards.setdefault(part, []).append(Numbered.of_texts(path, *numbers))
+    return {name: in_order(files, folder, "Parquet") for name, files in shards.items()}
 
 
 def _read(part: str, files: Sequence[Path], request: Request) -> Part:
