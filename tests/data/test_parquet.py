@@ -95,6 +95,64 @@ def test_image_column_is_the_one_that_holds_images(tmp_path: Path) -> None:
     assert torch.equal(images[5].permute(1, 2, 0), torch.from_numpy(pixels(5, 10, 10, 3)))
 
 
+def test_a_column_is_judged_by_its_first_value_not_by_its_first_row(tmp_path: Path) -> None:
+    columns = parquet_columns(LABELS)
+    columns["image"][:2] = [None, b"damaged"]
+    for part in ("train", "test"):
+        write_parquet(tmp_path / f"{part}.parquet", {"thumbnail": parquet_columns(LABELS, seed=9)["image"], **columns})
+    assert "thumbnail and image could be" in refused(tmp_path)
+
+
+def test_all_parts_have_their_images_in_one_column_which_is_named(tmp_path: Path) -> None:
+    columns, nothing = parquet_columns(LABELS), pa.array([None] * 6, pa.binary())
+    train = {"thumbnail": nothing, "hash": [b"\x01"] * 6, **columns}
+    write_parquet(tmp_path / "train.parquet", train)
+    write_parquet(tmp_path / "test.parquet", {"thumbnail": columns["image"], "image": nothing, "label": LABELS})
+    assert "`image_column` 'image' of" in refused(tmp_path)
+    write_parquet(tmp_path / "test.parquet", {"thumbnail": columns["image"], "label": LABELS})
+    message = refused(tmp_path)
+    assert f"{tmp_path / 'test.parquet'}, got 'image'; its columns are thumbnail, label. Files of all parts" in message
+    write_parquet(tmp_path / "test.parquet", train)
+    assert (
+        "images are read from the column image, not from thumbnail or hash" in read_source(request(str(tmp_path))).notes
+    )
+
+
+def test_a_column_of_another_name_is_named(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        write_parquet(tmp_path / f"{part}.parquet", {"img": parquet_columns(LABELS)["image"], "label": LABELS})
+    assert "images are read from the column img" in read_source(request(str(tmp_path))).notes
+    assert not any("column" in note for note in read_source(request(str(tmp_path), image_column="img")).notes)
+
+
+def write_named(path: Path, labels: list[int], names: list[str], seed: int = 0) -> None:
+    """With the names of classes noted as Hugging Face datasets does."""
+    features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+    table = pa.table(parquet_columns(labels, seed=seed))
+    path.parent.mkdir(exist_ok=True)
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+
+
+def test_class_names_in_another_order_are_followed(tmp_path: Path) -> None:
+    write_named(tmp_path / "train-0.parquet", [0, 0, 1], ["cat", "dog"])
+    write_named(tmp_path / "train-1.parquet", [0, 0, 1], ["dog", "cat"], seed=5)
+    write_named(tmp_path / "test.parquet", [0, 1, 1], ["dog", "cat"], seed=50)
+    source = read_source(request(str(tmp_path)))
+    assert source.classes == ("cat", "dog")
+    assert source.train.labels.tolist() == [0, 0, 1, 1, 1, 0] and source.test.labels.tolist() == [1, 0, 0]
+    assert "classes of the test part are noted in another order than those of train, and were matched by name" in (
+        source.notes
+    )
+
+
+@pytest.mark.parametrize("name", ["train-1", "test"])
+def test_other_class_names_are_refused(tmp_path: Path, name: str) -> None:
+    for each in ("train-0", "train-1", "test"):
+        write_named(tmp_path / f"{each}.parquet", [0, 1, 1], ["cat", "cow" if each == name else "dog"])
+    assert "must be those of the training images, cat, dog, got cat, cow" in refused(tmp_path)
+
+
 def test_two_columns_of_images_are_not_chosen_from(tmp_path: Path) -> None:
     for part in ("train", "test"):
         columns = parquet_columns(LABELS)
