@@ -117,6 +117,17 @@ def test_run_goes_on_from_another_folder(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(load_images([find_target("../out", settings)], settings).train) == 7
 
 
+def test_analyses_of_a_run_notice_that_its_data_changed(tmp_path: Path) -> None:
+    write_image_folder(tmp_path / "set")
+    train(tiny(data=str(tmp_path / "set"), **ON_FOLDER), tmp_path / "out")
+    config = AnalyzeConfig(target=str(tmp_path / "out"))
+    file = str(tmp_path / "out/model.safetensors")
+    (tmp_path / "set/train/cat/0.png").write_bytes(encoded(pixels(9, 10, 10, 3)))
+    for target in (config.target, file):
+        with pytest.raises(UserError, match="not those that the network was trained on, they differ in content of the"):
+            load_images([find_target(target, config)], config)
+
+
 def test_run_that_was_written_with_a_relative_folder_goes_on_where_it_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from ..errors import UserError
 from .image_sources import DecodedOnce, Encoded, ImageSource, InMemory
 from .images import ImageData, Split
 from .stored import identity_of
@@ -35,6 +36,15 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return found or [
         f"content of the {part} part" for part in now["sha256"] if digests.get(part) != now["sha256"][part]
     ]
+
+
+def require_trained_on(before: dict[str, Any], data: ImageData) -> None:
+    """Raise `UserError` unless data, read anew, are those that a network was trained on."""
+    if different := differences(before, identity(data)):
+        raise UserError(
+            f"The data at {data.name} are not those that the network was trained on, they differ in "
+            f"{', '.join(different)}; put them back, or name data as `data`."
+        )
 
 
 def _digest(split: Split) -> str:
