@@ -13,6 +13,8 @@ from residualdroppath.data import folders
 from residualdroppath.data.describe import describe
 from residualdroppath.data.images import ImageData
 from residualdroppath.data.load import load_data
+from residualdroppath.data.parts import same_text
+from residualdroppath.data.stored import Piece, identity_of
 from residualdroppath.errors import UserError
 
 from .files import encoded, parquet_columns, pixels, request, write_image_folder, write_parquet
@@ -217,3 +219,12 @@ def test_description_of_many_classes() -> None:
     data = load_data(request("digits"))
     many = ImageData(**{**vars(data), "num_classes": 40, "classes": tuple(f"c{i}" for i in range(40))})
     assert describe(many)[2].endswith("c11: 0 and 28 more, 0 to 131 training images each")
+
+
+@pytest.mark.parametrize("name", ["café", "cat", os.fsdecode(b"caf\xe9")])
+def test_names_are_the_same_in_any_locale(name: str) -> None:
+    """In that of C, Python has the bytes of other letters one by one."""
+    in_c = os.fsencode(name).decode("ascii", "surrogateescape")
+    assert same_text(in_c) == same_text(name) == name
+    pieces = [Piece(Path("a.tar"), each, 0, 1) for each in (in_c, name)]
+    assert identity_of(pieces[0]) == identity_of(pieces[1]) == b"a.tar/" + os.fsencode(name) + b" 1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,19 @@ def test_run_goes_on_from_another_folder(tmp_path: Path, monkeypatch: pytest.Mon
     assert weights[0] == weights[1]
     settings = AnalyzeConfig(target="../out")
     assert len(load_images([find_target("../out", settings)], settings).train) == 7
+
+
+def test_names_need_not_be_text(tmp_path: Path) -> None:
+    """On Linux a name is any bytes."""
+    write_image_folder(tmp_path / "set")
+    for part in ("train", "test"):
+        (tmp_path / "set" / part / "cat").rename(tmp_path / "set" / part / os.fsdecode(b"caf\xe9"))
+    path = tmp_path / "set/test/dog/0.png"
+    path.rename(path.with_name(os.fsdecode(b"\xe9.png")))
+    config = tiny(data=str(tmp_path / "set"), **ON_FOLDER)
+    result = train(config, tmp_path / "out")
+    assert train(config, tmp_path / "out", resume=True) == result
+    assert run(["eval", str(tmp_path / "out"), "--part", "test", "--out", str(tmp_path / "e"), "--device", "cpu"]) == 0
 
 
 def test_analyses_of_a_run_notice_that_its_data_changed(tmp_path: Path) -> None:

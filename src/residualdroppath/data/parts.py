@@ -55,6 +55,11 @@ def shortened(names: Sequence[str], shown: int = SHOWN) -> str:
     return ", ".join(names[:shown]) + more
 
 
+def same_text(name: str) -> str:
+    """The name of a folder as it is in a locale of UTF-8, whichever is in force; bytes that are not text stay."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+
+
 def by_part(names: Mapping[str, str], folder: Path) -> dict[str, str]:
     """The name that each part has in `folder`, from a mapping of names to parts; training comes first.
 
@@ -94,7 +99,7 @@ def source_of_parts(
         image_size=first.size,
         mirrored=True,
         validation=splits.get("validation"),
-        classes=tuple(classes),
+        classes=tuple(map(same_text, classes)),
         notes=(_size_note(first), *notes),
     )
 

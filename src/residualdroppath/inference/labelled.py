@@ -16,7 +16,7 @@ from ..data.identity import require_trained_on
 from ..data.image_sources import DecodedOnce, Encoded, InMemory
 from ..data.images import ImageData, Missing, Split
 from ..data.parquet import parquet_folder
-from ..data.parts import PARTS, lacking_classes, shortened
+from ..data.parts import PARTS, lacking_classes, same_text, shortened
 from ..data.request import NAMED_SETS, Request
 from ..data.sources import read_source
 from ..data.tars import holds_tars
@@ -71,9 +71,9 @@ def other_images(network: TrainedNetwork, request: Request, part: Part) -> Label
         names, notes = source.classes, list(source.notes[1:])
     else:
         files, notes = labelled_files(_folder_of_part(folder, part))
-        names = tuple(files)
+        names = tuple(map(same_text, files))
         paths = [path for found in files.values() for path in found]
-        labels = [names.index(name) for name, found in files.items() for _ in found]
+        labels = [number for number, found in enumerate(files.values()) for _ in found]
         encoded = Encoded(paths, [str(path) for path in paths], channels=3, size=about.image_size)
         split = Split(encoded, torch.tensor(labels, dtype=torch.int64))
     if not len(split):
