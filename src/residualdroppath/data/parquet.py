@@ -12,7 +12,7 @@ from ..errors import UserError
 from .labelled import Part, labelled_source, same_numbers
 from .numbered import Numbered, in_order
 from .parquet_columns import bytes_of, class_names_of, find_image_column, reading, require_columns
-from .parts import PARTS, Skipped, Source, by_part
+from .parts import PARTS, Skipped, Source, by_part, require_file, shown
 from .request import Request
 
 # train.parquet, train-3.parquet, train-00000-of-00002.parquet, and the last with a digest behind it
@@ -21,7 +21,7 @@ _FILE = re.compile(rf"({'|'.join(PARTS)})(?:[-_](\d+)(?:-of-(\d+)(?:-[0-9a-f]{{1
 
 def parquet_folder(folder: Path) -> Path | None:
     """`folder`, or `data/` in it as on the Hugging Face hub, whichever holds Parquet files."""
-    return next((place for place in (folder, folder / "data") if any(place.glob("*.parquet"))), None)
+    return next((place for place in (folder, folder / "data") if shown(place, "*.parquet")), None)
 
 
 def read_parquet(folder: Path, request: Request) -> Source:
@@ -51,11 +51,9 @@ def files_by_name(folder: Path, skipped: Skipped) -> dict[str, list[Path]]:
         match = _FILE.fullmatch(path.name)
         if match is None:
             skipped.add(path, "hidden" if path.name.startswith(".") else "not named as a file of a part")
-        elif not path.is_file():  # a pipe would be waited for without end
-            raise UserError(f"{path} is no regular file; remove it.")
         else:
             part, *numbers = match.groups()
-            shards.setdefault(part, []).append(Numbered.of_texts(path, *numbers))
+            shards.setdefault(part, []).append(Numbered.of_texts(require_file(path), *numbers))
     return {name: in_order(files, folder, "Parquet") for name, files in shards.items()}
 
 

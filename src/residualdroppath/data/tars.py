@@ -10,7 +10,7 @@ from ..errors import UserError
 from .folders import readable_suffixes
 from .labelled import Part, labelled_source
 from .numbered import Numbered, in_order
-from .parts import PARTS, Skipped, Source, by_part
+from .parts import PARTS, Skipped, Source, by_part, require_file, shown
 from .request import Request
 from .stored import Piece
 from .tar_contents import contents
@@ -29,10 +29,10 @@ def tar_parts(folder: Path, skipped: Skipped) -> dict[str, list[Path]]:
         match = _SHARD.fullmatch(path.name)
         if path.name.startswith("."):
             skipped.add(path, "hidden")
-        elif match and path.is_file():
+        elif match:
             part, *numbers = match.groups()
-            named.setdefault(part, []).append(Numbered.of_texts(path, *numbers))
-        elif path.name in PARTS and path.is_dir() and any(path.glob("*.tar")):
+            named.setdefault(part, []).append(Numbered.of_texts(require_file(path), *numbers))
+        elif path.name in PARTS and shown(path, "*.tar"):
             of_folder = enumerate(_of_folder(path, skipped))
             named.setdefault(path.name, []).extend(Numbered(place, None, file) for place, file in of_folder)
         elif path.name != CLASS_NAMES:
@@ -49,10 +49,8 @@ def tar_parts(folder: Path, skipped: Skipped) -> dict[str, list[Path]]:
 
 def holds_tars(folder: Path) -> bool:
     """Whether a folder is one of tar files, for training at least."""
-    names = [path.name for path in folder.glob("*.tar")]
-    return any((match := _SHARD.fullmatch(name)) and match[1] == "train" for name in names) or any(
-        (folder / "train").glob("*.tar")
-    )
+    matches = (_SHARD.fullmatch(path.name) for path in shown(folder, "*.tar"))
+    return any(match and match[1] == "train" for match in matches) or bool(shown(folder / "train", "*.tar"))
 
 
 def read_tar_folder(folder: Path, request: Request, *, samples: bool = False) -> Source:
@@ -95,11 +93,13 @@ def _of_folder(folder: Path, skipped: Skipped) -> list[Path]:
     """Tar files in order of names, which are classes or numbered shards."""
     paths = sorted(folder.iterdir())
     for path in paths:
-        if path.is_dir() and not path.name.startswith("."):
+        if path.name.startswith("."):
+            skipped.add(path, "hidden")
+        elif path.is_dir():
             raise UserError(f"{folder} holds both tar files and folders ({path.name}); move one of the two elsewhere.")
-        if path.suffix != ".tar":
-            skipped.add(path, "hidden" if path.name.startswith(".") else "no tar file")
-    return [path for path in paths if path.suffix == ".tar" and not path.name.startswith(".")]
+        elif path.suffix != ".tar":
+            skipped.add(path, "no tar file")
+    return [require_file(path) for path in shown(folder, "*.tar")]
 
 
 def _require_whole(shards: Sequence[Path], folder: Path) -> None:
