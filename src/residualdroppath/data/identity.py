@@ -38,6 +38,18 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
+def only_test_differs(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether two identities differ, and only in their test part."""
+    return bool(differences(before, now)) and not differences(_without_test(before), _without_test(now))
+
+
+def _without_test(found: dict[str, Any]) -> dict[str, Any]:
+    def others(name: str) -> dict[str, Any]:
+        return {part: value for part, value in found.get(name, {}).items() if part != "test"}
+
+    return {**found, "images": others("images"), "sha256": others("sha256")}
+
+
 def require_trained_on(before: dict[str, Any], data: ImageData) -> None:
     """Raise `UserError` unless data, read anew, are those that a network was trained on."""
     if different := differences(before, identity(data)):
