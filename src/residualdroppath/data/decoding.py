@@ -130,7 +130,8 @@ def _match_transparent_colour(image: Image.Image, name: str) -> None:
     colour = image.info.get("transparency")
     if image.format != "PNG" or colour is None or image.mode not in ("L", "RGB"):
         return  # of palettes it is an index; greyscale of 16 bits is decoded as such
-    scale = _TO_EIGHT_BITS.get(raw := str(image.tile[0][3]))  # known until it is loaded
+    raw = str(image.tile[0][3])  # pyright: ignore[reportAttributeAccessIssue]: of files, until they are loaded
+    scale = _TO_EIGHT_BITS.get(raw)
     if scale is None:
         raise UserError(
             f"{name} has one transparent colour, in a depth that is not known here ({raw}); save it with an alpha "
