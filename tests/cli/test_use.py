@@ -63,6 +63,18 @@ def test_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert all(row[1] in "0123456789" and 0 < float(row[4]) <= float(row[2]) <= 1 for row in rows[1:])
 
 
+def test_what_decoding_changed_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name in "37":
+        (tmp_path / "set" / name).mkdir(parents=True)
+        (tmp_path / "set" / name / "x.png").write_bytes(encoded(np.zeros((9, 9, 4), np.uint8)))
+    said = "transparent parts composed on white"
+    assert run(f"predict run {tmp_path}/set --out {tmp_path}/p.csv".split()) == 0
+    assert f"2 images: {said}\n" in capsys.readouterr().err
+    assert run(f"eval run --data {tmp_path}/set --part test --out {tmp_path}/e".split()) == 0
+    assert f"2 test images: {said}\n" in capsys.readouterr().out
+    assert f"2 test images: {said}" in json.loads((tmp_path / "e/evaluation.json").read_text())["notes"]
+
+
 def test_refused_before_any_work(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from residualdroppath.inference import network
 

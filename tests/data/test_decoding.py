@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,22 @@ def tiff(values: bytes, *, side: int, bits: int, photometric: int = 1) -> bytes:
             (278, side), (279, len(values))]  # fmt: skip
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0) + values
+
+
+def png(rows: list[bytes], *, width: int, depth: int, transparent: list[int]) -> bytes:
+    """A PNG written from its description, of whose colours one is transparent: grey, or of three values in colour."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    kind = 0 if len(transparent) == 1 else 2
+    return b"".join((
+        b"\x89PNG\r\n\x1a\n",
+        chunk(b"IHDR", struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, 0)),
+        chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)),
+        chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))),
+        chunk(b"IEND", b""),
+    ))  # fmt: skip
 
 
 RAMP = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
@@ -139,6 +156,34 @@ def test_one_transparent_colour_is_white(mode: str) -> None:
     expected = np.full((8, 8), 7)
     expected[2:6, 2:6] = 255
     assert np.array_equal(grey(content), expected) and COMPOSED in remarks(content)
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "transparent", "expected"),
+    [
+        (1, 0b01_000000, 1, [0, 255]),
+        (1, 0b01_000000, 0, [255, 255]),
+        (2, 0b0001_0000, 1, [0, 255]),
+        (2, 0b0110_0000, 2, [85, 255]),
+        (4, 0x17, 7, [17, 255]),
+        (4, 0xF0, 15, [255, 0]),
+    ],
+)
+def test_a_transparent_grey_of_few_bits(depth: int, row: int, transparent: int, expected: list[int]) -> None:
+    content = png([bytes([row])] * 2, width=2, depth=depth, transparent=[transparent])
+    assert grey(content).tolist() == [expected] * 2 and remarks(content) == (COMPOSED,)
+
+
+def test_a_transparent_colour_of_16_bits() -> None:
+    row = struct.pack(">6H", 0x01FF, 0x02FF, 0x0300, 0x01FF, 0x02FF, 0x0400)
+    content = png([row] * 2, width=2, depth=16, transparent=[0x01FF, 0x02FF, 0x0400])
+    assert colours(content).tolist() == [[[1, 2, 3], [255, 255, 255]]] * 2 and remarks(content) == (COMPOSED,)
+
+
+def test_a_transparent_colour_of_unknown_depth_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "_TO_EIGHT_BITS", {})
+    with pytest.raises(UserError, match=r"one transparent colour, in a depth that is not known here \(L;2\)"):
+        grey(png([b"\0"] * 2, width=2, depth=2, transparent=[1]))
 
 
 def test_half_transparent_and_opaque_pixels() -> None:

@@ -87,6 +87,32 @@ def test_identity_is_of_rows_and_sizes(tmp_path: Path, monkeypatch: pytest.Monke
     assert a == b and a != c
 
 
+def test_parts_of_other_columns_and_class_names(tmp_path: Path) -> None:
+    kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])}
+    rows = [{"bytes": image, "path": None} for image in parquet_columns([0, 1])["image"]]
+
+    def table(image: str, names: list[str]) -> Any:
+        features = datasets.Features({image: kinds["image"], "label": datasets.ClassLabel(names=names)})
+        return datasets.Dataset.from_dict({image: rows, "label": [0, 1]}, features=features)
+
+    def read(image: str, names: list[str], place: str) -> Any:
+        parts = datasets.DatasetDict(train=table("image", ["ant", "bee"]), test=table(image, names))
+        parts.save_to_disk(str(tmp_path / place))
+        return read_source(request(f"hfds/{tmp_path / place}"))
+
+    assert read("image", ["bee", "ant"], "a").test.labels.tolist() == [1, 0]
+    with pytest.raises(UserError, match="training images, ant, bee, got ant, cow"):
+        read("image", ["ant", "cow"], "b")
+    with pytest.raises(UserError, match="test, got 'image'; its columns are thumbnail, label"):
+        read("thumbnail", ["ant", "bee"], "c")
+
+
+def test_parquet_files_must_be_whole_here_too(tmp_path: Path) -> None:
+    for name in ("train-0", "train-2", "test"):
+        write_parquet(tmp_path / f"{name}.parquet", parquet_columns(LABELS))
+    assert "lacks Parquet files of one part (train-0.parquet, train-2.parquet)" in refused(f"hfds/{tmp_path}")
+
+
 def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path / "set", train=LABELS, test=LABELS)
     data = f"hfds/{tmp_path / 'set'}"

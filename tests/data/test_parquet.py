@@ -95,6 +95,64 @@ def test_image_column_is_the_one_that_holds_images(tmp_path: Path) -> None:
     assert torch.equal(images[5].permute(1, 2, 0), torch.from_numpy(pixels(5, 10, 10, 3)))
 
 
+def test_a_column_is_judged_by_its_first_value_not_by_its_first_row(tmp_path: Path) -> None:
+    columns = parquet_columns(LABELS)
+    columns["image"][:2] = [None, b"damaged"]
+    for part in ("train", "test"):
+        write_parquet(tmp_path / f"{part}.parquet", {"thumbnail": parquet_columns(LABELS, seed=9)["image"], **columns})
+    assert "thumbnail and image could be" in refused(tmp_path)
+
+
+def test_all_parts_have_their_images_in_one_column_which_is_named(tmp_path: Path) -> None:
+    columns, nothing = parquet_columns(LABELS), pa.array([None] * 6, pa.binary())
+    train = {"thumbnail": nothing, "hash": [b"\x01"] * 6, **columns}
+    write_parquet(tmp_path / "train.parquet", train)
+    write_parquet(tmp_path / "test.parquet", {"thumbnail": columns["image"], "image": nothing, "label": LABELS})
+    assert "`image_column` 'image' of" in refused(tmp_path)
+    write_parquet(tmp_path / "test.parquet", {"thumbnail": columns["image"], "label": LABELS})
+    message = refused(tmp_path)
+    assert f"{tmp_path / 'test.parquet'}, got 'image'; its columns are thumbnail, label. Files of all parts" in message
+    write_parquet(tmp_path / "test.parquet", train)
+    assert (
+        "images are read from the column image, not from thumbnail or hash" in read_source(request(str(tmp_path))).notes
+    )
+
+
+def test_a_column_of_another_name_is_named(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        write_parquet(tmp_path / f"{part}.parquet", {"img": parquet_columns(LABELS)["image"], "label": LABELS})
+    assert "images are read from the column img" in read_source(request(str(tmp_path))).notes
+    assert not any("column" in note for note in read_source(request(str(tmp_path), image_column="img")).notes)
+
+
+def write_named(path: Path, labels: list[int], names: list[str], seed: int = 0) -> None:
+    """With the names of classes noted as Hugging Face datasets does."""
+    features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+    table = pa.table(parquet_columns(labels, seed=seed))
+    path.parent.mkdir(exist_ok=True)
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+
+
+def test_class_names_in_another_order_are_followed(tmp_path: Path) -> None:
+    write_named(tmp_path / "train-0.parquet", [0, 0, 1], ["cat", "dog"])
+    write_named(tmp_path / "train-1.parquet", [0, 0, 1], ["dog", "cat"], seed=5)
+    write_named(tmp_path / "test.parquet", [0, 1, 1], ["dog", "cat"], seed=50)
+    source = read_source(request(str(tmp_path)))
+    assert source.classes == ("cat", "dog")
+    assert source.train.labels.tolist() == [0, 0, 1, 1, 1, 0] and source.test.labels.tolist() == [1, 0, 0]
+    assert "classes of the test part are noted in another order than those of train, and were matched by name" in (
+        source.notes
+    )
+
+
+@pytest.mark.parametrize("name", ["train-1", "test"])
+def test_other_class_names_are_refused(tmp_path: Path, name: str) -> None:
+    for each in ("train-0", "train-1", "test"):
+        write_named(tmp_path / f"{each}.parquet", [0, 1, 1], ["cat", "cow" if each == name else "dog"])
+    assert "must be those of the training images, cat, dog, got cat, cow" in refused(tmp_path)
+
+
 def test_two_columns_of_images_are_not_chosen_from(tmp_path: Path) -> None:
     for part in ("train", "test"):
         columns = parquet_columns(LABELS)
@@ -161,7 +219,29 @@ def test_two_versions_of_a_part_are_not_mixed(tmp_path: Path, names: tuple[str, 
 def test_files_of_a_part_that_are_missing(tmp_path: Path) -> None:
     write_both(tmp_path)
     (tmp_path / "train.parquet").rename(tmp_path / "train-00001-of-00003.parquet")
-    assert "holds 1 of 3 files of one part" in refused(tmp_path)
+    assert "lacks Parquet files of one part (train-00001-of-00003.parquet): number 0 of 3; fetch" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        (("0", "2"), "lacks Parquet files of one part (train-0.parquet, train-2.parquet): number 1; fetch the others"),
+        (("00000-of-00003", "00001-of-00003", "00003-of-00003"), "number 2 of 3; fetch the others"),
+        (("0-of-2", "1-of-2", "5-of-2"), "with number 5, which is too high for 2 files"),
+    ],
+)
+def test_numbers_that_are_missing_or_too_high(tmp_path: Path, numbers: tuple[str, ...], said: str) -> None:
+    for number in numbers:
+        write_parquet(tmp_path / f"train-{number}.parquet", parquet_columns(LABELS))
+    write_parquet(tmp_path / "test.parquet", parquet_columns(LABELS))
+    assert said in refused(tmp_path)
+
+
+def test_numbers_may_begin_with_one(tmp_path: Path) -> None:
+    for number in (2, 1):
+        write_parquet(tmp_path / f"train-{number}-of-2.parquet", parquet_columns([number] * 2 + [0]))
+    write_parquet(tmp_path / "test.parquet", parquet_columns([0]))
+    assert read_source(request(str(tmp_path))).train.labels.tolist() == [1, 1, 0, 2, 2, 0]
 
 
 def test_folders_and_parquet_files_at_once(tmp_path: Path) -> None:

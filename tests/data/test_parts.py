@@ -13,9 +13,11 @@ from residualdroppath.data import folders
 from residualdroppath.data.describe import describe
 from residualdroppath.data.images import ImageData
 from residualdroppath.data.load import load_data
+from residualdroppath.data.parts import same_text
+from residualdroppath.data.stored import Piece, identity_of
 from residualdroppath.errors import UserError
 
-from .files import encoded, parquet_columns, pixels, request, write_image_folder, write_parquet
+from .files import encoded, parquet_columns, pixels, request, write_image_folder, write_parquet, write_tar
 
 LABELS = [0, 1, 2, 0, 1, 2]
 
@@ -190,6 +192,32 @@ def test_pipe_is_not_waited_for(tmp_path: Path) -> None:
     assert "test.parquet is no regular file" in refused(tmp_path / "c")
 
 
+@pytest.mark.parametrize("name", ["train/cat.tar", "train-001.tar"])
+def test_pipe_among_tar_files_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    for file in ("train/dog.tar", "test/dog.tar") if "/" in name else ("train-000.tar", "test.tar"):
+        write_tar(tmp_path / file, {"dog/0.png": encoded(pixels(0, 10, 10, 3))})
+    os.mkfifo(tmp_path / name)
+    assert f"{name} is no regular file; remove it" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "stray", [".cache/x.parquet", "._train.parquet", "data/.x.parquet", ".cache/train.tar", "train/._cat.tar"]
+)
+def test_hidden_files_do_not_say_what_a_folder_holds(tmp_path: Path, stray: str) -> None:
+    write_image_folder(tmp_path)
+    (tmp_path / stray).parent.mkdir(exist_ok=True)
+    (tmp_path / stray).write_bytes(b"x")
+    assert load(tmp_path).classes == ("cat", "dog")
+
+
+def test_hidden_tar_files_are_noted(tmp_path: Path) -> None:
+    image = encoded(pixels(0, 10, 10, 3))
+    for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        write_tar(tmp_path / f"{name}.tar", {f"{number}.png": image for number in range(3)})
+    (tmp_path / "train/._cat.tar").write_bytes(b"x")
+    assert "skipped, hidden: train/._cat.tar" in notes(tmp_path)
+
+
 def test_broken_image_of_the_test_part_is_found_before_training(tmp_path: Path) -> None:
     write_image_folder(tmp_path)
     (tmp_path / "test" / "dog" / "3.png").write_bytes(b"no image")
@@ -217,3 +245,12 @@ def test_description_of_many_classes() -> None:
     data = load_data(request("digits"))
     many = ImageData(**{**vars(data), "num_classes": 40, "classes": tuple(f"c{i}" for i in range(40))})
     assert describe(many)[2].endswith("c11: 0 and 28 more, 0 to 131 training images each")
+
+
+@pytest.mark.parametrize("name", ["café", "cat", os.fsdecode(b"caf\xe9")])
+def test_names_are_the_same_in_any_locale(name: str) -> None:
+    """In that of C, Python has the bytes of other letters one by one."""
+    in_c = os.fsencode(name).decode("ascii", "surrogateescape")
+    assert same_text(in_c) == same_text(name) == name
+    pieces = [Piece(Path("a.tar"), each, 0, 1) for each in (in_c, name)]
+    assert identity_of(pieces[0]) == identity_of(pieces[1]) == b"a.tar/" + os.fsencode(name) + b" 1"

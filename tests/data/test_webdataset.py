@@ -53,6 +53,15 @@ def test_same_samples_as_the_library_reads(tmp_path: Path) -> None:
     gc.collect()
 
 
+def test_shards_in_a_folder_of_their_part_are_counted_too(tmp_path: Path) -> None:
+    write_shards(tmp_path, (4,), part="test")
+    for number in (0, 2):
+        write_tar(tmp_path / f"train/{number:03}.tar", {"a.png": IMAGE, "a.cls": str(number).encode()})
+    assert "lacks tar files of one part (000.tar, 002.tar): number 1; fetch" in refused(tmp_path)
+    write_tar(tmp_path / "train/001.tar", {"a.png": IMAGE, "a.cls": b"1"})
+    assert read_source(request(f"wds/{tmp_path}")).num_classes == 3
+
+
 def test_labels_in_json(tmp_path: Path) -> None:
     for part in ("train", "test"):
         members = {}

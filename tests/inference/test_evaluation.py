@@ -58,7 +58,9 @@ def test_own_data_that_changed(squares: Path, tmp_path: Path) -> None:
     before = path.read_bytes()
     path.write_bytes(encoded(square("blue", 0)))
     try:
-        with pytest.raises(UserError, match="differ in content of the validation part; name data as `data`"):
+        with pytest.raises(
+            UserError, match="differ in content of the validation part; put them back, or name data as `data`"
+        ):
             own_images(network, "test")
     finally:
         path.write_bytes(before)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from data.files import encoded
+from residualdroppath.data.decoding import COMPOSED
 from residualdroppath.errors import UserError
 from residualdroppath.inference import prediction
 from residualdroppath.inference.network import load_network
@@ -68,6 +70,17 @@ def test_probabilities_are_those_of_the_logits(squares: Path) -> None:
     images = torch.from_numpy(square("blue", 0)).permute(2, 0, 1)[None]
     expected = network.logits(images).softmax(1)[0]
     assert found[0].probabilities[0] == pytest.approx(float(expected[0]), abs=1e-5)
+
+
+@pytest.mark.parametrize("workers", [False, True])
+def test_what_decoding_changed_is_kept(
+    squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: bool
+) -> None:
+    monkeypatch.setattr(prediction, "FEW", 0 if workers else 64)
+    (tmp_path / "plain.png").write_bytes(encoded(square("red", 0)))
+    (tmp_path / "see-through.png").write_bytes(encoded(np.zeros((12, 12, 4), np.uint8)))
+    found, _ = predict(load_network(squares / "run", "cpu"), find_images([tmp_path])[0], top_k=1, batch_size=2)
+    assert [each.remarks for each in found] == [(), (COMPOSED,)]
 
 
 def test_nothing_to_look_at(tmp_path: Path) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from data.files import encoded, pixels, request, write_image_folder
 from residualdroppath.cli.main import run
+from residualdroppath.data.images import Split
 from residualdroppath.data.load import load_data
 from residualdroppath.errors import UserError
 from residualdroppath.experiments.compare.config import CompareConfig
@@ -115,6 +119,75 @@ def test_run_goes_on_from_another_folder(tmp_path: Path, monkeypatch: pytest.Mon
     assert weights[0] == weights[1]
     settings = AnalyzeConfig(target="../out")
     assert len(load_images([find_target("../out", settings)], settings).train) == 7
+
+
+def cut_image(folder: Path) -> Path:
+    """A test image whose header is whole."""
+    path = folder / "test/dog/5.png"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return path
+
+
+def test_a_damaged_test_image_is_found_before_training(tmp_path: Path) -> None:
+    write_image_folder(tmp_path / "set", size=32)
+    path = cut_image(tmp_path / "set")
+    config = tiny(data=str(tmp_path / "set"), **ON_FOLDER)
+    with pytest.raises(UserError, match="5.png cannot be decoded"):
+        train(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert "test_accuracy" not in train(config.model_copy(update={"test": False}), tmp_path / "out")  # it is not used
+    path.unlink()
+
+
+def test_a_damaged_test_image_that_is_found_late_can_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of images that do not fit into memory."""
+    monkeypatch.setattr(Split, "decode_early", lambda self: None)
+    write_image_folder(tmp_path / "set", size=32)
+    config = tiny(data=str(tmp_path / "set"), **ON_FOLDER)
+    path = cut_image(tmp_path / "set")
+    with pytest.raises(UserError, match="5.png cannot be decoded"):
+        train(config, tmp_path / "out")
+    weights = load_file(tmp_path / "out/model.safetensors")
+    assert not (tmp_path / "out/result.json").exists()
+    path.unlink()
+    capsys.readouterr()
+    said = "the test part is not what it was when the run began, it differs in images"
+    result = train(config, tmp_path / "out", resume=True)
+    assert "test_accuracy" in result and said in capsys.readouterr().err
+    assert said in (tmp_path / "out/log.txt").read_text()
+    assert json.loads((tmp_path / "out/data.json").read_text())["images"]["test"] == 11
+    kept = load_file(tmp_path / "out/model.safetensors")
+    assert kept.keys() == weights.keys() and all(torch.equal(kept[name], weights[name]) for name in kept)
+    path.write_bytes(encoded(pixels(3, 32, 32, 3)))
+    with pytest.raises(UserError, match="A resumed run keeps its data"):  # once it is tested
+        train(config, tmp_path / "out", resume=True)
+
+
+def test_names_need_not_be_text(tmp_path: Path) -> None:
+    """On Linux a name is any bytes."""
+    write_image_folder(tmp_path / "set")
+    for part in ("train", "test"):
+        (tmp_path / "set" / part / "cat").rename(tmp_path / "set" / part / os.fsdecode(b"caf\xe9"))
+    path = tmp_path / "set/test/dog/0.png"
+    path.rename(path.with_name(os.fsdecode(b"\xe9.png")))
+    config = tiny(data=str(tmp_path / "set"), **ON_FOLDER)
+    result = train(config, tmp_path / "out")
+    assert train(config, tmp_path / "out", resume=True) == result
+    assert run(["eval", str(tmp_path / "out"), "--part", "test", "--out", str(tmp_path / "e"), "--device", "cpu"]) == 0
+
+
+def test_analyses_of_a_run_notice_that_its_data_changed(tmp_path: Path) -> None:
+    write_image_folder(tmp_path / "set")
+    train(tiny(data=str(tmp_path / "set"), **ON_FOLDER), tmp_path / "out")
+    config = AnalyzeConfig(target=str(tmp_path / "out"))
+    file = str(tmp_path / "out/model.safetensors")
+    (tmp_path / "set/train/cat/0.png").write_bytes(encoded(pixels(9, 10, 10, 3)))
+    for target in (config.target, file):
+        with pytest.raises(UserError, match="not those that the network was trained on, they differ in content of the"):
+            load_images([find_target(target, config)], config)
 
 
 def test_run_that_was_written_with_a_relative_folder_goes_on_where_it_began(

@@ -66,7 +66,7 @@ def eval(arguments: list[str]) -> None:
         found = evaluate(
             network, images.split, command.batch_size, lambda done, total: on_progress("images", done, total)
         )
-    notes = list(images.notes)
+    notes = images.all_notes()
     record = {"network": str(command.run), "data": images.name, "part": command.part, "notes": notes, **found}
     console = table_console(WIDTH)
     for note in notes:

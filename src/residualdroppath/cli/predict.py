@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -34,11 +35,12 @@ class PredictCommand(Bounded):
 
 
 def predict(arguments: list[str]) -> None:
-    """Parse the command line, predict, and write the file; what is skipped is named on stderr."""
+    """Parse the command line, predict, and write the file; stderr has what is skipped or changed by decoding."""
     command = checked(lambda: tyro.cli(PredictCommand, prog="rdp predict", args=arguments), "the command line")
     if not command.inputs:
         raise UserError("`inputs` must name a folder of images or an image; got none.")
     require_file(command.out, ".csv", overwrite=command.overwrite)
+    from ..data.describe import remark_lines
     from ..inference.evaluation_files import csv_text
     from ..inference.network import load_network
     from ..inference.prediction import find_images
@@ -58,7 +60,8 @@ def predict(arguments: list[str]) -> None:
             batch_size=command.batch_size,
             on_progress=lambda done, total: on_progress("images", done, total),
         )
-    for line in (*notes, *skipped):
+    changed = Counter(remark for each in predictions for remark in each.remarks)
+    for line in (*notes, *skipped, *remark_lines("images", changed)):
         print(line, file=sys.stderr)
     if not predictions:
         raise UserError("None of the images could be read; nothing was written.")

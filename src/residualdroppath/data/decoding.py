@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -32,6 +32,15 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_WHITE_IS_ZERO = 258, 262, 0
+
+# By Pillow's name of how pixels are stored.
+_TO_EIGHT_BITS: Mapping[str, Callable[[int], int]] = {
+    "L": int,
+    "L;2": lambda value: value * 85,
+    "L;4": lambda value: value * 17,
+    "RGB": int,
+    "RGB;16B": lambda value: value >> 8,
+}
 
 
 class Decoded(NamedTuple):
@@ -70,6 +79,7 @@ def upright(
         if getattr(opened, "is_animated", False):
             remarks.append(FIRST_OF_SEVERAL)
         _require_range(opened, name)
+        _match_transparent_colour(opened, name)
         opened.load()
         image = _turned(_of_eight_bits(opened, remarks), _orientation(opened, remarks), remarks)
         image = _on_white(image, remarks).convert("L" if channels == 1 else "RGB")
@@ -113,6 +123,21 @@ def _opened(item: Item, name: str) -> Iterator[Image.Image]:
         raise
     except Exception as error:  # a damaged file can fail in any way that its reader knows
         raise UserError(f"{name} cannot be decoded as an image ({error}); replace it or remove it.") from error
+
+
+def _match_transparent_colour(image: Image.Image, name: str) -> None:
+    """The one transparent colour of a PNG as its pixels are decoded: Pillow leaves it in the depth of the file."""
+    colour = image.info.get("transparency")
+    if image.format != "PNG" or colour is None or image.mode not in ("L", "RGB"):
+        return  # of palettes it is an index; greyscale of 16 bits is decoded as such
+    raw = str(image.tile[0][3])  # pyright: ignore[reportAttributeAccessIssue]: of files, until they are loaded
+    scale = _TO_EIGHT_BITS.get(raw)
+    if scale is None:
+        raise UserError(
+            f"{name} has one transparent colour, in a depth that is not known here ({raw}); save it with an alpha "
+            "channel, or without transparency."
+        )
+    image.info["transparency"] = scale(colour) if isinstance(colour, int) else tuple(map(scale, colour))
 
 
 def _has_16_bits(image: Image.Image) -> bool:

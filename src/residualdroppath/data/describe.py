@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from .image_sources import Encoded
-from .images import ImageData
+from .images import ImageData, Split
 
 CLASSES_SHOWN = 12
 DECODING = "EXIF orientation is followed, 16-bit greyscale scaled, transparent parts composed on white"
@@ -20,10 +22,20 @@ def describe(data: ImageData) -> list[str]:
     if not data.has_test:
         lines.append("test: there is no test part, so accuracy is reported on validation images")
     for part, split in parts.items():
-        if isinstance(split.source, Encoded):
-            lines.append(f"{part} images do not fit into memory and are decoded batch by batch; {DECODING}")
-        lines += [f"{count:,} {part} images: {remark}" for remark, count in sorted(split.remarks().items())]
+        lines += decoding_lines(part, split)
     return [*lines, *data.notes]
+
+
+def decoding_lines(part: str, split: Split) -> list[str]:
+    """What decoding changed in the images of a part, as far as they have been decoded."""
+    lines = []
+    if isinstance(split.source, Encoded):
+        lines.append(f"{part} images do not fit into memory and are decoded batch by batch; {DECODING}")
+    return [*lines, *remark_lines(f"{part} images", split.remarks())]
+
+
+def remark_lines(what: str, remarks: Mapping[str, int]) -> list[str]:
+    return [f"{count:,} {what}: {remark}" for remark, count in sorted(remarks.items())]
 
 
 def _classes(data: ImageData) -> str:

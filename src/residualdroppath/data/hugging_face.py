@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import UserError, did_you_mean, first_line
 from .labelled import Part, labelled_source
-from .parts import PARTS, Source, by_part
+from .parquet import files_by_name, parquet_folder
+from .parts import PARTS, Skipped, Source, by_part
 from .request import Request
 from .stored import Row, Table
 
@@ -44,8 +45,12 @@ def read_rows(name: str, request: Request) -> Source:
         if any((folder / saved).is_file() for saved in SAVED):
             loaded = datasets.load_from_disk(str(folder))
         else:
+            if folder.is_dir() and (files := parquet_folder(folder)) is not None:
+                files_by_name(files, Skipped(files))  # `datasets` would not miss one, and would wait for a pipe
             config = datasets.DownloadConfig(local_files_only=not (request.download or folder.exists()))
             loaded = datasets.load_dataset(where, download_config=config)
+    except UserError:
+        raise
     except Exception as error:  # of any library that reads one of the many formats
         hint = "" if request.download or folder.exists() else ", or allow `download`"
         raise UserError(f"{name} cannot be read by `datasets` ({first_line(error)}); check the name{hint}.") from error
@@ -56,11 +61,14 @@ def read_rows(name: str, request: Request) -> Source:
     if "train" not in names or len(names) < 2:
         raise UserError(f"{where} must hold the splits train and test (or validation), got {', '.join(splits)}.")
     notes = [f"skipped, neither train, val nor test: split {split}" for split in splits if split not in PARTS]
-    parts = {part: _part(splits[split], f"{where}, {split}", request) for part, split in names.items()}
+    column = _image_column(splits[names["train"]], f"{where}, {names['train']}", request)
+    parts = {
+        part: _part(splits[split], f"{where}, {split}", column, request.label_column) for part, split in names.items()
+    }
     return labelled_source(parts, where, request, notes, no_test="there is no split test")
 
 
-def _part(table: Any, title: str, request: Request) -> Part:
+def _image_column(table: Any, title: str, request: Request) -> str:
     import datasets  # pyright: ignore[reportMissingImports]
 
     kinds = table.features
@@ -68,26 +76,36 @@ def _part(table: Any, title: str, request: Request) -> Part:
         name for name, kind in kinds.items() if getattr(kind, "dtype", "") in ("binary", "large_binary")
     ]
     column = request.image_column or (images[0] if len(images) == 1 else None)
-    if column is None or column not in kinds:
-        raise UserError(
-            f"`image_column` must name the column of images of {title}, got {request.image_column!r}; its columns "
-            f"are {', '.join(kinds)}."
-        )
-    if request.label_column not in kinds:
-        known = did_you_mean(request.label_column, kinds)
-        raise UserError(
-            f"`label_column` {request.label_column!r} is not in {title}; its columns are {', '.join(kinds)}{known}"
-        )
-    labels = list(table[request.label_column])
+    if column is None:
+        raise _no_image_column(title, column, kinds)
+    return column
+
+
+def _no_image_column(title: str, column: str | None, kinds: Any) -> UserError:
+    return UserError(
+        f"`image_column` must name the column of images of {title}, got {column!r}; its columns are {', '.join(kinds)}."
+    )
+
+
+def _part(table: Any, title: str, image_column: str, label_column: str) -> Part:
+    import datasets  # pyright: ignore[reportMissingImports]
+
+    kinds = table.features
+    if image_column not in kinds:
+        raise _no_image_column(title, image_column, kinds)
+    if label_column not in kinds:
+        known = did_you_mean(label_column, kinds)
+        raise UserError(f"`label_column` {label_column!r} is not in {title}; its columns are {', '.join(kinds)}{known}")
+    labels = list(table[label_column])
     if not all(isinstance(label, int | str) for label in labels):
-        raise UserError(f"`label_column` {request.label_column!r} of {title} must hold whole numbers or texts.")
-    rows = _Images(table.cast_column(column, datasets.Image(decode=False)), column)
+        raise UserError(f"`label_column` {label_column!r} of {title} must hold whole numbers or texts.")
+    rows = _Images(table.cast_column(image_column, datasets.Image(decode=False)), image_column)
     return Part(
         [Row(rows, number) for number in range(len(labels))],
         [f"{title}, row {number}" for number in range(len(labels))],
         labels,
         title,
-        getattr(kinds[request.label_column], "names", None) or (),
+        getattr(kinds[label_column], "names", None) or (),
     )
 
 

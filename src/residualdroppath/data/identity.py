@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from ..errors import UserError
 from .image_sources import DecodedOnce, Encoded, ImageSource, InMemory
 from .images import ImageData, Split
 from .stored import identity_of
@@ -36,6 +37,27 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return found or [
         f"content of the {part} part" for part in now["sha256"] if digests.get(part) != now["sha256"][part]
     ]
+
+
+def only_test_differs(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether two identities differ, and only in their test part."""
+    return bool(differences(before, now)) and not differences(_without_test(before), _without_test(now))
+
+
+def _without_test(found: dict[str, Any]) -> dict[str, Any]:
+    def others(name: str) -> dict[str, Any]:
+        return {part: value for part, value in found.get(name, {}).items() if part != "test"}
+
+    return {**found, "images": others("images"), "sha256": others("sha256")}
+
+
+def require_trained_on(before: dict[str, Any], data: ImageData) -> None:
+    """Raise `UserError` unless data, read anew, are those that a network was trained on."""
+    if different := differences(before, identity(data)):
+        raise UserError(
+            f"The data at {data.name} are not those that the network was trained on, they differ in "
+            f"{', '.join(different)}; put them back, or name data as `data`."
+        )
 
 
 def _digest(split: Split) -> str:

@@ -85,7 +85,7 @@ class Encoded(Dataset[Tensor]):
         return len(self.items)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self._decode(index).pixels
+        return self.decoded(index).pixels
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[Tensor]:
         yield from loaded(self, (index.tolist() for index in indices), self.workers)
@@ -113,7 +113,7 @@ class Encoded(Dataset[Tensor]):
         for index in track(
             range(len(self)), description, console=console, transient=True, disable=not console.is_terminal
         ):
-            images[index], found = self._decode(index)
+            images[index], found = self.decoded(index)
             remarks.update(found)
         return InMemory(images, remarks, self)
 
@@ -142,7 +142,8 @@ class Encoded(Dataset[Tensor]):
     def fits_memory(self) -> bool:
         return len(self) * self.channels * self.size**2 <= MEMORY_LIMIT
 
-    def _decode(self, index: int) -> Decoded:
+    def decoded(self, index: int) -> Decoded:
+        """One image, and what was done to it."""
         return decode(
             self.items[index], self.names[index], channels=self.channels, size=self.size, stored_size=self.stored_size
         )

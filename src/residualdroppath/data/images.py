@@ -73,6 +73,11 @@ class Split:
             _ = encoded.transparent
         return self
 
+    def decode_early(self) -> None:
+        """Images that are decoded once, when they are used, are decoded now. Raises `UserError` for a damaged one."""
+        if isinstance(self.source, DecodedOnce):
+            _ = self.source.held
+
     def remarks(self) -> Mapping[str, int]:
         """What decoding changed, and in how many images; before it is done, what headers let expect, once read."""
         source = vars(self.source).get("held", self.source)

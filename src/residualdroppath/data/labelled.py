@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from ..errors import UserError
 from .image_sources import encoded_images
 from .images import Split
-from .parts import Source, lacking_classes, source_of_parts
+from .parts import Source, lacking_classes, shortened, source_of_parts
 from .request import Request
 from .stored import Item
 
@@ -48,6 +48,8 @@ def labelled_source(
             )
         if len({type(label) for label in content.labels}) > 1:
             raise UserError(f"The labels of the {part} part of {where} are whole numbers and texts; make them alike.")
+    for part in [part for part in parts if part != "train"]:
+        parts[part] = _numbered_as_train(part, parts[part], parts["train"], where, notes)
     values = sorted(set(parts["train"].labels))  # pyright: ignore[reportArgumentType]: all are of one type
     number = {value: index for index, value in enumerate(values)}
     classes = [_name(value, parts["train"].class_names) for value in values]
@@ -63,6 +65,32 @@ def labelled_source(
         splits[part] = Split(images, torch.tensor([number[value] for value in content.labels]))
         notes += lacking_classes(part, splits[part].labels, classes)
     return source_of_parts(splits, classes, notes, no_test=missing)
+
+
+def same_numbers(
+    labels: Sequence[int | str], names: Sequence[str], known: Sequence[str], title: str
+) -> Sequence[int | str]:
+    """Whole numbers that stand for `names` as the numbers of the same names in `known`, if both were noted.
+
+    Raises `UserError` for names that are not the same.
+    """
+    if not names or not known or list(names) == list(known):
+        return labels
+    if sorted(names) != sorted(known) or len(set(names)) < len(names):
+        raise UserError(
+            f"The names of classes that are noted in {title} must be those of the training images, "
+            f"{shortened(known, 6)}, got {shortened(names, 6)}; write the files anew with one list of names."
+        )
+    number = [known.index(name) for name in names]
+    return [number[label] if isinstance(label, int) and 0 <= label < len(number) else label for label in labels]
+
+
+def _numbered_as_train(part: str, content: Part, train: Part, where: str, notes: list[str]) -> Part:
+    labels = same_numbers(content.labels, content.class_names, train.class_names, f"the {part} part of {where}")
+    if labels is content.labels:
+        return content
+    notes.append(f"classes of the {part} part are noted in another order than those of train, and were matched by name")
+    return replace(content, labels=labels)
 
 
 def _name(value: int | str, names: Sequence[str]) -> str:

@@ -49,10 +49,31 @@ class Skipped:
         return [f"skipped, {reason}: {shortened(names)}" for reason, names in sorted(self.by_reason.items())]
 
 
+def shown(folder: Path, pattern: str) -> list[Path]:
+    """What matches in a folder, without what is hidden there or below, such as caches."""
+    return [
+        path
+        for path in sorted(folder.glob(pattern))
+        if not any(name.startswith(".") for name in path.relative_to(folder).parts)
+    ]
+
+
+def require_file(path: Path) -> Path:
+    """Raises `UserError` for what would be waited for without end, such as a pipe, or leads nowhere."""
+    if not path.is_file():
+        raise UserError(f"{path} is no regular file; remove it.")
+    return path
+
+
 def shortened(names: Sequence[str], shown: int = SHOWN) -> str:
     """Some names, and how many more there are."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more
+
+
+def same_text(name: str) -> str:
+    """The name of a folder as it is in a locale of UTF-8, whichever is in force; bytes that are not text stay."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
 def by_part(names: Mapping[str, str], folder: Path) -> dict[str, str]:
@@ -94,7 +115,7 @@ def source_of_parts(
         image_size=first.size,
         mirrored=True,
         validation=splits.get("validation"),
-        classes=tuple(classes),
+        classes=tuple(map(same_text, classes)),
         notes=(_size_note(first), *notes),
     )
 

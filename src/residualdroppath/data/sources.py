@@ -19,7 +19,7 @@ from .folders import read_image_folder
 from .image_sources import InMemory
 from .images import Split, resize
 from .parquet import parquet_folder, read_parquet
-from .parts import Source
+from .parts import Source, shown
 from .request import NAMED_SETS, READERS, Request, reader_of
 from .tars import holds_tars, read_tar_file, read_tar_folder
 
@@ -53,7 +53,7 @@ def read_source(request: Request) -> Source:
     if reader == "wds":
         return read_tar_folder(folder, request, samples=True)
     files = parquet_folder(folder)
-    if files is None and (nested := sorted({str(path.parent) for path in folder.glob("*/*.parquet")})):
+    if files is None and (nested := sorted({str(path.parent) for path in shown(folder, "*/*.parquet")})):
         raise UserError(f"{folder} holds Parquet files in {', '.join(nested)}; name one of these folders as `data`.")
     if files is None and holds_tars(folder):
         return read_tar_folder(folder, request)

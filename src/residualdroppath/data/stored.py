@@ -95,4 +95,5 @@ def identity_of(item: Item) -> bytes:
     """Bytes by themselves; of what is elsewhere, name and size."""
     if isinstance(item, bytes):
         return item
-    return (f"{item.name} {item.stat().st_size}" if isinstance(item, Path) else item.identity).encode()
+    named = f"{item.name} {item.stat().st_size}" if isinstance(item, Path) else item.identity
+    return named.encode("utf-8", "surrogateescape")  # names need not be text, nor known to the locale

@@ -38,7 +38,7 @@ def contents(paths: Sequence[Path], skipped: Skipped) -> list[Piece]:
 
 def _members(path: Path, file: BinaryIO, above: str, start: int, skipped: Skipped) -> Iterator[Piece]:
     """Those of the tar file that begins at `start`; the name of one within another is a folder of its members."""
-    with tarfile.open(fileobj=file, mode="r:") as tar:
+    with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
         while (member := tar.next()) is not None:
             tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]: it would keep all of them
             name = above + str(PurePosixPath(member.name))

@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 from ..errors import UserError
 from .folders import readable_suffixes
 from .labelled import Part, labelled_source
-from .parts import PARTS, Skipped, Source, by_part, shortened
+from .numbered import Numbered, in_order
+from .parts import PARTS, Skipped, Source, by_part, require_file, shown
 from .request import Request
 from .stored import Piece
 from .tar_contents import contents
@@ -18,21 +19,22 @@ from .webdataset import CLASS_NAMES, samples_of
 # train.tar, train-003.tar, imagenet1k-validation-00.tar, train-0-of-4.tar
 _SHARD = re.compile(rf"(?:.*[-_.])?({'|'.join(PARTS)})(?:[-_](\d+)(?:-of-(\d+))?)?\.tar")
 
+_NUMBER = re.compile(r"(.*[-_.])?(\d+)(?:-of-(\d+))?\.tar")
+
 
 def tar_parts(folder: Path, skipped: Skipped) -> dict[str, list[Path]]:
     """The tar files of each part: FOLDER/PART.tar, FOLDER/NAME-PART-NUMBER.tar, or all in FOLDER/PART/."""
-    named: dict[str, list[tuple[int, Path]]] = {}
-    totals: dict[str, int] = {}
+    named: dict[str, list[Numbered]] = {}
     for path in sorted(folder.iterdir()):
         match = _SHARD.fullmatch(path.name)
         if path.name.startswith("."):
             skipped.add(path, "hidden")
-        elif match and path.is_file():
-            named.setdefault(match[1], []).append((int(match[2] or 0), path))
-            if match[3]:
-                totals[match[1]] = int(match[3])
-        elif path.name in PARTS and path.is_dir() and any(path.glob("*.tar")):
-            named.setdefault(path.name, []).extend(enumerate(_of_folder(path, skipped)))
+        elif match:
+            part, *numbers = match.groups()
+            named.setdefault(part, []).append(Numbered.of_texts(require_file(path), *numbers))
+        elif path.name in PARTS and shown(path, "*.tar"):
+            of_folder = enumerate(_of_folder(path, skipped))
+            named.setdefault(path.name, []).extend(Numbered(place, None, file) for place, file in of_folder)
         elif path.name != CLASS_NAMES:
             skipped.add(path, "not named as a tar file of a part")
     parts = by_part({name: PARTS[name] for name in named}, folder)
@@ -42,15 +44,13 @@ def tar_parts(folder: Path, skipped: Skipped) -> dict[str, list[Path]]:
             f"{folder} must hold tar files of train and test (or val): PART.tar, NAME-PART-NUMBER.tar or "
             f"PART/CLASS.tar; {missing} is missing."
         )
-    return {part: _in_order(named[name], totals.get(name), folder) for part, name in parts.items()}
+    return {part: in_order(named[name], folder, "tar") for part, name in parts.items()}
 
 
 def holds_tars(folder: Path) -> bool:
     """Whether a folder is one of tar files, for training at least."""
-    names = [path.name for path in folder.glob("*.tar")]
-    return any((match := _SHARD.fullmatch(name)) and match[1] == "train" for name in names) or any(
-        (folder / "train").glob("*.tar")
-    )
+    matches = (_SHARD.fullmatch(path.name) for path in shown(folder, "*.tar"))
+    return any(match and match[1] == "train" for match in matches) or bool(shown(folder / "train", "*.tar"))
 
 
 def read_tar_folder(folder: Path, request: Request, *, samples: bool = False) -> Source:
@@ -62,6 +62,7 @@ def read_tar_folder(folder: Path, request: Request, *, samples: bool = False) ->
     parts = {}
     for part, pieces in found.items():
         if samples:
+            _require_whole(paths[part], folder)
             parts[part] = samples_of(pieces, folder, request)
         else:
             is_one = len(paths[part]) == 1 and paths[part][0].parent == folder
@@ -92,22 +93,21 @@ def _of_folder(folder: Path, skipped: Skipped) -> list[Path]:
     """Tar files in order of names, which are classes or numbered shards."""
     paths = sorted(folder.iterdir())
     for path in paths:
-        if path.is_dir() and not path.name.startswith("."):
+        if path.name.startswith("."):
+            skipped.add(path, "hidden")
+        elif path.is_dir():
             raise UserError(f"{folder} holds both tar files and folders ({path.name}); move one of the two elsewhere.")
-        if path.suffix != ".tar":
-            skipped.add(path, "hidden" if path.name.startswith(".") else "no tar file")
-    return [path for path in paths if path.suffix == ".tar" and not path.name.startswith(".")]
+        elif path.suffix != ".tar":
+            skipped.add(path, "no tar file")
+    return [require_file(path) for path in shown(folder, "*.tar")]
 
 
-def _in_order(numbered: list[tuple[int, Path]], total: int | None, folder: Path) -> list[Path]:
-    numbers = [number for number, _ in numbered]
-    names = shortened([path.name for _, path in numbered], 4)
-    if len(set(numbers)) < len(numbers):
-        raise UserError(f"{folder} holds several versions of one part ({names}); keep one, move the others elsewhere.")
-    expected = range(total) if total is not None else range(min(numbers), max(numbers) + 1)
-    if lacking := sorted(set(expected) - set(numbers)):
-        raise UserError(f"{folder} lacks tar files of one part ({names}): number {lacking[0]}; fetch the others.")
-    return [path for _, path in sorted(numbered)]
+def _require_whole(shards: Sequence[Path], folder: Path) -> None:
+    """Also of shards in PART/, if their names end with numbers; classes in PART/ are not counted."""
+    found = [_NUMBER.fullmatch(path.name) for path in shards]
+    if all(found) and len({match[1] for match in found if match}) == 1:
+        numbers = [match.groups()[1:] for match in found if match]
+        in_order([Numbered.of_texts(path, *each) for path, each in zip(shards, numbers, strict=True)], folder, "tar")
 
 
 def _images(pieces: Sequence[Piece], where: Path, part: str | None, skipped: Skipped) -> Part:

@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 import torch
 
+from ..data.describe import decoding_lines
 from ..data.folders import labelled_files
-from ..data.identity import differences, identity
+from ..data.identity import require_trained_on
 from ..data.image_sources import DecodedOnce, Encoded, InMemory
 from ..data.images import ImageData, Missing, Split
 from ..data.parquet import parquet_folder
-from ..data.parts import PARTS, lacking_classes, shortened
+from ..data.parts import PARTS, lacking_classes, same_text, shortened
 from ..data.request import NAMED_SETS, Request
 from ..data.sources import read_source
 from ..data.tars import holds_tars
@@ -31,8 +32,13 @@ class LabelledImages:
     """Images with labels that are numbers of the network's classes; `notes` are for a person."""
 
     name: str
+    part: Part
     split: Split
     notes: tuple[str, ...] = ()
+
+    def all_notes(self) -> list[str]:
+        """`notes`, and what decoding changed, which is known of images that have been used."""
+        return [*self.notes, *decoding_lines(self.part, self.split)]
 
 
 def own_images(network: TrainedNetwork, part: Part, data_dir: Path | None = None) -> LabelledImages:
@@ -43,14 +49,10 @@ def own_images(network: TrainedNetwork, part: Part, data_dir: Path | None = None
     recipe = network.recipe
     changes: dict[str, Any] = {"image_size": network.about.image_size} | ({"data_dir": data_dir} if data_dir else {})
     data = load_config_data(recipe.model_copy(update=changes))
-    if different := differences(network.about.data, identity(data)):
-        raise UserError(
-            f"The data at {recipe.data} are not those that the network was trained on, they differ in "
-            f"{', '.join(different)}; name data as `data`, whose classes are matched by name."
-        )
+    require_trained_on(network.about.data, data)
     if part == "test":
         data.require_test()
-    return LabelledImages(recipe.data, _part(data, part), data.notes)
+    return LabelledImages(recipe.data, part, _part(data, part), data.notes)
 
 
 def other_images(network: TrainedNetwork, request: Request, part: Part) -> LabelledImages:
@@ -69,9 +71,9 @@ def other_images(network: TrainedNetwork, request: Request, part: Part) -> Label
         names, notes = source.classes, list(source.notes[1:])
     else:
         files, notes = labelled_files(_folder_of_part(folder, part))
-        names = tuple(files)
+        names = tuple(map(same_text, files))
         paths = [path for found in files.values() for path in found]
-        labels = [names.index(name) for name, found in files.items() for _ in found]
+        labels = [number for number, found in enumerate(files.values()) for _ in found]
         encoded = Encoded(paths, [str(path) for path in paths], channels=3, size=about.image_size)
         split = Split(encoded, torch.tensor(labels, dtype=torch.int64))
     if not len(split):
@@ -79,7 +81,7 @@ def other_images(network: TrainedNetwork, request: Request, part: Part) -> Label
     labels, mapped = match_classes(split.labels, names, about.classes, request.data)
     split = Split(_in_channels(split, about.image_channels, request.data), labels)
     lacking = lacking_classes(part, labels, about.classes)
-    return LabelledImages(request.data, split.kept("images"), (*mapped, *lacking, *notes))
+    return LabelledImages(request.data, part, split.kept("images"), (*mapped, *lacking, *notes))
 
 
 def match_classes(

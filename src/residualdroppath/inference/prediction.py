@@ -21,11 +21,12 @@ FEW = 64  # images for which starting workers does not pay
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one image, its most probable classes in order, and their probabilities."""
+    """Of one image, its most probable classes in order, their probabilities, and what decoding changed."""
 
     file: Path
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def find_images(inputs: Sequence[Path]) -> tuple[list[Path], list[str]]:
@@ -64,22 +65,23 @@ def predict(
     predictions: list[Prediction] = []
     skipped: list[str] = []
     done = 0
-    for images, reasons in loader:
+    for images, reasons, remarks in loader:
         likely = network.logits(images).softmax(1).cpu().topk(top_k, 1)
-        for reason, values, places in zip(reasons, likely.values.tolist(), likely.indices.tolist(), strict=True):
+        answers = zip(reasons, remarks, likely.values.tolist(), likely.indices.tolist(), strict=True)
+        for reason, remarked, values, places in answers:
             file = files[done]
             done += 1
             if reason:
                 skipped.append(f"skipped: {reason}")
                 continue
             names = tuple(about.classes[place] for place in places)
-            predictions.append(Prediction(file, names, tuple(values)))
+            predictions.append(Prediction(file, names, tuple(values), tuple(remarked.splitlines())))
         on_progress(done, len(files))
     return predictions, skipped
 
 
-class _WhatCanBeRead(Dataset[tuple[Tensor, str]]):
-    """Pixels and an empty text, or zeros and why they could not be read."""
+class _WhatCanBeRead(Dataset[tuple[Tensor, str, str]]):
+    """Pixels, an empty text and remarks in lines, or zeros and why they could not be read."""
 
     def __init__(self, images: Encoded):
         self.images = images
@@ -87,9 +89,10 @@ class _WhatCanBeRead(Dataset[tuple[Tensor, str]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, str]:
+    def __getitem__(self, index: int) -> tuple[Tensor, str, str]:
         try:
-            return self.images[index], ""
+            pixels, remarks = self.images.decoded(index)
+            return pixels, "", "\n".join(remarks)
         except UserError as error:
             shape = (self.images.channels, self.images.size, self.images.size)
-            return torch.zeros(shape, dtype=torch.uint8), str(error)
+            return torch.zeros(shape, dtype=torch.uint8), str(error), ""

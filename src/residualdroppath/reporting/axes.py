@@ -41,6 +41,11 @@ def finish_axes(axes: Axes, x_label: str, y_label: str) -> None:
         axes.legend(frameon=False)
 
 
+def drawable(name: str) -> str:
+    """A name of a file or class as text: matplotlib takes dollars for formulas, and no bytes that are not UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace").replace("$", r"\$")
+
+
 def save_figure(figure: Figure, path: Path, *, svg: bool = True, dpi: int = 120) -> Path:
     """`path` with `.svg` and `.png` added; the latter, whose path is returned, of at most 256 colours to be small."""
     buffer = io.BytesIO()

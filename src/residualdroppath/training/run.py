@@ -84,8 +84,10 @@ def train(
             data = load_config_data(config)
     require_packages(config)
     trainer = Trainer(config, data, processes)  # before the folder is claimed: a mistake leaves none behind
+    if config.test and folder.result is None:
+        data.test.decode_early()
     with ExitStack() as stack:
-        result, checkpoint, rows = processes.from_main(lambda: _open(folder, trainer, resume, stack))
+        result, checkpoint, rows, changed = processes.from_main(lambda: _open(folder, trainer, resume, stack))
         if result is not None:
             return result
         if checkpoint is not None:
@@ -96,8 +98,8 @@ def train(
             folder.note_weights(trainer.made.start and trainer.made.start.sha256)
         if not processes.is_main:
             on_start, on_epoch = None, _show_nothing
-        if checkpoint is not None and on_epoch is None:
-            _show_resumed(trainer, checkpoint)
+        if on_epoch is None:
+            _show_resumed(trainer, checkpoint, changed)
         if on_start is not None:
             on_start(trainer)
         progress = TrainingProgress(
@@ -112,13 +114,16 @@ def train(
         with progress, stop.listening(active=stops_on_signals):
             _train_epochs(trainer, folder, rows, progress, SavingTimes(config, processes, stop), logs, about)
         model = final_network(trainer, folder)
-        result = result_of(trainer, model, rows)
         weights = trainer.weights(model)
         average = trainer.weights(trainer.ema.module) if trainer.ema is not None and config.use != "ema" else None
-        if processes.is_main:
-            result["model_sha256"] = folder.save_model(weights, about)
+        digest = None
+        if processes.is_main:  # before the test, which a damaged image can end
+            digest = folder.save_model(weights, about)
             if average is not None:
                 folder.save_average(average, about)
+        result = result_of(trainer, model, rows)
+        if processes.is_main:
+            result["model_sha256"] = digest
             if on_epoch is None:
                 write_run_page(folder, config, result)
             write_json(folder.path / "result.json", result)
@@ -127,18 +132,22 @@ def train(
 
 def _open(
     folder: RunFolder, trainer: Trainer, resume: bool, stack: ExitStack
-) -> tuple[dict[str, Any] | None, Checkpoint | None, list[dict[str, Any]]]:
-    """Claim the folder while `stack` is open: the result, if there is nothing left to do, checkpoint, and metrics."""
+) -> tuple[dict[str, Any] | None, Checkpoint | None, list[dict[str, Any]], str | None]:
+    """Claim the folder while `stack` is open: the result, if there is nothing left to do, checkpoint, and metrics.
+
+    Last a line on test images that changed, if they did.
+    """
     stack.enter_context(folder.opened(trainer.config, resume=resume))
-    folder.require_data(identity(trainer.data))
+    changed = folder.require_data(identity(trainer.data))
     folder.require_weights(trainer.made.start and trainer.made.start.sha256)
     result = folder.result
     if result is not None and result["epochs"] == trainer.epochs:
-        return result, None, []
+        return result, None, [], None
     checkpoint = folder.checkpoints.load()
     if checkpoint is None:
         folder.require_unfinished()
-    return None, checkpoint, folder.metrics(0 if checkpoint is None else int(checkpoint.state["epoch"]))
+    rows = folder.metrics(0 if checkpoint is None else int(checkpoint.state["epoch"]))
+    return None, checkpoint, rows, changed
 
 
 def _train_epochs(
@@ -199,8 +208,15 @@ def describe_network(trainer: Trainer) -> NetworkDescription:
     )
 
 
-def _show_resumed(trainer: Trainer, checkpoint: Checkpoint) -> None:
-    """From where a run goes on, and why not from a later checkpoint or not with the same bits."""
+def _show_resumed(trainer: Trainer, checkpoint: Checkpoint | None, changed: str | None) -> None:
+    """What changed of its data, from where a run goes on, and why not from a later checkpoint or with the same bits."""
+    lines = [changed] if changed is not None else []
+    lines += _lines_on(trainer, checkpoint) if checkpoint is not None else []
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _lines_on(trainer: Trainer, checkpoint: Checkpoint) -> list[str]:
     lines = [f"checkpoint not used, it is damaged: {damaged}" for damaged in checkpoint.damaged]
     if lines:
         lines.append(f"the one before is used: iteration {trainer.iteration:,}")
@@ -212,8 +228,7 @@ def _show_resumed(trainer: Trainer, checkpoint: Checkpoint) -> None:
             f"the run was saved by {before} processes and goes on in {trainer.processes.count}: data, order and plan "
             "are the same, sums of gradients and dropout are not, bit for bit"
         )
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return lines
 
 
 def _show_nothing(epoch: int, epochs: int) -> None:

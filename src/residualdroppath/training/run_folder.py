@@ -14,6 +14,7 @@ from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
 from ..data.identity import differences as data_differences
+from ..data.identity import only_test_differs
 from ..errors import UserError
 from ..records.files import locked, parse_json, read_json, reporting_damage, sha256, write_json, write_text
 from ..records.tensors import read_weights, write_weights
@@ -81,14 +82,20 @@ class RunFolder:
             LOGGER.removeHandler(handler)
             handler.close()
 
-    def require_data(self, found: dict[str, Any]) -> None:
-        """Raise `UserError` unless the data are those of the run, if it has been started."""
+    def require_data(self, found: dict[str, Any]) -> str | None:
+        """Raise `UserError` unless the data are those of the run, if it has been started.
+
+        Test images may have changed before they were used, such as by replacing a damaged one: a line on it.
+        """
         path = self.path / "data.json"
-        if path.is_file() and (different := data_differences(read_json(path, dict[str, Any]), found)):
-            raise UserError(
-                f"A resumed run keeps its data; those of {self.path} differ in {', '.join(different)}. Put them back, "
-                "or start anew with another `out`."
-            )
+        if not path.is_file() or not (different := data_differences(before := read_json(path, dict[str, Any]), found)):
+            return None
+        if self.result is None and only_test_differs(before, found):
+            return f"the test part is not what it was when the run began, it differs in {', '.join(different)}"
+        raise UserError(
+            f"A resumed run keeps its data; those of {self.path} differ in {', '.join(different)}. Put them back, "
+            "or start anew with another `out`."
+        )
 
     def require_weights(self, sha256: str | None) -> None:
         """Raise `UserError` unless the weights to start from are those of the run, if it has been started."""
@@ -106,9 +113,14 @@ class RunFolder:
             write_json(self.path / "start.json", {"sha256": sha256})
 
     def note_start(self, config: TrainConfig, data: dict[str, Any], environment: dict[str, Any]) -> None:
-        """What the data are, a recipe of more epochs, and one more environment: one for each time of starting."""
-        if not (self.path / "data.json").is_file():
-            write_json(self.path / "data.json", data)
+        """What the data are (test images may have changed), a recipe of more epochs, and one more environment: one for
+        each time of starting.
+        """
+        noted = self.path / "data.json"
+        if (changed := self.require_data(data)) is not None:
+            LOGGER.warning(changed)
+        if changed is not None or not noted.is_file():
+            write_json(noted, data)
         environments = self.path / "environment.json"
         write_json(
             environments,

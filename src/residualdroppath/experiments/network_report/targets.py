@@ -11,6 +11,7 @@ from torch import nn
 
 from ...core.discovery.found import NoResidualBranchError
 from ...core.residual_drop_path import ResidualDropPath
+from ...data.identity import require_trained_on
 from ...data.images import ImageData
 from ...data.load import load_data
 from ...data.request import NAMED_SETS, Request
@@ -19,7 +20,7 @@ from ...models.classifier import make_classifier
 from ...records.tensors import read_about, read_described
 from ...training.description import NetworkDescription, parse_description
 from ...training.recipe import Recipe, TrainConfig, checked, read_config
-from ...training.run import load_config_data
+from ...training.run import cuts_of, load_config_data
 from ...training.starting_weights import weights_file
 from .config import AnalyzeConfig
 
@@ -94,7 +95,10 @@ def load_images(targets: list[Target], config: AnalyzeConfig) -> ImageData:
         about = next(target.about for target in targets if target.recipe is not None)
         size = recipe.image_size or (about.image_size if about else None)
         changes = {"data_dir": config.data_dir or recipe.data_dir, "image_size": size}
-        return load_config_data(recipe.model_copy(update=changes))
+        data = load_config_data(recipe.model_copy(update=changes))
+        for target in targets:
+            _require_unchanged(target, recipe, data)
+        return data
     name = config.data or Recipe().data
     size = config.image_size or (recipes[0].image_size if recipes else None)
     request = Request(
@@ -106,6 +110,15 @@ def load_images(targets: list[Target], config: AnalyzeConfig) -> ImageData:
         image_size=None if name in NAMED_SETS else size,
     )
     return load_data(request, split_seed=config.seed)
+
+
+def _require_unchanged(target: Target, recipe: TrainConfig, data: ImageData) -> None:
+    """Raise `UserError` if a run was trained on other data; one of another cut or size cannot be compared here."""
+    about = target.about
+    if target.recipe is None or about is None or about.image_size != data.image_size:
+        return
+    if cuts_of(target.recipe) == cuts_of(recipe):
+        require_trained_on(about.data, data)
 
 
 def load_network(target: Target, config: AnalyzeConfig, data: ImageData, device: torch.device) -> Network:
