@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,3 +113,26 @@ def test_export_refused_before_any_work(capsys: pytest.CaptureFixture[str], monk
         patch.setattr(export.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else name)
         assert "onnxscript is not installed: pip install 'residualdroppath[export]'" in refused(capsys, words)
     assert "names of residual branches of the model, blocks.0" in refused(capsys, f"{words} --prune layer1.0")
+
+
+@pytest.mark.parametrize(
+    "words", ["predict run in --out {}/x.csv", "export run --format safetensors --out {}/x.safetensors"]
+)
+def test_what_another_command_wrote_in_the_meantime_stays(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: str
+) -> None:
+    from residualdroppath.inference import network
+
+    load, words = network.load_network, words.format(tmp_path)
+    out = Path(words.split()[-1])
+
+    def meanwhile(*args: Any) -> Any:
+        out.write_text("of the other")
+        return load(*args)
+
+    monkeypatch.setattr(network, "load_network", meanwhile)
+    assert run(words.split()) == 1
+    assert f"{out} was made by another command" in capsys.readouterr().err
+    assert out.read_text() == "of the other" and len(list(tmp_path.iterdir())) == 2
+    assert run([*words.split(), "--overwrite"]) == 0
+    assert out.read_bytes() == out.with_stem("x-2").read_bytes()

@@ -80,7 +80,13 @@ def export(arguments: list[str]) -> None:
         left = sum(parameter.numel() for parameter in network.model.parameters())
         console.print(f"pruned: {len(branches)} branches, {left:,} of {parameters:,} parameters left")
     command.out.parent.mkdir(parents=True, exist_ok=True)
-    difference = write(network, command.format, command.out, with_normalisation=command.with_normalisation)
+    difference = write(
+        network,
+        command.format,
+        command.out,
+        with_normalisation=command.with_normalisation,
+        new=not command.overwrite,
+    )
     console.print(input_line(network, with_normalisation=command.with_normalisation), soft_wrap=True)
     console.print(f"loaded again and compared: logits differ by at most {difference:.2g}")
     console.print(f"file: {command.out}", soft_wrap=True)
