@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from data.files import encoded
 from residualdroppath.cli.main import run
+from residualdroppath.records.tensors import read_about
 
 TINY = "--depth 8 --width 2 --train-size 64 --batch-size 32 --epochs 1 --device cpu --method plain --out run".split()
 
@@ -77,7 +79,13 @@ def test_refused_before_any_work(capsys: pytest.CaptureFixture[str], monkeypatch
         capsys, "predict run in --top-k 11 --out p.csv"
     )
     assert "is neither a folder nor a file" in refused(capsys, "predict run nothing --out p.csv")
-    assert "is not there; name the folder of a run" in refused(capsys, "eval nothing")
+    assert "is not there, or no file; name the folder of a run" in refused(capsys, "eval nothing")
+    Path("several/plain").mkdir(parents=True)
+    Path("several/config.yaml").write_text("epochs: 1\n")
+    Path("several/plain/seed_0").symlink_to(Path("run").resolve())
+    assert "it holds the runs several/plain/seed_0: name one" in refused(capsys, "eval several")
+    assert "several/plain/seed_0: name one" in refused(capsys, "train --weights several")
+    assert "is not the folder of a run (no config.yaml)" in refused(capsys, "eval in")
     Path("p.csv").write_text("mine")
     assert "p.csv is there already" in refused(capsys, "predict run in --out p.csv")
     assert run(["predict", "run", "in", "--out", "p.csv", "--overwrite"]) == 0
@@ -97,6 +105,17 @@ def test_export(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(["eval", f"{tmp_path}/new/x.safetensors", "--part", "test"]) == 0
     assert run(f"export run --format torch-export --out {tmp_path}/x.pt2 --prune blocks.0 blocks.2".split()) == 0
     assert "pruned: 2 branches" in capsys.readouterr().out
+    assert run(f"export run --format safetensors --out {tmp_path}/y.safetensors --prune blocks.1 blocks.1".split()) == 0
+    assert "pruned: 1 branch," in capsys.readouterr().out
+    assert read_about(tmp_path / "y.safetensors")["pruned"] == ["blocks.1"]
+
+
+@pytest.mark.parametrize("words", ["eval", "predict in --out p.csv", "export --format safetensors --out x.safetensors"])
+def test_a_pipe_is_no_weights(capsys: pytest.CaptureFixture[str], tmp_path: Path, words: str) -> None:
+    os.mkfifo(tmp_path / "x.safetensors")
+    command, *rest = words.split()
+    error = refused(capsys, " ".join([command, str(tmp_path / "x.safetensors"), *rest]))
+    assert "x.safetensors is not there, or no file" in error
 
 
 def test_export_refused_before_any_work(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

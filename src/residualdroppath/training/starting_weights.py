@@ -18,6 +18,7 @@ from ..records.tensors import digest, read_about, read_described
 from .description import NetworkDescription, parse_description
 from .recipe import Recipe
 from .run_folder import RunFolder
+from .summaries import is_run, name_a_run
 
 PICKLED = (".pth", ".pt", ".bin", ".tar", ".ckpt")
 
@@ -139,6 +140,8 @@ def _file(path: Path) -> Path:
 
 def weights_file(folder: Path) -> Path:
     """The final weights of a run, or those of its last checkpoint. Raises `UserError` if there are none."""
+    if not is_run(folder) and (runs := name_a_run(folder)):
+        raise UserError(f"{folder} is not the folder of one run; {runs}.")
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} is not the folder of a run (no config.yaml); name one, or a file of weights.")
     return RunFolder(folder).weights_file()
