@@ -133,14 +133,30 @@ def test_other_errors_are_not_hidden(failing: Callable[[Callable[[], object]], N
         run(["train"])
 
 
-def test_interrupted_while_torch_is_imported() -> None:
-    code = """
+@pytest.mark.parametrize(
+    "event",
+    [
+        "raise KeyboardInterrupt",
+        *(f"os.kill(os.getpid(), signal.{name})" for name in ("SIGINT", "SIGTERM", "SIGUSR1")),
+        *(f"caught(signal.{name})" for name in ("SIGINT", "SIGTERM")),
+    ],
+)
+def test_interrupted_while_torch_is_imported(event: str) -> None:
+    """Also where a library makes an error of its own of it."""
+    code = f"""
+import os
+import signal
 import sys
 from importlib.abc import MetaPathFinder
+def caught(number):
+    try:
+        os.kill(os.getpid(), number)
+    except BaseException as error:
+        raise RuntimeError("torch cannot be imported") from error
 class Interrupting(MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name == "torch":
-            raise KeyboardInterrupt
+            {event}
 sys.meta_path.insert(0, Interrupting())
 from residualdroppath.cli.main import main
 main()

@@ -78,9 +78,8 @@ def export(arguments: list[str]) -> None:
     if branches:
         network = without_branches(network, branches)
         left = sum(parameter.numel() for parameter in network.model.parameters())
-        console.print(
-            f"pruned: {len(branches)} {'branch' if len(branches) == 1 else 'branches'}, {left:,} of {parameters:,} parameters left"
-        )
+        counted = f"{len(branches)} {'branch' if len(branches) == 1 else 'branches'}"
+        console.print(f"pruned: {counted}, {left:,} of {parameters:,} parameters left")
     command.out.parent.mkdir(parents=True, exist_ok=True)
     difference = write(
         network,

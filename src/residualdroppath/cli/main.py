@@ -71,6 +71,7 @@ def _usage() -> str:
 
 
 USAGE = _usage()
+_signals: list[int] = []  # that came outside of a training
 
 
 def main() -> None:
@@ -79,7 +80,11 @@ def main() -> None:
     Exit codes: 0 done, 1 a mistake that the message explains, 2 wrong usage, 130 interrupted, 128 + N: a training
     that signal N ended, all saved (143: SIGTERM, 138: SIGUSR1).
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    for name in ("SIGTERM", "SIGUSR1"):  # a training has handlers of its own
+        if number := getattr(signal, name, None):
+            signal.signal(number, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as in the background of a script
+        signal.signal(signal.SIGINT, _interrupt)
     outlive_readers()
     shorten_warnings()
     sys.exit(run(sys.argv[1:]))
@@ -101,12 +106,16 @@ def run(arguments: list[str]) -> int:
             print(f"error: no command {name!r}{did_you_mean(name, COMMANDS)}", file=sys.stderr)
         print(USAGE, file=sys.stderr)
         return 2
-    command = COMMANDS.get(name, Command("", ""))
     if name != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         print(f"error: launchers of several processes are for `train`, got {name!r}", file=sys.stderr)
         return 2
     try:
-        command_function(name)(rest)
+        try:
+            command_function(name)(rest)
+        except Exception as error:
+            if _signals and not isinstance(error, Stopped):
+                return _interrupted(name)  # a library caught the interruption, and made an error of its own of it
+            raise
     except ModuleNotFoundError as error:
         print(f"error: {_missing(error, name)}", file=sys.stderr)
         return 1
@@ -125,10 +134,16 @@ def run(arguments: list[str]) -> int:
         print(stopped, file=sys.stderr)
         return stopped.exit_code
     except KeyboardInterrupt:
-        again = f"{command.kept}; {command.again}" if command.kept else "run it again"
-        print(f"interrupted: {again}", file=sys.stderr)
-        return 130
+        return _interrupted(name)
     return 0
+
+
+def _interrupted(name: str) -> int:
+    """Says what is kept, and returns the exit code."""
+    command = COMMANDS.get(name, Command("", ""))
+    again = f"{command.kept}; {command.again}" if command.kept else "run it again"
+    print(f"interrupted: {again}", file=sys.stderr)
+    return 130
 
 
 def command_function(name: str) -> Callable[[list[str]], None]:
@@ -171,4 +186,5 @@ def version() -> str:
 
 
 def _interrupt(number: int, frame: Any) -> None:
+    _signals.append(number)
     raise KeyboardInterrupt
