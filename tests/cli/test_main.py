@@ -101,6 +101,24 @@ def test_the_users_folder(monkeypatch: pytest.MonkeyPatch, given: str, meant: st
     assert expand_user(given) == meant.replace("HOME", "/home/somebody")
 
 
+@pytest.mark.parametrize("words", ["train --out=~nobody.here/x", "train --out ~nobody.here", "runs ~nobody.here/x"])
+def test_the_name_of_no_user_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, words: str) -> None:
+    assert run(words.split()) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ~nobody.here") and error.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "option", ["data: ~nobody.here/x", "data_dir: ~nobody.here/x\ndata: mnist", "weights: ~nobody.here/x"]
+)
+def test_the_name_of_no_user_in_a_recipe(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    Path("recipe.yaml").write_text(f"{option}\n")
+    for command in ("train", "compare"):
+        assert run([command, "--config", "recipe.yaml"]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ~nobody.here/x begins") and error.count("\n") == 1
+
+
 def test_no_folder_is_called_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert run(["train", *TINY, "--out=~/x"]) == 0

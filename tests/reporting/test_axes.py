@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from residualdroppath.reporting.axes import bare, finish_axes, quiet, save_figure
+from residualdroppath.reporting.axes import bare, drawn, finish_axes, quiet, save_figure
 
 
 def gradient() -> Figure:
@@ -49,3 +50,23 @@ def test_axes() -> None:
     assert len(picture.get_xticks()) == len(picture.get_yticks()) == 0 and len(curves.get_xticks())
     assert (finished.get_xlabel(), finished.get_ylabel()) == ("epoch", "nats")
     assert all(float(tick).is_integer() for tick in finished.get_xticks()) and finished.get_legend() is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("blocks.1", "blocks.1"),
+        (r"a$\foo$", r"a\$\foo\$"),
+        ("katze_\udcc3\udcbc", "katze_??"),
+        ("_old", " _old"),
+    ],
+)
+def test_names_are_drawn_as_they_are(name: str, shown: str) -> None:
+    """The second is no formula, the third was decoded in a locale without its letters, the fourth is in a legend."""
+    assert drawn(name) == shown
+    figure = Figure(figsize=(1, 1))
+    axes = figure.subplots()
+    axes.plot([0, 1], label=drawn(name))
+    finish_axes(axes, drawn(name), "")
+    assert len(axes.get_legend_handles_labels()[1]) == 1
+    figure.canvas.draw()

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from ..errors import Stopped, UserError, did_you_mean, first_line, is_out_of_memory
+from ..records.paths import expanded
 from .streams import outlive_readers, shorten_warnings
 
 
@@ -92,7 +93,11 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command and return its exit code."""
-    name, *rest = [expand_user(argument) for argument in arguments] or [""]
+    try:
+        name, *rest = [expand_user(argument) for argument in arguments] or [""]
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     if name == "help" and rest:
         name, rest = rest[0], ["--help"]
     if name in ("-h", "--help", "help"):
@@ -167,7 +172,7 @@ def _missing(error: ModuleNotFoundError, command: str) -> str:
 def expand_user(argument: str) -> str:
     """`~` at the start of an argument or of the value of an option, where no shell replaces it, as in `--out=~/x`."""
     option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-    return option + equals + os.path.expanduser(value)
+    return option + equals + (str(expanded(value)) if value.startswith("~") else value)
 
 
 def version() -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, did_you_mean, first_line
+from ..records.paths import expanded
 from .labelled import Part, labelled_source
 from .parts import PARTS, Source, by_part
 from .request import Request
@@ -37,7 +38,7 @@ def read_rows(name: str, request: Request) -> Source:
         raise UserError(
             "`data` hfds/... needs the library `datasets`: pip install 'residualdroppath[hfds]'."
         ) from error
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     where = str(folder) if folder.exists() else name
     datasets.disable_progress_bars()
     try:

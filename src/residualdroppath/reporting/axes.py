@@ -14,6 +14,12 @@ from PIL import Image
 INK, SOFT, AXIS, LINE = "#1d2733", "#4a5563", "#9aa3ae", "#e6e9ed"
 
 
+def drawn(name: str) -> str:
+    """A name of a user as text of a figure: no formula between `$`, no byte that is no text, no `_` that hides it."""
+    text = name.encode("utf-8", "replace").decode().replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def bare(axes: Axes) -> None:
     """No ticks, no frame."""
     axes.set_xticks([])

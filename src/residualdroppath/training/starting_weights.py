@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..data.parts import shortened
 from ..errors import UserError, first_line
 from ..models.pretrained import PretrainedConfig, pretrained_config, pretrained_state
+from ..records.paths import expanded
 from ..records.tensors import digest, read_about, read_described
 from .description import NetworkDescription, parse_description
 from .recipe import Recipe
@@ -131,7 +132,7 @@ def _of_pixels(config: PretrainedConfig) -> tuple[tuple[float, ...], tuple[float
 
 
 def _file(path: Path) -> Path:
-    path = path.expanduser()
+    path = expanded(path)
     file = weights_file(path) if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"`weights` {path} is not there; name a run folder, a .safetensors file or a .pth file.")
