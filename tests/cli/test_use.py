@@ -107,7 +107,8 @@ def test_export(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "pruned: 2 branches" in capsys.readouterr().out
     assert run(f"export run --format safetensors --out {tmp_path}/y.safetensors --prune blocks.1 blocks.1".split()) == 0
     assert "pruned: 1 branch," in capsys.readouterr().out
-    assert read_about(tmp_path / "y.safetensors")["pruned"] == ["blocks.1"]
+    about = read_about(tmp_path / "y.safetensors")
+    assert about is not None and about["pruned"] == ["blocks.1"]
 
 
 @pytest.mark.parametrize("words", ["eval", "predict in --out p.csv", "export --format safetensors --out x.safetensors"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -113,4 +114,4 @@ def test_a_title_cannot_break_the_page(single: Analysis, tmp_path: Path, monkeyp
 def test_titles_are_no_formulas(single: Analysis) -> None:
     network = {**single.record["networks"][0], "title": r"a$\foo$/run"}
     for draw in (draw_matrices, draw_deletion):
-        draw({**single.record, "networks": [network]}).canvas.draw()
+        draw({**single.record, "networks": [network]}).savefig(io.BytesIO(), dpi=20)
