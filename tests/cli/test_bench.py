@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from residualdroppath.cli.main import run
+from residualdroppath.errors import UserError
 
 TINY = ["small_resnet", "--depth", "8", "--width", "4", "--image-size", "8", "--batch-size", "4", "--plans", "3"]
 QUICK = [*TINY, "--floor-rounds", "1", "--device", "cpu", "--rate", "0.5"]
@@ -64,3 +65,21 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert stop.value.code == 0
     for option in ("image-size", "batch-size", "rate", "device", "dtype", "compile", "channels-last", "out"):
         assert f"--{option}" in output
+
+
+def test_what_another_bench_wrote_in_the_meantime_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    from residualdroppath.experiments.bench import report
+
+    monkeypatch.setattr(report, "draw_chart", lambda record: Figure())
+    out = tmp_path / "bench.json"
+    for other in ("bench.json", "bench.png"):
+        (tmp_path / other).write_text("of the other")
+        with pytest.raises(UserError, match=f"{other} was made by another command .* is in .*bench-2."):
+            report.write_files({"x": 1}, out, new=True)
+        assert (tmp_path / other).read_text() == "of the other" and (tmp_path / "bench-2.png").is_file()
+        for path in tmp_path.iterdir():
+            path.unlink()
+    (tmp_path / "bench.json").write_text("of the other")
+    assert report.write_files({"x": 1}, out).is_file() and json.loads(out.read_text()) == {"x": 1}

@@ -101,6 +101,24 @@ def test_the_users_folder(monkeypatch: pytest.MonkeyPatch, given: str, meant: st
     assert expand_user(given) == meant.replace("HOME", "/home/somebody")
 
 
+@pytest.mark.parametrize("words", ["train --out=~nobody.here/x", "train --out ~nobody.here", "runs ~nobody.here/x"])
+def test_the_name_of_no_user_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, words: str) -> None:
+    assert run(words.split()) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ~nobody.here") and error.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "option", ["data: ~nobody.here/x", "data_dir: ~nobody.here/x\ndata: mnist", "weights: ~nobody.here/x"]
+)
+def test_the_name_of_no_user_in_a_recipe(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    Path("recipe.yaml").write_text(f"{option}\n")
+    for command in ("train", "compare"):
+        assert run([command, "--config", "recipe.yaml"]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ~nobody.here/x begins") and error.count("\n") == 1
+
+
 def test_no_folder_is_called_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert run(["train", *TINY, "--out=~/x"]) == 0
@@ -133,14 +151,30 @@ def test_other_errors_are_not_hidden(failing: Callable[[Callable[[], object]], N
         run(["train"])
 
 
-def test_interrupted_while_torch_is_imported() -> None:
-    code = """
+@pytest.mark.parametrize(
+    "event",
+    [
+        "raise KeyboardInterrupt",
+        *(f"os.kill(os.getpid(), signal.{name})" for name in ("SIGINT", "SIGTERM", "SIGUSR1")),
+        *(f"caught(signal.{name})" for name in ("SIGINT", "SIGTERM")),
+    ],
+)
+def test_interrupted_while_torch_is_imported(event: str) -> None:
+    """Also where a library makes an error of its own of it."""
+    code = f"""
+import os
+import signal
 import sys
 from importlib.abc import MetaPathFinder
+def caught(number):
+    try:
+        os.kill(os.getpid(), number)
+    except BaseException as error:
+        raise RuntimeError("torch cannot be imported") from error
 class Interrupting(MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name == "torch":
-            raise KeyboardInterrupt
+            {event}
 sys.meta_path.insert(0, Interrupting())
 from residualdroppath.cli.main import main
 main()

@@ -86,11 +86,11 @@ def test_a_bench_and_its_chart(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_folders(capsys: pytest.CaptureFixture[str], words: str) -> None:
     assert "cannot be written to" in refused(capsys, f"{words} --out study.yaml/below")
-    if not words.startswith("study"):
-        Path("used").mkdir()
-        Path("used/thesis.txt").write_text("years of work")
-        assert "used is in use" in refused(capsys, f"{words} --out used")
-        assert "study.yaml is in use" in refused(capsys, f"{words} --out study.yaml")
+    Path("used").mkdir()
+    Path("used/thesis.txt").write_text("years of work")
+    assert "used is in use" in refused(capsys, f"{words} --out used")
+    at_a_file = refused(capsys, f"{words} --out study.yaml")
+    assert at_a_file.startswith("error: study.yaml is in use" if "study" not in words else "error: study.yaml")
 
 
 def test_a_study_replaces_its_own_record_alone(capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,3 +116,61 @@ def test_a_resumed_comparison_replaces_its_own_record_alone(capsys: pytest.Captu
         run([*words.split(), "own.json"])
     assert "another.json is there already" in refused(capsys, f"{words} another.json")
     assert "own.json is there already" in refused(capsys, "compare --epochs 1 --record own.json")
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS.values()], ids=COMMANDS)
+def test_no_record_among_the_files_of_the_run(capsys: pytest.CaptureFixture[str], words: str) -> None:
+    words = words.replace(" --out spiral", "") + " --out run --overwrite --record"
+    for record in ("run/costs.json", "run/runs/x.json", "new/../run/config.json"):
+        assert "`record` must name a file outside of run" in refused(capsys, f"{words} {record}")
+
+
+def test_a_study_starts_in_a_folder_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "study study.yaml --out"
+    for page in ("run/index.html", "run/runs/plain/seed_0/config.yaml"):
+        Path(page).parent.mkdir(parents=True)
+        Path(page).write_text("of a run")
+        assert "run is in use; choose another `out`." in refused(capsys, f"{words} run")
+
+
+def test_a_study_goes_on_in_its_own_folder() -> None:
+    """Also one that was killed before its first record, or while it was written."""
+    Path("recorded").mkdir()
+    Path("recorded/study.json").write_text(json.dumps({"study": "tiny"}))
+    Path("recorded/index.html").write_text("its page")
+    Path("started/runs/0123456789abcdef").mkdir(parents=True)
+    Path("started/runs/locks").mkdir()
+    Path("started/notes.txt").write_text("of the user")
+    Path("killed").mkdir()
+    Path("killed/study.json.4711.partial").write_text("{")
+    for out in ("recorded", "started", "killed"):
+        with pytest.raises(Worked):
+            run(["study", "study.yaml", "--out", out])
+
+
+def test_the_runs_of_a_study_have_a_place(capsys: pytest.CaptureFixture[str]) -> None:
+    error = refused(capsys, "study study.yaml --out new --runs study.yaml/runs")
+    assert "study.yaml/runs cannot be written to" in error and "choose another `runs`" in error
+
+
+def test_of_two_commands_the_second_replaces_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one ends in the meantime."""
+    Path("out").mkdir()
+
+    def record(run: Any) -> dict[str, Any]:
+        Path("record.json").write_text("of the other")
+        return {"study": "tiny", "failures": {}}
+
+    monkeypatch.setattr(WORK["study"], record)
+    monkeypatch.setattr("residualdroppath.experiments.studies.page.write_study_page", lambda record, page: page)
+    monkeypatch.setattr("residualdroppath.experiments.studies.table.terminal_tables", lambda record: [])
+    words = ["study", "study.yaml", "--out", "out", "--record", "record.json"]
+    assert run(words) == 1
+    assert "record.json was made by another command in the meantime" in capsys.readouterr().err
+    assert Path("record.json").read_text() == "of the other"
+    assert json.loads(Path("record-2.json").read_text()) == json.loads(Path("out/study.json").read_text())
+    Path("record.json").unlink()
+    assert run([*words, "--overwrite"]) == 0
+    assert json.loads(Path("record.json").read_text())["study"] == "tiny"

@@ -74,6 +74,12 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert "could not be read: `colour` is not an option" in text and Path("page/curves.png").is_file()
 
 
+def test_a_name_of_a_run_is_no_formula(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("runs/[plain]-0").rename(r"runs/a$\foo$")
+    assert r"a$\foo$" in printed(capsys, "report", "runs", "--out", "page")
+    assert r"a$\foo$" in Path("page/index.html").read_text()
+
+
 def test_report_of_runs_with_nothing_to_draw(capsys: pytest.CaptureFixture[str]) -> None:
     assert "page: page/index.html" in printed(capsys, "report", "runs/broken", "--out", "page")
 

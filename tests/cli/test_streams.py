@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +51,43 @@ def test_the_other_stream_says_so_once() -> None:
 def test_buffered_output_is_dropped_at_the_end_too() -> None:
     code, error = unread(sys.executable, "-c", PRINTS + "print('x')", stderr=False)
     assert code == 0 and "Traceback" not in error and "Exception" not in error
+
+
+@pytest.fixture(params=["a full disk", "a terminal that is gone"])
+def unwritable(request: pytest.FixtureRequest) -> Iterator[int]:
+    if request.param == "a full disk":
+        number = os.open("/dev/full", os.O_WRONLY)
+    else:
+        other, number = os.openpty()
+        os.close(other)
+    yield number
+    os.close(number)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a device that is always full")
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_what_cannot_be_written_is_left_out(unwritable: int, stream: str) -> None:
+    code = PRINTS + f"[print('x', file=sys.{stream}, flush=True) for _ in range(9)]; print('y', file=sys.{stream})"
+    given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: unwritable}
+    done = subprocess.run([sys.executable, "-c", code], **given, text=True, env=environment(), timeout=60)
+    assert done.returncode == 0 and not done.stdout
+    if stream == "stdout":
+        assert done.stderr.startswith("<stdout> cannot be written to (") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a device that is always full")
+def test_a_command_whose_output_is_lost_has_failed(unwritable: int) -> None:
+    """It may be all that was asked for: `rdp runs --json > FILE`."""
+    command = [sys.executable, "-m", "residualdroppath", "--version"]
+    done = subprocess.run(command, stdout=unwritable, stderr=subprocess.PIPE, text=True, env=environment(), timeout=60)
+    assert done.returncode == 1 and "<stdout> cannot be written to (" in done.stderr
+
+
+def test_streams_that_are_closed_lead_nowhere(tmp_path: Path) -> None:
+    """No file gets their numbers, to which libraries print."""
+    code = PRINTS + f"file = open({str(tmp_path / 'file')!r}, 'w'); sys.exit(file.fileno()); "
+    command = ["sh", "-c", 'exec "$0" "$@" >&- 2>&-', sys.executable, "-c", code + "print(sys.stdout.isatty())"]
+    assert subprocess.run(command, env=environment(), timeout=60).returncode > 2
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from rich.progress import TimeRemainingColumn
 
@@ -13,6 +15,13 @@ def test_tables_have_their_width_and_brackets_stay(capsys: pytest.CaptureFixture
     console.print("[red] " + "word " * 30)
     lines = capsys.readouterr().out.splitlines()
     assert console.width == 130 and lines[0].startswith("[red] word") and len(lines) == 2
+
+
+def test_output_that_was_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    console = table_console(130)
+    console.print("nowhere")
+    assert console.width == 130
 
 
 def test_each_name_has_a_bar_that_goes_away(capsys: pytest.CaptureFixture[str]) -> None:

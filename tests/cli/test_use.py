@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from data.files import encoded
 from residualdroppath.cli.main import run
+from residualdroppath.records.tensors import read_about
 
 TINY = "--depth 8 --width 2 --train-size 64 --batch-size 32 --epochs 1 --device cpu --method plain --out run".split()
 
@@ -88,7 +91,13 @@ def test_refused_before_any_work(capsys: pytest.CaptureFixture[str], monkeypatch
         capsys, "predict run in --top-k 11 --out p.csv"
     )
     assert "is neither a folder nor a file" in refused(capsys, "predict run nothing --out p.csv")
-    assert "is not there; name the folder of a run" in refused(capsys, "eval nothing")
+    assert "is not there, or no file; name the folder of a run" in refused(capsys, "eval nothing")
+    Path("several/plain").mkdir(parents=True)
+    Path("several/config.yaml").write_text("epochs: 1\n")
+    Path("several/plain/seed_0").symlink_to(Path("run").resolve())
+    assert "it holds the runs several/plain/seed_0: name one" in refused(capsys, "eval several")
+    assert "several/plain/seed_0: name one" in refused(capsys, "train --weights several")
+    assert "is not the folder of a run (no config.yaml)" in refused(capsys, "eval in")
     Path("p.csv").write_text("mine")
     assert "p.csv is there already" in refused(capsys, "predict run in --out p.csv")
     assert run(["predict", "run", "in", "--out", "p.csv", "--overwrite"]) == 0
@@ -108,6 +117,18 @@ def test_export(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(["eval", f"{tmp_path}/new/x.safetensors", "--part", "test"]) == 0
     assert run(f"export run --format torch-export --out {tmp_path}/x.pt2 --prune blocks.0 blocks.2".split()) == 0
     assert "pruned: 2 branches" in capsys.readouterr().out
+    assert run(f"export run --format safetensors --out {tmp_path}/y.safetensors --prune blocks.1 blocks.1".split()) == 0
+    assert "pruned: 1 branch," in capsys.readouterr().out
+    about = read_about(tmp_path / "y.safetensors")
+    assert about is not None and about["pruned"] == ["blocks.1"]
+
+
+@pytest.mark.parametrize("words", ["eval", "predict in --out p.csv", "export --format safetensors --out x.safetensors"])
+def test_a_pipe_is_no_weights(capsys: pytest.CaptureFixture[str], tmp_path: Path, words: str) -> None:
+    os.mkfifo(tmp_path / "x.safetensors")
+    command, *rest = words.split()
+    error = refused(capsys, " ".join([command, str(tmp_path / "x.safetensors"), *rest]))
+    assert "x.safetensors is not there, or no file" in error
 
 
 def test_export_refused_before_any_work(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,3 +145,26 @@ def test_export_refused_before_any_work(capsys: pytest.CaptureFixture[str], monk
         patch.setattr(export.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else name)
         assert "onnxscript is not installed: pip install 'residualdroppath[export]'" in refused(capsys, words)
     assert "names of residual branches of the model, blocks.0" in refused(capsys, f"{words} --prune layer1.0")
+
+
+@pytest.mark.parametrize(
+    "words", ["predict run in --out {}/x.csv", "export run --format safetensors --out {}/x.safetensors"]
+)
+def test_what_another_command_wrote_in_the_meantime_stays(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: str
+) -> None:
+    from residualdroppath.inference import network
+
+    load, words = network.load_network, words.format(tmp_path)
+    out = Path(words.split()[-1])
+
+    def meanwhile(*args: Any) -> Any:
+        out.write_text("of the other")
+        return load(*args)
+
+    monkeypatch.setattr(network, "load_network", meanwhile)
+    assert run(words.split()) == 1
+    assert f"{out} was made by another command" in capsys.readouterr().err
+    assert out.read_text() == "of the other" and len(list(tmp_path.iterdir())) == 2
+    assert run([*words.split(), "--overwrite"]) == 0
+    assert out.read_bytes() == out.with_stem("x-2").read_bytes()

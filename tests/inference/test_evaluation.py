@@ -17,7 +17,7 @@ from sklearn import metrics as typed_too_strictly
 from data.files import encoded, request, write_parquet, write_tar
 from residualdroppath.errors import UserError
 from residualdroppath.inference.evaluation import evaluate
-from residualdroppath.inference.evaluation_files import write_evaluation
+from residualdroppath.inference.evaluation_files import confusion_figure, write_evaluation
 from residualdroppath.inference.labelled import match_classes, other_images, own_images
 from residualdroppath.inference.network import load_network
 
@@ -149,3 +149,9 @@ def test_files(squares: Path, tmp_path: Path) -> None:
     assert "top-1 100.00 %" in page.read_text() and "a note" in page.read_text()
     with Image.open(tmp_path / "confusion.png") as image:
         assert image.size[0] > 300
+
+
+def test_names_of_classes_are_drawn_in_any_locale(tmp_path: Path) -> None:
+    figure = confusion_figure(["katze_\udcc3\udcbc", "$x^$"], np.eye(2))
+    figure.savefig(tmp_path / "x.png")
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["katze_ü", r"\$x^\$"]

@@ -102,3 +102,24 @@ def test_what_is_none_is_one_line(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(UserError, match="recipe.yaml cannot be read") as error:
         read_yaml(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lr: 0.1\nepochs: 3\nlr: 0.2\n",
+        "variants:\n  lr: {a: 1}\n  lr: {b: 2}\n",
+        "tries: [{a: 1}, {lr: 1, 'lr': 2}]\n",
+        "{lr: 1, lr: 1}",
+    ],
+)
+def test_a_key_given_twice_is_refused(tmp_path: Path, understood: list[str], text: str) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"x.yaml cannot be read \(lr is given twice, again in line [13]\)"):
+        read_yaml(tmp_path / "x.yaml")
+    assert understood == []
+
+
+def test_a_key_over_that_of_another_value_is_none_given_twice() -> None:
+    text = "a: &a {lr: 1}\nb: &b {<<: *a, lr: 2}\nc: {<<: *b, lr: 3}\nd: {<<: *a, <<: *b}\n1: x\n'1': y\n"
+    assert parse_yaml(text) == yaml.load(text, Loader=yaml.SafeLoader) and parse_yaml(text)["c"] == {"lr": 3}

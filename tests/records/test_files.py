@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from residualdroppath.errors import UserError
 from residualdroppath.records import files
 from residualdroppath.records.files import (
     InUse,
+    Taken,
     locked,
     read_json,
     replacing,
@@ -219,3 +221,26 @@ def test_only_new_and_empty_folders_are_unused(tmp_path: Path) -> None:
     for used in (tmp_path, tmp_path / "file"):
         with pytest.raises(UserError, match="is in use"):
             require_unused(used)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_replaces_none_that_came_in_the_meantime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def no_link(*paths: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(files.os, "link", no_link)
+    path = tmp_path / "table.csv"
+    write_text(path, "first", new=True)
+    for number in (2, 3):
+        with pytest.raises(Taken, match=rf"table.csv was made .* the result is in .*table-{number}.csv") as error:
+            write_text(path, str(number), new=True)
+        assert error.value.kept.read_text() == str(number)
+    (tmp_path / "link.csv").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(Taken):
+        write_text(tmp_path / "link.csv", "x", new=True)
+    assert path.read_text() == "first" and not (tmp_path / "nowhere").exists()
+    names = {each.name for each in tmp_path.iterdir()}
+    assert names == {"table.csv", "table-2.csv", "table-3.csv", "link.csv", "link-2.csv"}

@@ -87,3 +87,14 @@ def test_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is in use"):
         require_folder(tmp_path)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_record_is_outside_of_the_folders_that_a_command_writes(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    os.symlink(tmp_path, tmp_path / "link")
+    for inside in (run / "costs.json", run / "deep" / "own.json", tmp_path / "link" / "run" / "costs.json"):
+        for overwrite in (False, True):
+            with pytest.raises(UserError, match="outside of .*run, whose files the command writes, got "):
+                require_record(inside, overwrite=overwrite, outside=[tmp_path / "elsewhere", run])
+    require_record(tmp_path / "run.json", outside=[run])
+    require_record(run / ".." / "beside.json", outside=[run])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from residualdroppath.reporting.axes import bare, finish_axes, quiet, save_figure
+from residualdroppath.reporting.axes import bare, drawn, finish_axes, quiet, save_figure
 
 
 def gradient() -> Figure:
@@ -49,3 +51,24 @@ def test_axes() -> None:
     assert len(picture.get_xticks()) == len(picture.get_yticks()) == 0 and len(curves.get_xticks())
     assert (finished.get_xlabel(), finished.get_ylabel()) == ("epoch", "nats")
     assert all(float(tick).is_integer() for tick in finished.get_xticks()) and finished.get_legend() is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("blocks.1", "blocks.1"),
+        (r"a$\foo$", r"a\$\foo\$"),
+        ("katze_\udcc3\udcbc", "katze_ü"),
+        ("katze_\udcff \ud800", "katze_\ufffd \ufffd"),
+        ("_old", " _old"),
+    ],
+)
+def test_names_are_drawn_as_they_are(name: str, shown: str) -> None:
+    """The second is no formula, the third was decoded in a locale without its letters, the fourth is no text, the last is in a legend."""
+    assert drawn(name) == shown
+    figure = Figure(figsize=(1, 1))
+    axes = figure.subplots()
+    axes.plot([0, 1], label=drawn(name))
+    finish_axes(axes, drawn(name), "")
+    assert len(axes.get_legend_handles_labels()[1]) == 1
+    figure.savefig(io.BytesIO(), dpi=20)

@@ -43,6 +43,20 @@ def test_numbers_are_those_of_the_result(runs: Path) -> None:
     assert record["method"] == "residual_drop_path" and record["iterations"] == 3 and record["epochs"] == 2
 
 
+def test_runs_without_their_checkpoints_and_links_to_runs(tmp_path: Path) -> None:
+    for name in ("elsewhere", "all/whole", "all/result", "all/weights"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.yaml").write_text("method: plain\n")
+        (tmp_path / name / ("model.safetensors" if name == "all/weights" else "result.json")).write_text("{}")
+    (tmp_path / "all/whole/checkpoints").mkdir()
+    folder = tmp_path / "all"
+    for name, target in (("0", folder / "whole"), ("1", tmp_path / "elsewhere"), ("2", tmp_path / "elsewhere")):
+        (folder / name).symlink_to(target)
+    (folder / "above").symlink_to(tmp_path)  # not followed
+    assert [path.name for path in find_runs(folder)] == ["1", "result", "weights", "whole"]
+    assert find_runs(folder / "1") == [folder / "1"]
+
+
 def test_validation_is_that_of_the_weights_that_are_tested(tmp_path: Path) -> None:
     result = train(tiny(method="plain", epochs=1, ema=0.999, use="ema"), tmp_path / "run")
     found = summarise(tmp_path / "run")

@@ -10,8 +10,8 @@ from pydantic import Field
 from rich.progress import TimeElapsedColumn, TimeRemainingColumn
 
 from ..experiments.network_report.config import AnalyzeConfig, AnalyzeSetting
-from ..records.files import locked, write_record
-from ..records.outputs import require_folder, require_record
+from ..records.files import locked
+from ..records.outputs import require_folder
 from ..training.recipe import checked
 from .record_option import RecordOption
 from .terminal import bar_for_each, table_console
@@ -39,8 +39,7 @@ def analyze(arguments: list[str]) -> None:
         "-".join(Path(name).parts[-2:]).replace(".", "-") for name in (config.target, config.compare) if name
     )
     require_folder(out)
-    if command.record is not None:
-        require_record(command.record, overwrite=command.overwrite)
+    keep = command.keeper(out)
     from ..experiments.network_report.report import write_report
     from ..experiments.network_report.run import analyze as measure
     from ..experiments.network_report.summary import skipped_lines, terminal_table
@@ -51,8 +50,6 @@ def analyze(arguments: list[str]) -> None:
         on_progress("drawing", 0, 1)
         page = write_report(analysis, out)
         on_progress("drawing", 1, 1)
-    if command.record is not None:
-        write_record(command.record, analysis.record)
     console = table_console(WIDTH)
     console.print(terminal_table(analysis.record))
     for line in skipped_lines(analysis.record):
@@ -60,3 +57,4 @@ def analyze(arguments: list[str]) -> None:
     gigabytes = analysis.record["peak_memory_bytes"] / 2**30
     console.print(f"{analysis.record['seconds']:,.0f} seconds, at most {gigabytes:.2f} GiB of memory")
     console.print(f"record: {out / 'record.json'}\npage: {page}", soft_wrap=True)
+    keep(analysis.record)

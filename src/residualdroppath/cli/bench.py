@@ -43,7 +43,6 @@ def bench(arguments: list[str]) -> None:
 
     with bar_for_each(TimeRemainingColumn()) as on_progress:
         record = measure(config, on_progress)
-    chart = write_files(record, out)
     console = table_console(WIDTH)
     console.print(terminal_table(record))
     console.print(LEGEND)
@@ -51,4 +50,5 @@ def bench(arguments: list[str]) -> None:
         console.print(f"The floor of plain training, by the same parts, is {1 / record['plain_over_floor']:.2f} of it.")
     for name, reason in record["left_out"].items():
         console.print(f"left out: {name}, {reason}")
+    chart = write_files(record, out, new=not command.overwrite)
     console.print(f"record: {out}\nchart: {chart}", soft_wrap=True)

@@ -7,8 +7,6 @@ from typing import Annotated
 import tyro
 
 from ..experiments.compare.config import CompareConfig, goes_on
-from ..records.files import write_record
-from ..records.outputs import require_record
 from .recipe_command import RecipeCommand, checked_folder, console, folder_name, parse
 from .record_option import RecordOption
 
@@ -24,17 +22,11 @@ def compare(arguments: list[str]) -> None:
     command = parse("compare", CompareCommand, CompareConfig, arguments)
     recipe = command.recipe
     out = checked_folder(command, f"compare-{folder_name(recipe)}")
-    if command.record is not None:
-        require_record(
-            command.record,
-            overwrite=command.overwrite,
-            own=lambda record: command.resume and goes_on(record.get("config"), recipe),
-        )
+    keep = command.keeper(out, own=lambda record: command.resume and goes_on(record.get("config"), recipe))
     from ..experiments.compare.run import compare as run_comparison
     from ..experiments.compare.table import terminal_table, write_compare_page
 
     summary = run_comparison(recipe, out, resume=command.resume)
-    if command.record is not None:
-        write_record(command.record, summary)
     console.print(terminal_table(summary))
     console.print(f"page: {write_compare_page(summary, out)}", soft_wrap=True)
+    keep(summary)

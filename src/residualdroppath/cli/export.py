@@ -60,7 +60,7 @@ def export(arguments: list[str]) -> None:
     require_packages(command.format)
     network = load_network(command.run, command.device)
     console = table_console(100)
-    branches = command.prune
+    branches = tuple(dict.fromkeys(command.prune))
     if command.prune_branches is not None:
         images = own_images(network, "validation", command.data_dir)
         with bar_for_each() as on_progress:
@@ -78,9 +78,16 @@ def export(arguments: list[str]) -> None:
     if branches:
         network = without_branches(network, branches)
         left = sum(parameter.numel() for parameter in network.model.parameters())
-        console.print(f"pruned: {len(branches)} branches, {left:,} of {parameters:,} parameters left")
+        counted = f"{len(branches)} {'branch' if len(branches) == 1 else 'branches'}"
+        console.print(f"pruned: {counted}, {left:,} of {parameters:,} parameters left")
     command.out.parent.mkdir(parents=True, exist_ok=True)
-    difference = write(network, command.format, command.out, with_normalisation=command.with_normalisation)
+    difference = write(
+        network,
+        command.format,
+        command.out,
+        with_normalisation=command.with_normalisation,
+        new=not command.overwrite,
+    )
     console.print(input_line(network, with_normalisation=command.with_normalisation), soft_wrap=True)
     console.print(f"loaded again and compared: logits differ by at most {difference:.2g}")
     console.print(f"file: {command.out}", soft_wrap=True)

@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import Any
 
 from ..errors import Stopped, UserError, did_you_mean, first_line, is_out_of_memory
-from .streams import outlive_readers, shorten_warnings
+from ..records.paths import expanded
+from .streams import outlive_readers, output_was_lost, shorten_warnings
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def _usage() -> str:
 
 
 USAGE = _usage()
+_signals: list[int] = []  # that came outside of a training
 
 
 def main() -> None:
@@ -79,15 +81,24 @@ def main() -> None:
     Exit codes: 0 done, 1 a mistake that the message explains, 2 wrong usage, 130 interrupted, 128 + N: a training
     that signal N ended, all saved (143: SIGTERM, 138: SIGUSR1).
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    for name in ("SIGTERM", "SIGUSR1"):  # a training has handlers of its own
+        if number := getattr(signal, name, None):
+            signal.signal(number, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as in the background of a script
+        signal.signal(signal.SIGINT, _interrupt)
     outlive_readers()
     shorten_warnings()
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    sys.exit(code or int(output_was_lost()))
 
 
 def run(arguments: list[str]) -> int:
     """Run a command and return its exit code."""
-    name, *rest = [expand_user(argument) for argument in arguments] or [""]
+    try:
+        name, *rest = [expand_user(argument) for argument in arguments] or [""]
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     if name == "help" and rest:
         name, rest = rest[0], ["--help"]
     if name in ("-h", "--help", "help"):
@@ -101,12 +112,16 @@ def run(arguments: list[str]) -> int:
             print(f"error: no command {name!r}{did_you_mean(name, COMMANDS)}", file=sys.stderr)
         print(USAGE, file=sys.stderr)
         return 2
-    command = COMMANDS.get(name, Command("", ""))
     if name != "train" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         print(f"error: launchers of several processes are for `train`, got {name!r}", file=sys.stderr)
         return 2
     try:
-        command_function(name)(rest)
+        try:
+            command_function(name)(rest)
+        except Exception as error:
+            if _signals and not isinstance(error, Stopped):
+                return _interrupted(name)  # a library caught the interruption, and made an error of its own of it
+            raise
     except ModuleNotFoundError as error:
         print(f"error: {_missing(error, name)}", file=sys.stderr)
         return 1
@@ -125,10 +140,16 @@ def run(arguments: list[str]) -> int:
         print(stopped, file=sys.stderr)
         return stopped.exit_code
     except KeyboardInterrupt:
-        again = f"{command.kept}; {command.again}" if command.kept else "run it again"
-        print(f"interrupted: {again}", file=sys.stderr)
-        return 130
+        return _interrupted(name)
     return 0
+
+
+def _interrupted(name: str) -> int:
+    """Says what is kept, and returns the exit code."""
+    command = COMMANDS.get(name, Command("", ""))
+    again = f"{command.kept}; {command.again}" if command.kept else "run it again"
+    print(f"interrupted: {again}", file=sys.stderr)
+    return 130
 
 
 def command_function(name: str) -> Callable[[list[str]], None]:
@@ -152,7 +173,7 @@ def _missing(error: ModuleNotFoundError, command: str) -> str:
 def expand_user(argument: str) -> str:
     """`~` at the start of an argument or of the value of an option, where no shell replaces it, as in `--out=~/x`."""
     option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-    return option + equals + os.path.expanduser(value)
+    return option + equals + (str(expanded(value)) if value.startswith("~") else value)
 
 
 def version() -> str:
@@ -171,4 +192,5 @@ def version() -> str:
 
 
 def _interrupt(number: int, frame: Any) -> None:
+    _signals.append(number)
     raise KeyboardInterrupt

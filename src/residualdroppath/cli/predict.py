@@ -72,6 +72,6 @@ def predict(arguments: list[str]) -> None:
         for each in predictions
     )
     command.out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(command.out, csv_text(head, rows))
+    write_text(command.out, csv_text(head, rows), new=not command.overwrite)
     console = table_console(100)
     console.print(f"{len(predictions):,} images, {len(skipped):,} skipped\npredictions: {command.out}", soft_wrap=True)

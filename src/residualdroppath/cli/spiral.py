@@ -10,8 +10,7 @@ from pydantic import Field
 from rich.progress import TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..experiments.spiral.config import SpiralConfig
-from ..records.files import write_record
-from ..records.outputs import require_folder, require_record
+from ..records.outputs import require_folder
 from ..training.recipe import Threads, checked
 from .record_option import RecordOption
 from .terminal import bars, table_console
@@ -32,8 +31,7 @@ def spiral(arguments: list[str]) -> None:
     """Parse the command line, train and measure, and show table, answer, record and page."""
     command = checked(lambda: tyro.cli(SpiralCommand, prog="rdp spiral", args=arguments), "the command line")
     require_folder(command.out, resume=command.resume)
-    if command.record is not None:
-        require_record(command.record, overwrite=command.overwrite, own=lambda record: _is_own(record, command))
+    keep = command.keeper(command.out, own=lambda record: _is_own(record, command))
     from ..experiments.spiral.report import terminal_table, write_report
     from ..experiments.spiral.run import run_spiral
     from ..experiments.spiral.summary import QUESTION, answer
@@ -52,12 +50,11 @@ def spiral(arguments: list[str]) -> None:
         page = write_report(
             record, command.out, lambda done, total: progress.update(drawing, completed=done, total=total)
         )
-    if command.record is not None:
-        write_record(command.record, record)
     console = table_console(WIDTH)
     console.print(terminal_table(record))
     console.print(f"{QUESTION} {answer(record)}")
     console.print(f"record: {command.out / 'record.json'}\npage: {page}", soft_wrap=True)
+    keep(record)
 
 
 def _is_own(record: dict[str, Any], command: SpiralCommand) -> bool:

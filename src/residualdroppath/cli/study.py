@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,14 +13,18 @@ from pydantic import Field
 
 from ..errors import UserError
 from ..experiments.studies.definition import Study, read_study
-from ..records.files import write_record
-from ..records.outputs import require_folder, require_record
+from ..records.files import LOCK, write_record
+from ..records.outputs import may_replace, require_folder, require_place, require_record
 from ..training.recipe import Threads, checked
 from .record_option import RecordOption
 from .terminal import table_console
 
 if TYPE_CHECKING:
     from ..experiments.studies.engines import Engine
+
+RECORD = "study.json"
+OF_RUNS = re.compile(r"[0-9a-f]{16}|costs|locks")  # in a folder of runs (`Cache`)
+OF_A_KILL = re.compile(r"study\.json\.\d+\.partial")
 
 
 class StudyCommand(RecordOption):
@@ -56,9 +61,15 @@ def study(arguments: list[str]) -> None:
         changes["base"] = {"data_dir": str(command.data_dir)}
     found = read_study(command.file, **changes)
     out = command.out or Path("runs") / f"study-{found.name}"
-    require_folder(out, resume=True)
-    for path in filter(None, (out / "study.json", command.record)):
-        require_record(path, overwrite=command.overwrite, own=lambda record: record.get("study") == found.name)
+    runs = command.runs or out / "runs"
+    require_place(runs, "runs" if command.runs else "out")
+    _require_out(out)
+
+    def own(record: Any) -> bool:
+        return record.get("study") == found.name
+
+    require_record(out / RECORD, "out", overwrite=command.overwrite, own=own)
+    keep = command.keeper(out, runs, own=own)
     from ..experiments.studies.cache import Cache
     from ..experiments.studies.earlier import Earlier
     from ..experiments.studies.page import write_study_page
@@ -71,7 +82,7 @@ def study(arguments: list[str]) -> None:
     with StudyProgress() as progress:
         run = StudyRun(
             study=found,
-            cache=Cache(command.runs or out / "runs"),
+            cache=Cache(runs),
             engine=None if command.report else _engine(command, workers),
             threads=threads,
             progress=progress,
@@ -79,16 +90,29 @@ def study(arguments: list[str]) -> None:
             earlier=earlier,
         )
         record = {**run.record(), "file": str(command.file)}
-    for path in filter(None, (out / "study.json", command.record)):
-        write_record(path, record)
+    write_record(out / RECORD, record, new=not may_replace(out / RECORD, overwrite=command.overwrite, own=own))
     page = write_study_page(record, out / "index.html")
     console = table_console(160)
     for table in terminal_tables(record):
         console.print(table)
     console.print(f"page: {page}", soft_wrap=True)
+    keep(record)
     if record["failures"]:
         label, error = next(iter(record["failures"].items()))
         raise UserError(f"{len(record['failures'])} trials failed; the first, {label}: {error}")
+
+
+def _require_out(out: Path) -> None:
+    """A new or empty folder, or one that a study began to write to."""
+    began = os.path.lexists(out / RECORD) or _are_runs(out / "runs")
+    if not began and out.is_dir():
+        began = all(path.name == LOCK or OF_A_KILL.fullmatch(path.name) for path in out.iterdir())
+    require_folder(out, resume=True if began else None)
+
+
+def _are_runs(folder: Path) -> bool:
+    """Those of studies, and nothing else."""
+    return folder.is_dir() and all(OF_RUNS.fullmatch(path.name) for path in folder.iterdir())
 
 
 def _shares(command: StudyCommand, found: Study) -> tuple[int, int]:

@@ -14,7 +14,8 @@ from ..experiments.progress import OnProgress
 
 def table_console(width: int) -> Console:
     """As wide as the terminal, `width` where there is none; brackets in a name are brackets."""
-    return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else width)
+    at_terminal = sys.stdout is not None and sys.stdout.isatty()  # None: closed before the start
+    return Console(markup=False, highlight=False, width=None if at_terminal else width)
 
 
 def bars(*columns: ProgressColumn) -> Progress:

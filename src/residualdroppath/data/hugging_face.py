@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, did_you_mean, first_line
+from ..records.paths import expanded
 from .labelled import Part, labelled_source
 from .parquet import files_by_name, parquet_folder
 from .parts import PARTS, Skipped, Source, by_part
@@ -38,7 +39,7 @@ def read_rows(name: str, request: Request) -> Source:
         raise UserError(
             "`data` hfds/... needs the library `datasets`: pip install 'residualdroppath[hfds]'."
         ) from error
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     where = str(folder) if folder.exists() else name
     datasets.disable_progress_bars()
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..records.paths import expanded
+
 NAMED_SETS = ("digits", "mnist", "fashion_mnist", "cifar10")
 # As timm has them: Hugging Face datasets, TensorFlow datasets, and WebDataset shards, each with a name or folder.
 READERS = ("hfds", "tfds", "wds")
@@ -19,7 +21,7 @@ def reader_of(data: str) -> tuple[str, str]:
 def located(data: str) -> str:
     """`data` with its folder or file named from the root, if it is one."""
     reader, rest = reader_of(data)
-    path = Path(rest).expanduser()
+    path = expanded(rest)
     if data in NAMED_SETS or not path.exists():
         return data
     return f"{reader}/{path.absolute()}" if reader else str(path.absolute())

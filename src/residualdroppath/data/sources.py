@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError, first_line
+from ..records.paths import expanded
 from .folders import read_image_folder
 from .image_sources import InMemory
 from .images import Split, resize
@@ -39,7 +40,7 @@ def read_source(request: Request) -> Source:
     if request.data in NAMED:
         return NAMED[request.data](request)
     reader, name = reader_of(request.data)
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if reader in ROWS:
         return import_module(ROWS[reader], __package__).read_rows(name, request)
     if folder.is_file() and folder.suffix == ".tar":

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, first_line
+from ..records.paths import expanded
 from .labelled import Part, labelled_source
 from .parts import PARTS, Source, by_part
 from .request import Request
@@ -30,7 +30,7 @@ def read_rows(name: str, request: Request) -> Source:
         import tensorflow_datasets as tfds  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError("`data` tfds/... needs TensorFlow Datasets: pip install 'residualdroppath[tfds]'.") from error
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     found = sorted(path.parent for path in (*folder.glob("dataset_info.json"), *folder.glob("*/dataset_info.json")))
     if len(found) != 1:
         what = f"got {len(found)} versions, name one of them" if found else "which is not there"

@@ -75,7 +75,7 @@ def confusion_figure(names: Sequence[str], counts: np.ndarray) -> Figure:
     """Shares of each row, whose classes are named if there are not too many."""
     from matplotlib.figure import Figure
 
-    from ..reporting.axes import SOFT, drawable
+    from ..reporting.axes import SOFT, drawn
 
     side = min(9.0, 3.5 + 0.16 * len(names))
     figure = Figure(figsize=(side + 1, side), layout="constrained")
@@ -87,7 +87,7 @@ def confusion_figure(names: Sequence[str], counts: np.ndarray) -> Figure:
     axes.set_ylabel("class")
     axes.tick_params(labelsize=7, colors=SOFT, length=0)
     if len(names) <= MOST_NAMED:
-        shown = [drawable(name) for name in names]
+        shown = [drawn(name) for name in names]
         axes.set_xticks(range(len(names)), shown, rotation=90)
         axes.set_yticks(range(len(names)), shown)
     return figure

@@ -54,14 +54,17 @@ def require_packages(format: Format) -> None:
         raise UserError(f"{' and '.join(missing)} {verb} not installed: pip install 'residualdroppath[export]'.")
 
 
-def export(network: TrainedNetwork, format: Format, out: Path, *, with_normalisation: bool = False) -> float:
+def export(
+    network: TrainedNetwork, format: Format, out: Path, *, with_normalisation: bool = False, new: bool = False
+) -> float:
     """Write the file, and return the largest difference of logits of the network in it, which is loaded again.
 
     Raises `UserError` if the network cannot be exported, or what was written gives other logits; nothing is left then.
+    With `new` no file is replaced that is there by then (`replacing`).
     """
     deployed = Deployed(network, with_normalisation=with_normalisation).eval()
     images = sample_input(network, with_normalisation=with_normalisation)
-    with replacing(out) as partial:
+    with replacing(out, new=new) as partial:
         try:
             run = WRITERS[format](network, deployed, images, partial)
         except (UserError, OSError):

@@ -21,6 +21,7 @@ from ..data.request import NAMED_SETS, Request
 from ..data.sources import read_source
 from ..data.tars import holds_tars
 from ..errors import UserError
+from ..records.paths import expanded
 from ..training.run import load_config_data
 from .network import TrainedNetwork
 
@@ -59,7 +60,7 @@ def other_images(network: TrainedNetwork, request: Request, part: Part) -> Label
     """A part of other data: a set as for training, or a folder CLASS/*.jpg. Classes are matched by name."""
     about = network.about
     request = replace(request, image_size=about.image_size)
-    folder = Path(request.data).expanduser()
+    folder = expanded(request.data)
     in_files_of_many = folder.is_dir() and (parquet_folder(folder) is not None or holds_tars(folder))
     if request.data in NAMED_SETS or not folder.is_dir() or in_files_of_many:
         source = read_source(request)

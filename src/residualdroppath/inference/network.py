@@ -57,8 +57,10 @@ def load_network(target: Path, device: str = "auto") -> TrainedNetwork:
     No code from the file is run. Raises `UserError` for what is damaged, or says too little about itself.
     """
     where = pick_device(device)
-    if not target.exists():
-        raise UserError(f"{target} is not there; name the folder of a run or a .safetensors file that a run wrote.")
+    if not target.is_dir() and not target.is_file():
+        raise UserError(
+            f"{target} is not there, or no file; name the folder of a run or a .safetensors file that a run wrote."
+        )
     file = weights_file(target) if target.is_dir() else target
     state, found = read_described(file)
     if found is not None:
@@ -116,7 +118,7 @@ def example_images(about: NetworkDescription, rows: int = 2, device: torch.devic
 
 def without_branches(network: TrainedNetwork, branches: tuple[str, ...]) -> TrainedNetwork:
     """The same network, pruned."""
-    about = network.about.model_copy(update={"pruned": (*network.about.pruned, *branches)})
+    about = network.about.model_copy(update={"pruned": (*network.about.pruned, *dict.fromkeys(branches))})
     return replace(network, model=pruned(network.model, network.about, branches), about=about)
 
 

@@ -5,6 +5,7 @@ A few lines of YAML can name a list of lists of lists many times over, and stand
 
 from __future__ import annotations
 
+import itertools
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,7 @@ from ..errors import UserError, first_line
 MOST_BYTES = 2**20
 MOST_VALUES = 100_000  # names written out wherever they stand
 MOST_LEVELS = 20
+MERGE = "tag:yaml.org,2002:merge"  # `<<`, which may be there more than once
 
 
 def read_yaml(path: Path) -> Any:
@@ -36,6 +38,7 @@ def parse_yaml(text: str) -> Any:
     """The values in a text. Raises `ValueError` with the reason."""
     try:
         require_small(yaml.parse(text, Loader=yaml.SafeLoader))
+        require_different_keys(yaml.compose(text, Loader=yaml.SafeLoader))
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(first_line(error)) from error
@@ -64,6 +67,30 @@ def require_small(events: Iterable[yaml.Event]) -> None:
         if name:
             sizes[name], depths[name] = values, levels
         _add(open_values, values, levels)
+
+
+def require_different_keys(root: yaml.Node | None) -> None:
+    """Raises `ValueError` for a key that a mapping has twice: its first value would be lost without a word."""
+    waiting, seen = [root], set[yaml.Node | None]()  # what a name stands for is one node in several places
+    while waiting:
+        node = waiting.pop()
+        if node in seen or not isinstance(node, yaml.CollectionNode):
+            continue
+        seen.add(node)
+        if isinstance(node, yaml.MappingNode):
+            _require_different([key for key, _ in node.value if key.tag != MERGE])
+            waiting += itertools.chain(*node.value)
+        else:
+            waiting += node.value
+
+
+def _require_different(keys: Iterable[yaml.Node]) -> None:
+    before: set[tuple[str, str]] = set()
+    for key in keys:
+        name = (key.tag, str(key.value))
+        if name in before:
+            raise ValueError(f"{key.value} is given twice, again in line {key.start_mark.line + 1}")
+        before.add(name)
 
 
 def _add(open_values: list[list[Any]], values: int, levels: int) -> None:

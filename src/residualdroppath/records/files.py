@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -26,6 +27,16 @@ class InUse(UserError):
 
 class CannotWrite(UserError):
     """A full disk, or a place where one may not write."""
+
+
+class Taken(UserError):
+    """Another process made the file first; what was to be written is `kept` next to it."""
+
+    def __init__(self, path: Path, kept: Path):
+        super().__init__(
+            f"{path} was made by another command in the meantime, and is left as it is; the result is in {kept}."
+        )
+        self.kept = kept
 
 
 @contextmanager
@@ -84,15 +95,21 @@ def require_unused(path: Path, otherwise: str = ", or `resume` the run in it") -
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to; the file there takes the place of `path` if no error is raised, and is removed if one is."""
+def replacing(path: Path, *, new: bool = False) -> Iterator[Path]:
+    """A path to write to; the file there takes the place of `path` if no error is raised, and is removed if one is.
+
+    With `new` it replaces nothing: raises `Taken` if there is something by then, the file kept under a free name.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two processes do not write to one file
     try:
         partial.touch()
         mode = S_IMODE(partial.stat().st_mode)
         yield partial
         partial.chmod(mode)  # some libraries make files that their owner alone may read
-        os.replace(partial, path)
+        if new:
+            _move_to_new(partial, path)
+        else:
+            os.replace(partial, path)
     except OSError as error:
         raise CannotWrite(
             f"{path} cannot be written ({error.strerror or error}); free some space, or choose another place."
@@ -100,6 +117,28 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _move_to_new(partial: Path, path: Path) -> None:
+    if _became(partial, path):
+        return
+    others = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
+    raise Taken(path, next(other for other in others if _became(partial, other)))
+
+
+def _became(partial: Path, path: Path) -> bool:
+    """Whether `partial` is at `path` now; not if anything was there. No other process can come between."""
+    try:
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            path.touch(exist_ok=False)
+            os.replace(partial, path)
+    except FileExistsError:
+        return False
+    return True
 
 
 @contextmanager
@@ -114,20 +153,20 @@ def reporting_damage(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_text(path: Path, text: str) -> None:
-    with replacing(path) as partial:
+def write_text(path: Path, text: str, *, new: bool = False) -> None:
+    with replacing(path, new=new) as partial:
         # An argument that the locale cannot decode keeps its bytes.
         partial.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2) + "\n")
+def write_json(path: Path, value: Any, *, new: bool = False) -> None:
+    write_text(path, json.dumps(value, indent=2) + "\n", new=new)
 
 
-def write_record(path: Path, record: dict[str, Any]) -> None:
+def write_record(path: Path, record: dict[str, Any], *, new: bool = False) -> None:
     """`write_json`, in a folder that is made if it does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, record)
+    write_json(path, record, new=new)
 
 
 def read_json(path: Path, kind: Any = Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,16 @@ def require_folder(path: Path, *, resume: bool | None = None, otherwise: str = "
     """
     if not resume:
         require_unused(path, otherwise if resume is None else ", or `resume` the run in it")
-    _require_place(path, "out")
+    require_place(path, "out")
 
 
 def require_record(
-    path: Path, option: str = "record", *, overwrite: bool = False, own: Callable[[Any], bool] = lambda record: False
+    path: Path,
+    option: str = "record",
+    *,
+    overwrite: bool = False,
+    own: Callable[[Any], bool] = lambda record: False,
+    outside: Sequence[Path] = (),
 ) -> None:
     """A JSON record can be written to `path`. Raises `UserError` with the reason; nothing is made.
 
@@ -34,11 +39,23 @@ def require_record(
         option: that `path` was given by.
         overwrite: whatever is there may be replaced.
         own: whether a record that is there is of what goes on, and so may be replaced.
+        outside: folders that it may not be in: their own files could have its name.
     """
     if path.suffix != ".json":
         raise UserError(f"`{option}` must name a file that ends in .json, got {path}.")
-    require_free(path, option, overwrite=overwrite or (path.is_file() and _is_own(path, own)))
-    _require_place(path.parent, option)
+    parent = path.parent.resolve()
+    for folder in outside:
+        if parent.is_relative_to(folder.resolve()):
+            raise UserError(
+                f"`{option}` must name a file outside of {folder}, whose files the command writes, got {path}."
+            )
+    require_free(path, option, overwrite=may_replace(path, overwrite=overwrite, own=own))
+    require_place(path.parent, option)
+
+
+def may_replace(path: Path, *, overwrite: bool, own: Callable[[Any], bool]) -> bool:
+    """Whether what is at `path`, if anything, may be replaced: asked for, or a record that is `own`."""
+    return overwrite or (path.is_file() and _is_own(path, own))
 
 
 def require_file(path: Path, suffix: str, option: str = "out", *, overwrite: bool = False) -> None:
@@ -46,7 +63,7 @@ def require_file(path: Path, suffix: str, option: str = "out", *, overwrite: boo
     if path.suffix != suffix:
         raise UserError(f"`{option}` must name a file that ends in {suffix}, got {path}.")
     require_free(path, option, overwrite=overwrite)
-    _require_place(path.parent, option)
+    require_place(path.parent, option)
 
 
 def require_free(path: Path, option: str, *, overwrite: bool) -> None:
@@ -65,8 +82,8 @@ def _is_own(path: Path, own: Callable[[Any], bool]) -> bool:
     return isinstance(record, dict) and own(record)
 
 
-def _require_place(folder: Path, option: str) -> None:
-    """Files can be made in `folder`, or in the nearest one above that exists."""
+def require_place(folder: Path, option: str) -> None:
+    """Files can be made in `folder`, or in the nearest one above that exists. Raises `UserError` with the reason."""
     nearest = folder.absolute()
     while not os.path.lexists(nearest):
         nearest = nearest.parent

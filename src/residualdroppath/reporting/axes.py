@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import matplotlib
@@ -12,6 +13,15 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 INK, SOFT, AXIS, LINE = "#1d2733", "#4a5563", "#9aa3ae", "#e6e9ed"
+# Halves of characters that stand for no byte of a name; the others do, in a locale that could not read it.
+NO_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+
+
+def drawn(name: str) -> str:
+    """A name of a user as text of a figure: no formula between `$`, no byte that is no text, no `_` that hides it."""
+    name = NO_BYTES.sub("\ufffd", name)
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace").replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def bare(axes: Axes) -> None:
@@ -39,11 +49,6 @@ def finish_axes(axes: Axes, x_label: str, y_label: str) -> None:
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False)
-
-
-def drawable(name: str) -> str:
-    """A name of a file or class as text: matplotlib takes dollars for formulas, and no bytes that are not UTF-8."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace").replace("$", r"\$")
 
 
 def save_figure(figure: Figure, path: Path, *, svg: bool = True, dpi: int = 120) -> Path:

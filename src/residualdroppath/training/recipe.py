@@ -13,6 +13,7 @@ from ..data.request import NAMED_SETS, located
 from ..errors import UserError
 from ..records.bounds import Bounded
 from ..records.configuration import read_yaml
+from ..records.paths import expanded
 from .method_options import OF_THE_RUN, OPTIONS, option_fields
 from .training_options import (
     FORBIDS,
@@ -179,11 +180,11 @@ class Recipe(WeightOptions, OptimizationOptions, AugmentationOptions, _WithMetho
     def located(self) -> Self:
         """With the places of data and weights named from the root, so that they hold wherever the recipe is read."""
         if self.weights is not None and not self.weights.is_absolute():
-            return self.model_copy(update={"weights": self.weights.expanduser().absolute()}).located()
+            return self.model_copy(update={"weights": expanded(self.weights).absolute()}).located()
         if self.data == "digits":  # in no folder
             return self
         if self.data in NAMED_SETS:
-            return self.model_copy(update={"data_dir": self.data_dir.expanduser().absolute()})
+            return self.model_copy(update={"data_dir": expanded(self.data_dir).absolute()})
         return self.model_copy(update={"data": located(self.data)})
 
     def to_yaml(self) -> str:

@@ -14,6 +14,7 @@ from ..data.order import require_shards
 from ..data.request import Request
 from ..records.environment import environment
 from ..records.files import write_json
+from ..records.paths import expanded
 from .checkpoints import Checkpoint
 from .description import NetworkDescription, describe
 from .final import final_network, known_before, result_of
@@ -42,7 +43,7 @@ def request_of(config: Recipe) -> Request:
     """The set that a recipe names."""
     return Request(
         data=config.data,
-        data_dir=config.data_dir,
+        data_dir=expanded(config.data_dir),
         download=config.download,
         image_size=config.image_size or default_image_size(config),
         label_column=config.label_column,

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..reporting.axes import drawable, finish_axes
+from ..reporting.axes import drawn, finish_axes
 from ..reporting.page import COLOURS, CONTROL_COLOUR, write_page
 from .summaries import RunSummary, differing_options
 
@@ -78,4 +78,4 @@ def _draw(
     epochs, hours, accuracies = zip(*points, strict=True)
     marker = "." if len(points) < 3 else ""
     for axes, x in ((over_epochs, epochs), (over_time, hours)):
-        axes.plot(x, accuracies, style, color=colour, marker=marker, linewidth=1.4, label=drawable(name))
+        axes.plot(x, accuracies, style, color=colour, marker=marker, linewidth=1.4, label=drawn(name))

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from ..data.parts import shortened
 from ..errors import UserError, first_line
 from ..models.pretrained import PretrainedConfig, pretrained_config, pretrained_state
+from ..records.paths import expanded
 from ..records.tensors import digest, read_about, read_described
 from .description import NetworkDescription, parse_description
 from .recipe import Recipe
 from .run_folder import RunFolder
+from .summaries import is_run, name_a_run
 
 PICKLED = (".pth", ".pt", ".bin", ".tar", ".ckpt")
 
@@ -130,7 +132,7 @@ def _of_pixels(config: PretrainedConfig) -> tuple[tuple[float, ...], tuple[float
 
 
 def _file(path: Path) -> Path:
-    path = path.expanduser()
+    path = expanded(path)
     file = weights_file(path) if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"`weights` {path} is not there; name a run folder, a .safetensors file or a .pth file.")
@@ -139,6 +141,8 @@ def _file(path: Path) -> Path:
 
 def weights_file(folder: Path) -> Path:
     """The final weights of a run, or those of its last checkpoint. Raises `UserError` if there are none."""
+    if not is_run(folder) and (runs := name_a_run(folder)):
+        raise UserError(f"{folder} is not the folder of one run; {runs}.")
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} is not the folder of a run (no config.yaml); name one, or a file of weights.")
     return RunFolder(folder).weights_file()

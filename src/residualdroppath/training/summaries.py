@@ -15,6 +15,8 @@ from ..errors import UserError
 from ..records.files import is_locked, parse_json, read_json, reporting_damage
 from .recipe import TrainConfig, read_config
 
+OF_A_RUN = ("checkpoints", "metrics.jsonl", "result.json", "model.safetensors")
+MOST_NAMED = 6
 State = Literal["ended", "running", "stopped", "damaged"]
 Accuracy = Annotated[float, Field(ge=0, le=1)]
 
@@ -97,15 +99,32 @@ class RunSummary:
         }
 
 
+def is_run(folder: Path) -> bool:
+    """Whether `rdp train` wrote it; a comparison has a recipe too. Checkpoints may have been removed."""
+    return (folder / "config.yaml").is_file() and any((folder / name).exists() for name in OF_A_RUN)
+
+
 def find_runs(folder: Path) -> list[Path]:
-    """Folders of runs, `folder` itself or below it, in order of names. What is in a run is not looked through."""
+    """Folders of runs, `folder` itself or below it, in order of names. What is in a run is not looked through.
+
+    A link to a run counts, unless the run is found without it; links to other folders are not followed.
+    """
     found: list[Path] = []
-    for place, folders, files in os.walk(folder, followlinks=False):
-        folders.sort()
-        if "config.yaml" in files and "checkpoints" in folders:
+    links: list[Path] = []
+    for place, folders, _ in os.walk(folder, followlinks=False):
+        if is_run(Path(place)):
             found.append(Path(place))
             folders.clear()
-    return sorted(found)
+        links += [path for name in sorted(folders) if (path := Path(place, name)).is_symlink() and is_run(path)]
+    known = {path.resolve(): path for path in (*reversed(links), *found)}
+    return sorted(known.values())
+
+
+def name_a_run(folder: Path) -> str:
+    """The end of a message on a folder that is not that of a run: which are in it."""
+    runs = sorted(str(path.parent) for depth in ("*", "*/*") for path in folder.glob(f"{depth}/config.yaml"))
+    more = ", ..." if len(runs) > MOST_NAMED else ""
+    return f"it holds the runs {', '.join(runs[:MOST_NAMED])}{more}: name one" if runs else ""
 
 
 def summarise(path: Path) -> RunSummary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -108,3 +109,9 @@ def test_a_title_cannot_break_the_page(single: Analysis, tmp_path: Path, monkeyp
     record["networks"][0]["title"] = "</script><b>"
     page = write_report(Analysis(record, single.unit_maps), tmp_path).read_text()
     assert "</script><b>" not in page and page.count("</script>") == 2
+
+
+def test_titles_are_no_formulas(single: Analysis) -> None:
+    network = {**single.record["networks"][0], "title": r"a$\foo$/run"}
+    for draw in (draw_matrices, draw_deletion):
+        draw({**single.record, "networks": [network]}).savefig(io.BytesIO(), dpi=20)

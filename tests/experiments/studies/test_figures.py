@@ -44,3 +44,12 @@ def test_variants_that_were_tuned_over_the_same_share_a_picture() -> None:
     for picture in found[1:]:
         assert ">a<" in picture.svg and ">b, c<" in picture.svg
     assert ">linear<" in found[-1].svg and ">uniform<" in found[-1].svg  # what a try does not name has its default
+
+
+def test_names_of_variants_and_values_are_no_formulas() -> None:
+    odd = r"a$\foo$"
+    tries: list[tuple[Row, float]] = [({"optimizer": odd}, 0.5), ({"optimizer": "sgd"}, 0.6)]
+    assert odd in accuracy_over_cost(record(row(odd, 1.0, [])).copy()).svg
+    assert [picture.svg.count(odd) for picture in tries_of_all(record(row(odd, 1.0, tries)))] == [2]
+    two: list[tuple[Row, float]] = [({"optimizer": odd, "data": odd}, 0.5), ({"optimizer": "sgd", "data": "b"}, 0.6)]
+    assert [picture.svg.count(odd) for picture in tries_of_all(record(row(odd, 1.0, two)))] == [2]

@@ -20,6 +20,7 @@ from residualdroppath.experiments.studies import costs as costs_module
 from residualdroppath.experiments.studies import trial as trial_module
 from residualdroppath.experiments.studies.page import write_study_page
 from residualdroppath.experiments.studies.table import table_rows, tries_rows
+from residualdroppath.training.run import request_of
 from residualdroppath.training.trainer import Trainer
 
 from .tiny_studies import BASE, Inline, answer, study, written
@@ -303,3 +304,12 @@ def test_what_a_kill_left_before_the_first_epoch_is_no_obstacle(tmp_path: Path) 
     (left / "config.yaml.partial").write_text("me")
     found = answer(definition, tmp_path / "cut", Inline())
     assert not found["failures"] and found["rows"][0]["test_accuracy"] == record["rows"][0]["test_accuracy"]
+
+
+def test_the_users_folder_in_a_study_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    engine = Inline()
+    found = study(base={**BASE, "data_dir": "~/sets"})
+    answer(found, tmp_path, engine)
+    assert {trial.data_dir for trial in engine.trials} == {tmp_path / "home/sets"}
+    assert request_of(found.plain({})).data_dir == tmp_path / "home/sets"

@@ -9,17 +9,17 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from ...records.files import write_record
+from ...records.files import Taken, replacing, write_record
 from ...reporting.page import COLOURS
 from .config import OURS, TITLES
 
 HEAD = [
     "contender", "per iteration", "95 % interval", "per cycle", "drop_path", "dropped_part", "floor", "time / floor",
-    "FLOPs", "kept for backward: drop_path", "kept for backward: dropped_part",
+    "FLOPs", "kept: drop_path", "kept: dropped_part",
 ]  # fmt: skip
 LEGEND = (
     "All relative to a plain iteration. Per cycle: per update of the trunk. Floor: the time of what the plans need, "
-    "its parts timed apart. Kept for backward: bytes of saved tensors over plain training's, mean (worst plan). "
+    "its parts timed apart. Kept: bytes of tensors kept for the backward, over plain training's, mean (worst plan). "
     "*Ours at rate 0*: installed, nothing dropped; *computing everything*: the method by masks, nothing skipped."
 )
 
@@ -94,11 +94,23 @@ def draw_chart(record: dict[str, Any]) -> Figure:
     return figure
 
 
-def write_files(record: dict[str, Any], out: Path) -> Path:
-    """`out` as JSON, and the chart beside it as PNG, whose path is returned."""
-    write_record(out, record)
+def write_files(record: dict[str, Any], out: Path, *, new: bool = False) -> Path:
+    """`out` as JSON, and the chart beside it as PNG, whose path is returned.
+
+    With `new` nothing is replaced: raises `Taken` if something is there by then, both kept under a free name.
+    """
+    try:
+        write_record(out, record, new=new)
+    except Taken as taken:
+        _write_chart(record, taken.kept, new=new)
+        raise
+    return _write_chart(record, out, new=new)
+
+
+def _write_chart(record: dict[str, Any], out: Path, *, new: bool) -> Path:
     chart = out.with_suffix(".png")
-    draw_chart(record).savefig(chart, dpi=130)
+    with replacing(chart, new=new) as partial:
+        draw_chart(record).savefig(partial, format="png", dpi=130)
     return chart
 
 

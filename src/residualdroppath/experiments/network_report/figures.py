@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, NullFormatter
 
-from ...reporting.axes import AXIS, INK, SOFT, drawable, quiet
+from ...reporting.axes import AXIS, INK, SOFT, drawn, quiet
 from .panel_catalogue import (
     Matrix,
     Panel,
@@ -57,7 +57,7 @@ def draw_matrices(record: Row) -> Figure:
         for line, values in enumerate(found):
             _draw_matrix(figure, grid[line, column], values, table, (low, 1.0))
             grid[line, column].set_title(
-                f"{table.title}\n{drawable(networks[line]['title'])}", fontsize=8.5, color=INK, loc="left"
+                f"{table.title}\n{drawn(networks[line]['title'])}", fontsize=8.5, color=INK, loc="left"
             )
         if differ:
             values = found[1] - found[0]
@@ -188,7 +188,7 @@ def _legend(figure: Figure, networks: list[Row]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=colour, linewidth=3) for colour in colours(networks)]
-    names = [drawable(network["title"]) for network in networks]
+    names = [drawn(network["title"]) for network in networks]
     figure.legend(handles, names, loc="outside upper left", ncols=2, frameon=False, fontsize=10)
 
 

@@ -22,6 +22,7 @@ from ...training.description import NetworkDescription, parse_description
 from ...training.recipe import Recipe, TrainConfig, checked, read_config
 from ...training.run import cuts_of, load_config_data
 from ...training.starting_weights import weights_file
+from ...training.summaries import name_a_run
 from .config import AnalyzeConfig
 
 Kind = Literal["run", "file", "random"]
@@ -65,8 +66,7 @@ def find_target(name: str, config: AnalyzeConfig) -> Target:
     path = Path(name)
     if path.is_dir():
         if not (path / "config.yaml").is_file() or (path / "summary.json").is_file() or (path / "costs.json").is_file():
-            runs = sorted(str(found.parent) for found in path.glob("*/seed_*/config.yaml"))
-            hint = f"it holds the runs {', '.join(runs[:6])}: name one" if runs else "name the folder of an rdp train"
+            hint = name_a_run(path) or "name the folder of an rdp train"
             raise UserError(f"`target` {name} is not the folder of one run; {hint}.")
         return Target(name, "run", read_config(TrainConfig, path / "config.yaml"), _description(path))
     if path.suffix == ".safetensors":

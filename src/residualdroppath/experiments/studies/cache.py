@@ -17,6 +17,7 @@ from ...data.parts import Source
 from ...data.stored import identity_of
 from ...records.environment import device_name
 from ...records.files import read_json, write_record
+from ...records.paths import expanded
 from ...training.method_options import OF_THE_RUN, OPTIONS
 from ...training.recipe import MAY_CHANGE, TrainConfig
 from ...training.runtime import pick_device
@@ -70,7 +71,7 @@ def canonical(config: TrainConfig) -> TrainConfig:
     fields = type(config).model_fields
     unset = {name: fields[name].get_default(call_default_factory=True) for name in free if name in fields}
     device = pick_device(config.device).type
-    weights = config.weights and config.weights.expanduser().absolute()  # as trials may run in another folder
+    weights = config.weights and expanded(config.weights).absolute()  # as trials may run in another folder
     return config.model_copy(update={**unset, "test": False, "device": device, "weights": weights})
 
 

@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from ...reporting.axes import INK, quiet
+from ...reporting.axes import INK, drawn, quiet
 from ...reporting.page import COLOURS
 from ...training.recipe import TrainConfig
 from .elastic_depth import SELECTIONS
@@ -137,7 +137,7 @@ def accuracy_over_cost(record: Row) -> Picture:
         colour = colours[row["variant"]]
         seeds = [100 * run["test_accuracy"] for run in row["runs"] if run["test_accuracy"] is not None]
         axes.scatter([cost] * len(seeds), seeds, s=8, color=colour, alpha=0.35, linewidths=0)
-        label = None if row["variant"] in named else row["variant"]
+        label = None if row["variant"] in named else drawn(row["variant"])
         named.add(row["variant"])
         spread = None if value["low"] is None else [[100 * (value["mean"] - value["low"])]] * 2
         axes.errorbar(
@@ -197,7 +197,7 @@ def _curves(record: Row, option: str, groups: dict[str, list[Point]], label: str
                 best[key] = point
         kept = [(places[repr(value)], best[repr(value)]) for value in values if repr(value) in best]
         x, y = [place for place, _ in kept], [100 * point.mean for _, point in kept]
-        axes.plot(x, y, "o-", color=_colour(colours, variant), markersize=4, label=variant)
+        axes.plot(x, y, "o-", color=_colour(colours, variant), markersize=4, label=drawn(variant))
         if kept and all(point.low is not None and point.high is not None for _, point in kept):
             low, high = ([100 * (getattr(point, end) or 0) for _, point in kept] for end in ("low", "high"))
             limits = axes.get_ylim()
@@ -210,7 +210,7 @@ def _curves(record: Row, option: str, groups: dict[str, list[Point]], label: str
         axes.set_xticks(values, [f"{value:g}" for value in values])
         axes.minorticks_off()
     elif not numbers:
-        axes.set_xticks(range(len(values)), [str(value) for value in values])
+        axes.set_xticks(range(len(values)), [drawn(str(value)) for value in values])
     _finish(axes, option.replace("_", " "), label)
     return _svg(figure, f"{option}{label}{list(groups)}")
 
@@ -233,8 +233,8 @@ def _heat_map(points: list[Point], options: Sequence[str], limits: tuple[float, 
         if np.isfinite(value):
             ink = INK if value > middle else "white"
             axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=ink)
-    axes.set_xticks(range(len(across)), [str(value) for value in across], fontsize=8)
-    axes.set_yticks(range(len(down)), [str(value) for value in down], fontsize=8)
+    axes.set_xticks(range(len(across)), [drawn(str(value)) for value in across], fontsize=8)
+    axes.set_yticks(range(len(down)), [drawn(str(value)) for value in down], fontsize=8)
     axes.set_xlabel(options[0].replace("_", " "), fontsize=9)
     axes.set_ylabel(options[1].replace("_", " "), fontsize=9)
     axes.spines[:].set_visible(False)

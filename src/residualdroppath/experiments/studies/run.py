@@ -10,6 +10,7 @@ from typing import Any
 
 from ...errors import UserError
 from ...records.environment import environment
+from ...records.paths import expanded
 from ...training.recipe import TrainConfig
 from ...training.runtime import pick_device
 from .cache import EVALUATED, Cache, canonical
@@ -198,7 +199,7 @@ class StudyRun:
                     label=" ".join(part for part in (cell.name, tried, f"seed {seed}") if part),
                     config=config,
                     folder=self.cache.folder(key).absolute(),
-                    data_dir=plain.data_dir.absolute(),
+                    data_dir=expanded(plain.data_dir).absolute(),
                     download=plain.download,
                     threads=self.threads,
                     tested=tested,
