@@ -64,7 +64,7 @@ def test_axes() -> None:
     ],
 )
 def test_names_are_drawn_as_they_are(name: str, shown: str) -> None:
-    """The second is no formula, the third was decoded in a locale without its letters, the fourth is no text, the last is in a legend."""
+    """No formula between `$`, bytes of another locale, what is no text, and no `_` that hides a legend entry."""
     assert drawn(name) == shown
     figure = Figure(figsize=(1, 1))
     axes = figure.subplots()
