@@ -166,6 +166,7 @@ import os
 import signal
 import sys
 from importlib.abc import MetaPathFinder
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a shell's background jobs
 def caught(number):
     try:
         os.kill(os.getpid(), number)
