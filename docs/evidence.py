@@ -167,7 +167,9 @@ def main() -> int:
         if (timed := pruned(name)) is not None:
             drawings["pruned"] = pruned_picture(timed, record)
         for kind, svg in drawings.items():
-            (FIGURES / f"study_{name}_{kind}.svg").write_text(svg)
+            path = FIGURES / f"study_{name}_{kind}.svg"
+            if path.name in text:  # others are on the page that `rdp study` writes
+                path.write_text(svg)
     return 0
 
 
