@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from .recipe import MAY_CHANGE, TrainConfig
+from typing import TypeVar
+
+from .recipe import MAY_CHANGE, Recipe, TrainConfig
+
+R = TypeVar("R", bound=Recipe)
 
 
 def depends_on_length(config: TrainConfig) -> list[str]:
@@ -20,14 +24,19 @@ def depends_on_length(config: TrainConfig) -> list[str]:
     return found
 
 
-def differences(stored: TrainConfig, config: TrainConfig) -> list[str]:
-    """Why `config` cannot go on with a run of `stored`; empty if it can, for more epochs too."""
+def changed(stored: R, config: R) -> dict[str, str]:
+    """By option what differs between two recipes, in words, but for what may change when a run is resumed."""
     theirs, ours = stored.located().model_dump(), config.located().model_dump()
-    found = {
+    return {
         name: f"{name} ({theirs[name]} there, {ours[name]} now)"
         for name in ours
         if name not in MAY_CHANGE and ours[name] != theirs[name]
     }
+
+
+def differences(stored: TrainConfig, config: TrainConfig) -> list[str]:
+    """Why `config` cannot go on with a run of `stored`; empty if it can, for more epochs too."""
+    found = changed(stored, config)
     if config.epochs > stored.epochs and found.keys() == {"epochs"}:
         reasons = depends_on_length(config)
         return [f"{found['epochs']}, and the run cannot be made longer: it goes by {', '.join(reasons)}"] * bool(

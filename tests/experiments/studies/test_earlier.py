@@ -18,18 +18,10 @@ from residualdroppath.experiments.studies.engines import Engine
 from residualdroppath.experiments.studies.progress import StudyProgress
 from residualdroppath.experiments.studies.run import StudyRun
 
+from . import tiny_studies
 from .tiny_studies import Inline, answer, study, written
 
-TUNED: dict[str, Any] = {
-    "seeds": [0, 1],
-    "budget": "cost",
-    "tune": {"seeds": [7]},
-    "variants": {
-        "plain": {"method": "plain", "grid": {"lr": [0.02, 0.2]}},
-        "ours": {"method": "residual_drop_path", "tries": [{"drop_path_rate": 0.3}, {"drop_path_rate": 0.6}]},
-        "like ours": {"method": "residual_drop_path", "cycle": "same_batch", "like": "ours"},
-    },
-}
+TUNED: dict[str, Any] = {**tiny_studies.TUNED, "budget": "cost"}
 
 
 @pytest.fixture

@@ -23,17 +23,7 @@ from residualdroppath.experiments.studies.table import table_rows, tries_rows
 from residualdroppath.training.run import request_of
 from residualdroppath.training.trainer import Trainer
 
-from .tiny_studies import BASE, Inline, answer, study, written
-
-TUNED: dict[str, Any] = {
-    "seeds": [0, 1],
-    "tune": {"seeds": [7]},
-    "variants": {
-        "plain": {"method": "plain", "grid": {"lr": [0.02, 0.2]}},
-        "ours": {"method": "residual_drop_path", "tries": [{"drop_path_rate": 0.3}, {"drop_path_rate": 0.6}]},
-        "like ours": {"method": "residual_drop_path", "cycle": "same_batch", "like": "ours"},
-    },
-}
+from .tiny_studies import BASE, TUNED, Inline, answer, study, written
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,16 @@ BASE: dict[str, Any] = {
     "data": "digits", "train_size": 100, "depth": 8, "width": 2, "epochs": 2, "batch_size": 50, "crop_padding": 0,
     "device": "cpu",
 }  # fmt: skip
+# Two tries each, and a variant that follows another.
+TUNED: dict[str, Any] = {
+    "seeds": [0, 1],
+    "tune": {"seeds": [7]},
+    "variants": {
+        "plain": {"method": "plain", "grid": {"lr": [0.02, 0.2]}},
+        "ours": {"method": "residual_drop_path", "tries": [{"drop_path_rate": 0.3}, {"drop_path_rate": 0.6}]},
+        "like ours": {"method": "residual_drop_path", "cycle": "same_batch", "like": "ours"},
+    },
+}
 
 
 def values(**changes: Any) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from ...training.longer import depends_on_length
-from ...training.recipe import MAY_CHANGE, Method, Recipe, TrainConfig
+from ...training.longer import changed, depends_on_length
+from ...training.recipe import Method, Recipe, TrainConfig
 
 if TYPE_CHECKING:
     from .cost import Cost
@@ -49,12 +49,7 @@ class CompareConfig(Recipe):
 
 def differences(stored: CompareConfig, config: CompareConfig) -> list[str]:
     """Why `config` cannot go on with a comparison of `stored`; empty if it can, with more seeds or epochs too."""
-    theirs, ours = stored.located().model_dump(), config.located().model_dump()
-    found = {
-        name: f"{name} ({theirs[name]} there, {ours[name]} now)"
-        for name in ours
-        if name not in MAY_CHANGE and ours[name] != theirs[name]
-    }
+    found = changed(stored, config)
     if set(stored.seeds) <= set(config.seeds):
         found.pop("seeds", None)
     if config.epochs > stored.epochs:
