@@ -121,7 +121,7 @@ def test_files_that_hold_no_study(tmp_path: Path) -> None:
 
 
 # In minutes, or with settings that another study has chosen.
-UNTUNED = ("gpu_cifar10", "demo", "information_per_class", "spread", "underfit_small")
+UNTUNED = ("gpu_cifar10", "demo", "information_per_class", "levers_whole", "spread", "underfit_small")
 OF_ONE_METHOD = ("levers",)  # searched on validation data, over plain training's budget
 STUDIES = sorted((Path(__file__).parents[3] / "recipes" / "studies").glob("*.yaml"))
 
