@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,19 @@ def test_samples_are_held_out_images_in_a_seeded_order(runs: dict[str, Path]) ->
     other = draw_samples(data, config.model_copy(update={"seed": 1, "part": "test"}))[0]
     assert other.split is data.test and not torch.equal(other.index, held_out.index)
     assert [len(part) for part in draw_samples(data, config.model_copy(update={"samples": 67}))[0]] == [67]
+
+
+@pytest.mark.parametrize("part", ["validation", "train"])
+def test_too_few_images_are_named(runs: dict[str, Path], part: str) -> None:
+    config = AnalyzeConfig(target=str(runs["plain"]), **TINY)
+    data = load_images([find_target(config.target, config)], config)
+    few = dataclasses.replace(data, **{part: data.validation.subset(torch.arange(31))})
+    with pytest.raises(
+        UserError, match=f"`data` must have at least 32 images to measure on, got 31 in the {part} part"
+    ):
+        draw_samples(few, config)
+    if part == "train":  # what nothing is fitted on needs none
+        assert len(draw_samples(few, config.model_copy(update={"measures": ("streams",)}))[1]) == 31
 
 
 def test_random_weights_have_no_accuracy_and_say_so(single: Analysis) -> None:

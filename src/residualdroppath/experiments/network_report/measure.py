@@ -25,7 +25,7 @@ from ..progress import OnProgress
 from .config import AnalyzeConfig
 from .deletion_runs import measure_deletion
 from .result import Result
-from .sample import Sample
+from .sample import OF_TRAINING, Sample
 from .targets import Network
 
 KSG_ROWS, KSG_SHUFFLES = 1000, 10
@@ -69,7 +69,7 @@ def measure(
         found["streams"] = {name: [rows[index][name] for index in features.indices] for name in STREAM_MEASURES}
     if similar is not None:
         found["cka"] = {"streams": similar[0].result(), "branches": similar[1].result()}
-    if wanted & {"probes", "reconstruction"}:
+    if wanted & OF_TRAINING:
         fit_inputs: list[np.ndarray] = []
         fit = capture(network.rdp, _watched(training, network, device, fit_inputs, "training images", on_progress))
         narrow = (

@@ -12,8 +12,11 @@ from torch.nn import functional as F
 
 from ...data.augment import channel_statistics, normalise, with_channels
 from ...data.images import ImageData, Split
-from .config import AnalyzeConfig
+from ...errors import UserError
+from .config import FEWEST_SAMPLES, AnalyzeConfig
 from .targets import Network
+
+OF_TRAINING = {"probes", "reconstruction"}  # measures that are fitted on training images
 
 
 @dataclass(frozen=True)
@@ -52,14 +55,23 @@ class Sample:
 
 
 def draw_samples(data: ImageData, config: AnalyzeConfig) -> tuple[Sample, Sample]:
-    """Held-out images of the part that is asked for, and training images to fit probes on."""
+    """Held-out images of the part that is asked for, and training images to fit probes on.
+
+    Raises `UserError` where a part has too few.
+    """
     statistics = channel_statistics(data.train.source)
     if config.part == "test":
         data.require_test()
     held_out = data.validation if config.part == "validation" else data.test
-    wanted = ((held_out, config.samples), (data.train, config.probe_samples))
+    wanted = ((config.part, held_out, config.samples), ("train", data.train, config.probe_samples))
     made = []
-    for place, (split, count) in enumerate(wanted):
+    for place, (part, split, count) in enumerate(wanted):
+        if len(split) < FEWEST_SAMPLES and (part != "train" or OF_TRAINING & set(config.measures)):
+            instead = "another `part`" if part != "train" else "`measures` without probes and reconstruction"
+            raise UserError(
+                f"`data` must have at least {FEWEST_SAMPLES} images to measure on, got {len(split)} in the {part} "
+                f"part; name larger data, or {instead}."
+            )
         order = np.random.default_rng([config.seed, place]).permutation(len(split))[:count]
         made.append(Sample(split, torch.from_numpy(order), statistics, config.batch_size))
     return made[0], made[1]
