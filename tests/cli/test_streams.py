@@ -100,6 +100,7 @@ def test_any_locale_prints(encoding: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, expected, expected)
 
 
+@pytest.mark.full
 def test_a_run_in_a_locale_without_utf_8_is_that_of_any_other(tmp_path: Path) -> None:
     """Texts of files are UTF-8 wherever they are written and read."""
     out = tmp_path / "run"

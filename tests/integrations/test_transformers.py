@@ -146,7 +146,7 @@ def test_rates_of_zero_are_plain_training_bit_for_bit(form: str, tmp_path: Path)
 @pytest.mark.parametrize(
     "options",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.full),
         pytest.param({"schedule": "random"}, marks=pytest.mark.full),
         {"empty_draw": "plain", "rate_over_time": "decay", "schedule": (2, 1)},
     ],

@@ -79,7 +79,7 @@ def require_same(out: Path, whole: Path) -> None:
     [
         pytest.param(signal.SIGINT, 130, marks=pytest.mark.full),
         (signal.SIGTERM, 143),
-        (signal.SIGUSR1, 138),
+        pytest.param(signal.SIGUSR1, 138, marks=pytest.mark.full),
     ],
 )
 def test_signal_saves_and_ends(whole: Path, tmp_path: Path, number: signal.Signals, exit_code: int) -> None:

@@ -88,8 +88,11 @@ def test_seeds_and_variants_are_added_to_a_record(tmp_path: Path, cost: list[flo
     "change",
     [
         {"base": {**study().base, "batch_size": 25}},
-        {"tune": {"seeds": [8]}},
-        {"variants": {**TUNED["variants"], "plain": {"method": "plain", "grid": {"lr": [0.02, 0.1]}}}},
+        pytest.param({"tune": {"seeds": [8]}}, marks=pytest.mark.full),
+        pytest.param(
+            {"variants": {**TUNED["variants"], "plain": {"method": "plain", "grid": {"lr": [0.02, 0.1]}}}},
+            marks=pytest.mark.full,
+        ),
     ],
     ids=["base", "seeds of tuning", "tries"],
 )
