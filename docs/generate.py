@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from training_figures import figures_table
 from verdicts import FORMS, studies, verdict_table
 
-from residualdroppath.experiments.studies.figures import variant_colours
+from residualdroppath.experiments.studies.drawing import variant_colours
 from residualdroppath.reporting.page import COLOURS
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ import matplotlib
 from cost_page import markdown_table
 from matplotlib.figure import Figure
 
-from residualdroppath.experiments.studies.figures import variant_colours
+from residualdroppath.experiments.studies.drawing import variant_colours
 from residualdroppath.reporting.axes import quiet
 
 RECORDS = Path(__file__).parents[1] / "results" / "pruning"

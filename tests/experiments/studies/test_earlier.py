@@ -64,6 +64,21 @@ def test_nothing_is_run_that_the_record_holds(tmp_path: Path, cost: list[float])
     assert not engine.trials and third["earlier"] == [again["environment"], first["environment"]]
 
 
+def test_rates_that_fall_cost_what_they_did_over_their_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = iter([0.5, 0.8])  # over plain training's length, then over what that came to
+    monkeypatch.setattr(
+        costs_module, "measure_against", lambda *_, **__: {"ours": Cost(cost := next(timed), 2 * cost, 9)}
+    )
+    falls = {"method": "residual_drop_path", "drop_path_rate": 0.5, "rate_over_time": "decay"}
+    definition = study(variants={"plain": {"method": "plain"}, "falls": falls}, budget="cost")
+    first = answer(definition, tmp_path / "first", Inline())
+    row = first["rows"][1]
+    assert (row["iterations"], row["cost"]["per_iteration"]) == (8, 0.8)
+    engine = Inline()
+    again = go_on(definition, tmp_path / "second", engine, first)
+    assert not engine.trials and without_mark(again["rows"]) == first["rows"]
+
+
 def test_seeds_and_variants_are_added_to_a_record(tmp_path: Path, cost: list[float]) -> None:
     first = answer(study(**TUNED), tmp_path / "first", Inline())
     more = {

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from residualdroppath.experiments.studies.figures import accuracy_over_cost, tries_of_all
+from residualdroppath.experiments.studies.drawing import style_of
+from residualdroppath.experiments.studies.figures import accuracy_over_cost, without_branches
+from residualdroppath.experiments.studies.option_figures import Point, lines, tries_of_all
 
 Row = dict[str, Any]
 
@@ -19,7 +22,8 @@ def row(variant: str, cost: float, tries: list[tuple[Row, float]], method: str =
 
 
 def record(*rows: Row) -> Row:
-    return {"definition": {"base": {"lr": 0.3}, "grid": {}}, "rows": list(rows)}
+    variants = {row["variant"]: {"changes": {"dropped_part_lr": 2}} for row in rows}
+    return {"definition": {"base": {"lr": 0.3}, "grid": {}, "variants": variants}, "rows": list(rows)}
 
 
 def test_variants_at_one_cost_stand_side_by_side() -> None:
@@ -29,21 +33,45 @@ def test_variants_at_one_cost_stand_side_by_side() -> None:
     assert "total cost (plain training = 1)" in apart.svg and "total cost (plain" not in at_one_cost.svg
 
 
-def test_variants_that_were_tuned_over_the_same_share_a_picture() -> None:
+def test_many_variants_have_their_names_beside_the_axes_or_below() -> None:
+    names = [f"variant {number}" for number in range(12)]
+    rows = [{**row(name, 1.0, []), "elastic_depth": {}} for name in names]
+    for each in rows:
+        each["elastic_depth"] = dict.fromkeys(("chosen", "random", "worst"), [each["test_accuracy"]] * 2)
+    drawings = [accuracy_over_cost(record(*rows)), *without_branches(record(*rows))]
+    heights = []
+    for picture in drawings:
+        assert all(picture.svg.count(f">{name}<") == 1 for name in names)
+        heights.append(float(re.search(r'viewBox="0 0 [\d.]+ ([\d.]+)"', picture.svg)[1]))  # pyright: ignore
+    few = [accuracy_over_cost(record(*rows[:3])), *without_branches(record(*rows[:3]))]
+    assert all(height > float(re.search(r'viewBox="0 0 [\d.]+ ([\d.]+)"', picture.svg)[1])  # pyright: ignore
+               for height, picture in zip(heights, few, strict=True))  # fmt: skip
+    styles = {style_of(record(*rows), name) for name in names}
+    assert len(styles) == 12  # a colour that comes again is dashed
+
+
+def test_curves_join_tries_that_differ_in_nothing_else() -> None:
     tries: list[tuple[Row, float]] = [
-        ({"drop_path_rate": 0.1, "weight_decay": 0.1, "rate_over_depth": "uniform"}, 0.5),
+        ({"drop_path_rate": 0.1, "weight_decay": 0.1}, 0.5),
         ({"drop_path_rate": 0.2, "weight_decay": 0.1}, 0.6),
+        ({"drop_path_rate": 0.2, "weight_decay": 0.1, "rate_over_depth": "uniform"}, 0.4),
+        ({"drop_path_rate": 0.2, "weight_decay": 0.1, "dropped_part_lr": 1}, 0.7),
+        ({"drop_path_rate": 0.3, "weight_decay": 0.1, "frozen_norm": "batch"}, 0.9),  # differs in two
     ]
     plain: list[tuple[Row, float]] = [({"lr": 0.1, "weight_decay": 0.1}, 0.5)]
-    found = tries_of_all(record(row("plain", 1.0, plain, "plain"), row("a", 1.0, tries), row("b, c", 1.0, tries)))
-    assert [picture.title.partition(",")[0] for picture in found] == [
-        "plain: validation accuracy (%) over lr and weight decay",
-        *(f"Validation accuracy over {option} (best over the other options)" for option in (
-            "drop path rate", "weight decay", "rate over depth")),
+    made = record(row("plain", 1.0, plain, "plain"), row("a", 1.0, tries), row("b, c", 1.0, tries))
+    assert [picture.title for picture in tries_of_all(made)] == [
+        "plain: validation accuracy (%) over lr and weight decay, of the tries",
+        *(f"Validation accuracy over {option}, all else equal, of the tries" for option in (
+            "drop path rate", "rate over depth", "dropped part lr")),
     ]  # fmt: skip
-    for picture in found[1:]:
-        assert ">a<" in picture.svg and ">b, c<" in picture.svg
-    assert ">linear<" in found[-1].svg and ">uniform<" in found[-1].svg  # what a try does not name has its default
+    for picture in tries_of_all(made)[1:]:
+        assert picture.svg.count(">a<") == 1 and picture.svg.count(">b, c<") == 1
+    points = [Point({"x": 1, "y": 1}, 0.1), Point({"x": 2, "y": 1}, 0.2), Point({"x": 2, "y": 2}, 0.3)]
+    assert lines({"v": points}, "x") == {"v": [points[:2]]} and lines({"v": points[:1]}, "x") == {}
+    rate_over_depth, other_rate = tries_of_all(made)[2:]
+    assert ">linear<" in rate_over_depth.svg and ">uniform<" in rate_over_depth.svg  # the default, where not named
+    assert other_rate.svg.count(">2<") == 1  # that of the variant
 
 
 def test_names_of_variants_and_values_are_no_formulas() -> None:

@@ -1,27 +1,21 @@
-"""Pictures of a study: accuracy against total cost, and accuracy over what was varied, as curves and heat maps."""
+"""Pictures of a study: accuracy against total cost, over what was varied, and with branches taken out."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
-import matplotlib
-import numpy as np
 from matplotlib.figure import Figure
 
-from ...reporting.axes import INK, drawn, quiet
-from ...reporting.page import COLOURS
-from ...training.recipe import TrainConfig
+from ...reporting.axes import drawn
+from .drawing import SIZE, Picture, Row, as_svg, finish, variant_colours
 from .elastic_depth import SELECTIONS
+from .option_figures import Point, curves, grids, tries_of_all
 from .table import row_name
 
-Row = dict[str, Any]
-OTHERS = ("#8a5aa8", "#2a9d6f", "#c2452d", "#6b8e23", "#b0578d", "#3f7f8c", "#7a6a4f", "#4b5fc0")
-SIZE = (5.4, 3.7)
 ALIKE = 0.05  # costs that are equal but for rounding to whole iterations
+LINE = 0.3  # inches for a row of the table
 TAKEN_OUT = {
     "chosen": "those that cost least on validation data, one by one",
     "random": "random ones",
@@ -29,73 +23,8 @@ TAKEN_OUT = {
 }
 
 
-@dataclass(frozen=True)
-class Picture:
-    title: str
-    svg: str
-
-
-@dataclass(frozen=True)
-class Point:
-    """Accuracy at values of what was varied; `low` and `high` are the ends of its interval, if known."""
-
-    at: Row
-    mean: float
-    low: float | None = None
-    high: float | None = None
-
-
-def variant_colours(record: Row) -> dict[str, str]:
-    """The method's own for the first variant of it, others by their order."""
-    found: dict[str, str] = {}
-    others = list(OTHERS)
-    for row in record["rows"]:
-        if row["variant"] not in found:
-            own = COLOURS.get(row["method"])
-            free = own is not None and own not in found.values()
-            found[row["variant"]] = own if own is not None and free else others[len(found) % len(others)]
-    return found
-
-
 def pictures(record: Row) -> list[Picture]:
-    found = [accuracy_over_cost(record)]
-    budgets = dict.fromkeys(row["budget"] for row in record["rows"])
-    grid = list(record["definition"]["grid"])
-    for budget in budgets if grid else ():
-        rows = [row for row in record["rows"] if row["budget"] == budget]
-        groups = {row["variant"]: [] for row in rows}
-        for row in rows:
-            value = row["test_accuracy"]
-            if value["mean"] is not None:
-                groups[row["variant"]].append(Point(row["point"], value["mean"], value["low"], value["high"]))
-        suffix = f", equal {budget.replace('_', ' ')}" if len(budgets) > 1 else ""
-        found += _over_options(record, grid, groups, "test accuracy (%)", suffix)
-    return found + tries_of_all(record) + without_branches(record)
-
-
-def tries_of_all(record: Row) -> list[Picture]:
-    """What was tuned: a picture for each set of options, with the variants that were tuned over it."""
-    by_options: dict[tuple[str, ...], dict[str, list[Point]]] = {}
-    several = len({row["budget"] for row in record["rows"]}) > 1
-    for row in record["rows"]:
-        tries = [each for each in row["tries"] if each["validation_accuracy"] is not None]
-        options = tuple(dict.fromkeys(name for each in tries for name in each["values"]))
-        name = row_name(row, budgets=several, chosen=False)
-        for each in tries:
-            at = {option: each["values"].get(option, _default(record, option)) for option in options}
-            point = Point(at, each["validation_accuracy"])
-            by_options.setdefault(options, {}).setdefault(name, []).append(point)
-    return [
-        picture
-        for options, groups in by_options.items()
-        for picture in _over_options(record, options, groups, "validation accuracy (%)", ", of the tries")
-    ]
-
-
-def _default(record: Row, option: str) -> Any:
-    """The value that a try has which does not name the option."""
-    field = TrainConfig.model_fields[option]
-    return record["definition"]["base"].get(option, field.get_default(call_default_factory=True))
+    return [accuracy_over_cost(record), *grids(record), *tries_of_all(record), *without_branches(record)]
 
 
 def without_branches(record: Row) -> list[Picture]:
@@ -104,13 +33,15 @@ def without_branches(record: Row) -> list[Picture]:
     return [
         Picture(
             f"Without branches: {TAKEN_OUT[how]}",
-            _curves(
+            curves(
                 record,
                 "branches taken out",
                 {
                     row["variant"]: [
-                        Point({"branches taken out": size}, value["mean"], value["low"], value["high"])
-                        for size, value in enumerate([row["test_accuracy"], *row["elastic_depth"][how]])
+                        [
+                            Point({"branches taken out": size}, value["mean"], value["low"], value["high"])
+                            for size, value in enumerate([row["test_accuracy"], *row["elastic_depth"][how]])
+                        ]
                     ]
                     for row in rows
                 },
@@ -123,146 +54,66 @@ def without_branches(record: Row) -> list[Picture]:
 
 def accuracy_over_cost(record: Row) -> Picture:
     """Each row once: seeds as small dots, their mean with its 95 % interval."""
+    rows = [row for row in record["rows"] if row["test_accuracy"]["mean"] is not None and row["total_cost"] is not None]
+    costs = [row["total_cost"] for row in rows] or [1.0]
+    equal = max(costs) - min(costs) < ALIKE
+    title = "Accuracy against total cost"
+    return Picture(title, _one_below_the_other(record, rows, fmean(costs)) if equal else _over_cost(record, rows))
+
+
+def _one_below_the_other(record: Row, rows: list[Row], cost: float) -> str:
+    """As in the table, from top to bottom."""
+    figure, colours = (
+        Figure(figsize=(SIZE[0], 0.9 + LINE * max(len(rows), 3)), layout="constrained"),
+        variant_colours(record),
+    )
+    axes = figure.subplots()
+    several = len({row["budget"] for row in rows}) > 1
+    for place, row in enumerate(rows):
+        mean, spread, seeds = _accuracy(row)
+        colour = colours[row["variant"]]
+        axes.scatter(seeds, [place] * len(seeds), s=8, color=colour, alpha=0.35, linewidths=0)
+        axes.errorbar([mean], [place], xerr=spread, fmt="o", color=colour, capsize=3, markersize=5)
+    _as_far_as_seeds(axes.set_xlim, rows)
+    names = [drawn(row_name(row, budgets=several, chosen=False)) for row in rows]
+    axes.set_yticks(range(len(rows)), names)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    finish(axes, f"test accuracy (%)\neach at a total cost of {cost:.2f} of plain training", "")
+    return as_svg(figure, "cost")
+
+
+def _over_cost(record: Row, rows: list[Row]) -> str:
     figure, colours = Figure(figsize=SIZE, layout="constrained"), variant_colours(record)
     axes = figure.subplots()
     named: set[str] = set()
-    lowest = highest = None
-    costs = [row["total_cost"] for row in record["rows"] if row["total_cost"] is not None] or [1.0]
-    equal = max(costs) - min(costs) < ALIKE  # then side by side, in order of the table
-    for place, row in enumerate(record["rows"]):
-        value, cost = row["test_accuracy"], row["total_cost"]
-        if value["mean"] is None or cost is None:
-            continue
-        cost = place if equal else cost
-        colour = colours[row["variant"]]
-        seeds = [100 * run["test_accuracy"] for run in row["runs"] if run["test_accuracy"] is not None]
+    for row in rows:
+        mean, spread, seeds = _accuracy(row)
+        cost, colour = row["total_cost"], colours[row["variant"]]
         axes.scatter([cost] * len(seeds), seeds, s=8, color=colour, alpha=0.35, linewidths=0)
         label = None if row["variant"] in named else drawn(row["variant"])
         named.add(row["variant"])
-        spread = None if value["low"] is None else [[100 * (value["mean"] - value["low"])]] * 2
-        axes.errorbar(
-            [cost], [100 * value["mean"]], spread, fmt="o", color=colour, capsize=3, markersize=5, label=label
-        )
-        lowest = min(seeds) if lowest is None else min(lowest, *seeds)
-        highest = max(seeds) if highest is None else max(highest, *seeds)
-    if lowest is not None and highest is not None:  # intervals of few seeds may reach far beyond
-        margin = 0.15 * (highest - lowest) + 0.5
-        axes.set_ylim(lowest - margin, highest + margin)
-    if equal:
-        _finish(axes, f"each at a total cost of {fmean(costs):.2f} of plain training", "test accuracy (%)")
-        axes.set_xticks([])
-        axes.set_xlim(-0.6, len(record["rows"]) - 0.4)
-    else:
-        _finish(axes, "total cost (plain training = 1)", "test accuracy (%)")
-        axes.set_xlim(min(costs) - 0.1, max(costs) + 0.1)
-    return Picture("Accuracy against total cost", _svg(figure, "cost"))
+        axes.errorbar([cost], [mean], spread, fmt="o", color=colour, capsize=3, markersize=5, label=label)
+    _as_far_as_seeds(axes.set_ylim, rows)
+    finish(axes, "total cost (plain training = 1)", "test accuracy (%)")
+    costs = [row["total_cost"] for row in rows]
+    axes.set_xlim(min(costs) - 0.1, max(costs) + 0.1)
+    return as_svg(figure, "cost")
 
 
-def _over_options(
-    record: Row, options: Sequence[str], groups: dict[str, list[Point]], label: str, suffix: str
-) -> list[Picture]:
-    """One option: curves. Two: a heat map for each variant. More: for each option, the best over the others."""
-    shown = {name.replace("_", " "): name for name in options}
-    if len(options) == 2:
-        means = [100 * point.mean for points in groups.values() for point in points]
-        limits = (min(means), max(means)) if means else (0.0, 1.0)
-        return [
-            Picture(
-                f"{variant}: {label} over {' and '.join(shown)}{suffix}",
-                _heat_map(points, options, limits, f"{label}{suffix}{variant}"),
-            )
-            for variant, points in groups.items()
-            if points
-        ]
-    best = " (best over the other options)" if len(options) > 1 else ""
-    return [
-        Picture(
-            f"{label.removesuffix(' (%)').capitalize()} over {text}{best}{suffix}", _curves(record, name, groups, label)
-        )
-        for text, name in shown.items()
-    ]
+def _accuracy(row: Row) -> tuple[float, list[list[float]] | None, list[float]]:
+    """In percent: the mean, how far its interval reaches, if it has one, and each seed."""
+    value = row["test_accuracy"]
+    spread = None if value["low"] is None else [[100 * (value["mean"] - value["low"])]] * 2
+    return 100 * value["mean"], spread, _seeds(row)
 
 
-def _curves(record: Row, option: str, groups: dict[str, list[Point]], label: str) -> str:
-    figure, colours = Figure(figsize=SIZE, layout="constrained"), variant_colours(record)
-    axes = figure.subplots()
-    values = _values([point for points in groups.values() for point in points], option)
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    places = {repr(value): value if numbers else place for place, value in enumerate(values)}
-    for variant, points in groups.items():
-        best: dict[str, Point] = {}
-        for point in points:
-            key = repr(point.at.get(option))
-            if key not in best or point.mean > best[key].mean:
-                best[key] = point
-        kept = [(places[repr(value)], best[repr(value)]) for value in values if repr(value) in best]
-        x, y = [place for place, _ in kept], [100 * point.mean for _, point in kept]
-        axes.plot(x, y, "o-", color=_colour(colours, variant), markersize=4, label=drawn(variant))
-        if kept and all(point.low is not None and point.high is not None for _, point in kept):
-            low, high = ([100 * (getattr(point, end) or 0) for _, point in kept] for end in ("low", "high"))
-            limits = axes.get_ylim()
-            axes.fill_between(x, low, high, color=_colour(colours, variant), alpha=0.12, linewidth=0)
-            axes.set_ylim(limits)
-    if numbers and all(isinstance(value, int) for value in values) and len(values) <= 8:
-        axes.set_xticks(values)
-    if numbers and min(values) > 0 and max(values) / min(values) >= 8:
-        axes.set_xscale("log")
-        axes.set_xticks(values, [f"{value:g}" for value in values])
-        axes.minorticks_off()
-    elif not numbers:
-        axes.set_xticks(range(len(values)), [drawn(str(value)) for value in values])
-    _finish(axes, option.replace("_", " "), label)
-    return _svg(figure, f"{option}{label}{list(groups)}")
+def _seeds(row: Row) -> list[float]:
+    return [100 * run["test_accuracy"] for run in row["runs"] if run["test_accuracy"] is not None]
 
 
-def _colour(colours: dict[str, str], name: str) -> str:
-    """That of the variant, which the name of a row begins with."""
-    return colours.get(name) or next(own for variant, own in colours.items() if name.startswith(f"{variant},"))
-
-
-def _heat_map(points: list[Point], options: Sequence[str], limits: tuple[float, float], salt: str) -> str:
-    across, down = (_values(points, option) for option in options)
-    table = np.full((len(down), len(across)), np.nan)
-    for point in points:
-        table[down.index(point.at[options[1]]), across.index(point.at[options[0]])] = 100 * point.mean
-    figure = Figure(figsize=(5.4, 1.4 + 0.45 * len(down)), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(table, cmap="viridis", aspect="auto", vmin=limits[0], vmax=limits[1])
-    middle = sum(limits) / 2
-    for (row, column), value in np.ndenumerate(table):
-        if np.isfinite(value):
-            ink = INK if value > middle else "white"
-            axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=ink)
-    axes.set_xticks(range(len(across)), [drawn(str(value)) for value in across], fontsize=8)
-    axes.set_yticks(range(len(down)), [drawn(str(value)) for value in down], fontsize=8)
-    axes.set_xlabel(options[0].replace("_", " "), fontsize=9)
-    axes.set_ylabel(options[1].replace("_", " "), fontsize=9)
-    axes.spines[:].set_visible(False)
-    figure.colorbar(image).ax.tick_params(labelsize=8)
-    return _svg(figure, salt)
-
-
-def _values(points: list[Point], option: str) -> list[Any]:
-    values = list({repr(point.at[option]): point.at[option] for point in points if option in point.at}.values())
-    numbers = all(isinstance(value, int | float) for value in values)
-    return sorted(values) if numbers else values
-
-
-def _finish(axes: Any, x_label: str, y_label: str) -> None:
-    quiet(axes)
-    axes.set_xlabel(x_label, fontsize=9)
-    axes.set_ylabel(y_label, fontsize=9)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=8)
-
-
-def _svg(figure: Figure, salt: str) -> str:
-    """The drawing as an element of a page, as wide as its place."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    head, _, rest = text.partition(">")
-    kept = [part for part in head.split() if not part.startswith(("width=", "height="))]
-    return " ".join(kept) + ">" + rest
+def _as_far_as_seeds(set_limits: Callable[[float, float], Any], rows: list[Row]) -> None:
+    """Intervals of few seeds may reach far beyond."""
+    seeds = [each for row in rows for each in _seeds(row)]
+    if seeds:
+        margin = 0.15 * (max(seeds) - min(seeds)) + 0.5
+        set_limits(min(seeds) - margin, max(seeds) + margin)

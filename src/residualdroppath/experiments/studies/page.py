@@ -10,7 +10,8 @@ import yaml
 from ...records.files import write_text
 from ...reporting.page import template
 from .commands import study_command, train_command
-from .figures import pictures, variant_colours
+from .drawing import variant_colours
+from .figures import pictures
 from .reuse_names import QUANTITIES
 from .table import (
     SLOPE_HEAD,

@@ -90,9 +90,13 @@ class StudyRun:
             choice = choices[tuned_as[cell]]
             if choice is None or tries.get(tuned_as[cell]) == []:
                 continue
-            own = tries.get(cell)
+            tried = self.study.tries_of(cell.variant)[choice]
+            if cell in known and known[cell]["chosen"] == tried:
+                own = [self._setting_of(cell, known[cell])]
+            else:
+                own = tries.get(cell)
             if own is None:  # of what another variant was tuned over, only what was chosen there costs any timing
-                own = self._settings(cell, [self.study.tries_of(cell.variant)[choice]], measure=cell in active)
+                own = self._settings(cell, [tried], measure=cell in active)
             if own:
                 chosen[cell] = own[choice if cell in tries else 0]
         final = [chosen[cell] for cell in active if cell in chosen]
@@ -123,8 +127,7 @@ class StudyRun:
             row = self.earlier.row(cell, self.study) if self.earlier is not None else None
             if row is None:
                 continue
-            config = self.study.config(cell.point, cell.variant, row["chosen"])
-            setting = Setting(cell, row["chosen"], config.model_copy(update={"iterations": row["iterations"]}))
+            setting = self._setting_of(cell, row)
             same = all(self.keys.run(setting.of_seed(run["seed"])) == run["key"] for run in row["runs"])
             if same and self.costs.keep(cell, setting.config, row["cost"]):
                 restore(row, self.cache, self.study.measures)
@@ -132,6 +135,11 @@ class StudyRun:
         return rows
 
     # Recipes
+
+    def _setting_of(self, cell: Cell, row: dict[str, Any]) -> Setting:
+        """As it was run: where rates fall, what an iteration costs over the whole run does not tell its length."""
+        config = self.study.config(cell.point, cell.variant, row["chosen"])
+        return Setting(cell, row["chosen"], config.model_copy(update={"iterations": row["iterations"]}))
 
     def _settings(self, cell: Cell, tries: Sequence[Values], *, measure: bool) -> list[Setting]:
         """One for each of these tries, with the iterations of the cell's budget; none while a cost is not known."""
