@@ -22,8 +22,8 @@ SETTINGS = {
     "(JPEG copy, 16x16); not tuned",
     "mnist": "MNIST: ResNet14, 6,000 images",
     "convnext": "overfits: small ConvNeXt, 1,000 CIFAR-10 images (JPEG copy, 32x32)",
-    "resnext": "overfits: ResNeXt's blocks, 1,000 CIFAR-10 images (JPEG copy, 16x16)",
-    "efficientnet": "overfits: small EfficientNet, 1,000 CIFAR-10 images (JPEG copy, 16x16)",
+    "resnext": "small network of ResNeXt's blocks, 1,000 CIFAR-10 images (JPEG copy, 16x16)",
+    "efficientnet": "small EfficientNet, 1,000 CIFAR-10 images (JPEG copy, 16x16)",
     "text": "overfits: text transformer, 2,000 words of 12 languages",
 }
 TEXT = ROOT / "results" / "text" / "words.json"
