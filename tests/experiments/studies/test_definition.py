@@ -88,6 +88,7 @@ def test_points_of_the_grid() -> None:
         ({"extra": 1}, "`extra` is not an option"),
         ({"seeds": 0}, "`seeds`"),
         ({"seeds": [1, 1]}, "different seeds"),
+        ({"tune": {"seeds": [7, 1]}, "variants": {"a": {"tries": [{"lr": 1}]}}}, "both have 1"),
         ({"budget": "time"}, "one or more of iterations, trunk_updates, cost"),
         ({"budget": {"cost": 0}}, "scale of a budget"),
         ({"variants": {}}, "`variants`"),

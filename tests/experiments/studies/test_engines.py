@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,6 +20,7 @@ from residualdroppath.cli import main as command_line
 from residualdroppath.errors import UserError
 from residualdroppath.experiments.studies import engines
 from residualdroppath.experiments.studies.engines import local_engine, ray_engine
+from residualdroppath.experiments.studies.progress import StudyProgress
 from residualdroppath.experiments.studies.trial import Outcome, Trial, run_trial
 from residualdroppath.training.recipe import TrainConfig
 
@@ -36,6 +38,8 @@ def work(each: Trial, on_epoch: Any) -> Outcome:
     on_epoch(1, 2)
     if each.label == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
+    if each.label == "warns":
+        warnings.warn("effective rates\nare high", UserWarning, stacklevel=1)
     if each.label == "raises":
         raise RuntimeError("a fault of ours\nat length")
     if each.label == "busy once" and not (each.folder / "seen").exists():
@@ -55,6 +59,9 @@ class Noted:
     def epoch(self, trial: Trial, epoch: int, epochs: int) -> None:
         self.events.append((f"epoch {epoch} of {epochs}", trial.label))
 
+    def warned(self, trial: Trial, text: str) -> None:
+        self.events.append((f"warned: {text}", trial.label))
+
     def ended(self, trial: Trial, outcome: Outcome) -> None:
         self.outcomes[trial.label] = outcome
 
@@ -62,15 +69,16 @@ class Noted:
 def test_what_fails_or_dies_does_not_end_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "BUSY_AGAIN", 0.1)
     noted = Noted()
-    labels = ["dies", "raises", "busy once", "first", "second"]
+    labels = ["dies", "raises", "busy once", "first", "warns"]
     local_engine(1, work)([trial(label, tmp_path) for label in labels], noted)
     assert noted.outcomes == {
         "dies": Outcome("failed", "its process died (SIGKILL, perhaps for want of memory)"),
         "raises": Outcome("failed", "RuntimeError: a fault of ours"),
         "busy once": Outcome("done", "1 threads"),
         "first": Outcome("done", "1 threads"),
-        "second": Outcome("done", "1 threads"),
+        "warns": Outcome("done", "1 threads"),
     }
+    assert ("warned: effective rates are high", "warns") in noted.events
     assert noted.events.count(("started", "busy once")) == 2 and ("epoch 1 of 2", "dies") in noted.events
     assert not multiprocessing.active_children()
 
@@ -163,3 +171,10 @@ def test_ray_makes_the_same_runs(tmp_path: Path) -> None:
     for key in keys:
         weights = [(tmp_path / name / key / "model.safetensors").read_bytes() for name in ("here", "ray")]
         assert weights[0] == weights[1]
+
+
+def test_trials_that_warn_alike_are_heard_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    progress = StudyProgress()
+    progress.warned(trial("plain seed 0", tmp_path), "rates are high")
+    progress.warned(trial("plain seed 1", tmp_path), "rates are high")
+    assert capsys.readouterr().err == "plain seed 0: warning: rates are high\n"

@@ -107,6 +107,11 @@ class Study(Bounded):
                 f"every variant must have the same number of tries, but {listed}; change `grid` or `tries`, or let a "
                 "variant follow another (`like: NAME`)"
             )
+        if self.tuned and (both := sorted({*self.seeds} & {*self.tune.seeds})):
+            raise ValueError(
+                f"`tune.seeds` must be other seeds than `seeds`, for what chooses a try is not to test it, but both "
+                f"have {', '.join(map(str, both))}; change one of them"
+            )
         for name in self.grid:
             if not self.grid[name]:
                 raise ValueError(f"`grid` has no value for {name}")

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ class Events(Protocol):
     def started(self, trial: Trial) -> None: ...
 
     def epoch(self, trial: Trial, epoch: int, epochs: int) -> None: ...
+
+    def warned(self, trial: Trial, text: str) -> None: ...
 
     def ended(self, trial: Trial, outcome: Outcome) -> None: ...
 
@@ -75,11 +78,15 @@ def local_engine(
                 ready = wait([worker.connection for worker in pool], timeout=1.0)
                 for worker in [worker for worker in pool if worker.connection in ready]:
                     trial, message = worker.trial, _receive(worker)
-                    if trial is None:  # died with nothing to do
-                        pool.remove(worker)
+                    if trial is None:
+                        if message is None:  # died with nothing to do
+                            pool.remove(worker)
                         continue
                     if isinstance(message, tuple):
                         events.epoch(trial, *message)
+                        continue
+                    if isinstance(message, str):
+                        events.warned(trial, message)
                         continue
                     worker.trial = None
                     if message is None:
@@ -141,9 +148,10 @@ def _reason(process: Any) -> str:
 
 
 def _serve(connection: Connection, work: Callable[[Trial, Callable[[int, int], None]], Outcome]) -> None:
-    """Trials one after another, until the other end is closed or gone."""
+    """Trials one after another, until the other end is closed or gone; it has the bars, and says warnings too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    warnings.showwarning = lambda message, *_, **__: connection.send(" ".join(str(message).split()))
     try:
         while True:
             trial = connection.recv()

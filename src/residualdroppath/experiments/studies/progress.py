@@ -28,6 +28,7 @@ class StudyProgress:
         )
         self.tasks: dict[str, TaskID] = {}
         self.failures: dict[str, str] = {}
+        self.warnings: set[str] = set()
         self.total = self.done = 0
         self.work = self.work_done = 0.0
         self.started_at = time.monotonic()
@@ -63,6 +64,12 @@ class StudyProgress:
 
     def epoch(self, trial: Trial, epoch: int, epochs: int) -> None:
         self.progress.update(self.tasks[trial.key], completed=epoch, total=epochs)
+
+    def warned(self, trial: Trial, text: str) -> None:
+        """Once, as trials of a variant warn alike."""
+        if text not in self.warnings:
+            self.warnings.add(text)
+            self.say(f"{trial.label}: warning: {text}")
 
     def ended(self, trial: Trial, outcome: Outcome) -> None:
         self.progress.remove_task(self.tasks.pop(trial.key))
