@@ -17,6 +17,8 @@ STUDIES = {
     "overfit_vit": "vision transformer, 1,000 images of CIFAR-10 (JPEG copy, 16x16)",
     "text": "text transformer, 2,000 words of 12 languages",
     "convnext": "small ConvNeXt, 1,000 images of CIFAR-10 (JPEG copy, 32x32)",
+    "resnext": "ResNeXt's blocks, 1,000 images of CIFAR-10 (JPEG copy, 16x16)",
+    "efficientnet": "small EfficientNet, 1,000 images of CIFAR-10 (JPEG copy, 16x16)",
     "underfit_conv": "ResNet20, 4,000 images of CIFAR-10 (JPEG copy, 16x16), crops",
     "underfit_small": "20 layers of 2 to 8 channels, 2,000 images of CIFAR-10 (JPEG copy, 16x16), crops; not tuned",
     "mnist": "ResNet14, 6,000 MNIST images",
