@@ -134,6 +134,11 @@ def test_a_measure_that_the_record_lacks_trains_again(tmp_path: Path, cost: list
     assert all("elastic_depth" in run["measures"] and "from_record" not in run for run in plain["runs"])
     assert [run["test_accuracy"] for run in plain["runs"]] == [run["test_accuracy"] for run in first["rows"][0]["runs"]]
 
+    # What is still to be measured keeps its accuracy: the record may be written over.
+    nothing_run = go_on(study(**TUNED, measures=["elastic_depth"]), tmp_path / "fourth", lambda *_: None, first)
+    assert [row["test_accuracy"] for row in nothing_run["rows"]] == [row["test_accuracy"] for row in first["rows"]]
+    assert not any("elastic_depth" in run["measures"] for row in nothing_run["rows"] for run in row["runs"])
+
     # Taken over first, and measured later.
     go_on(study(**TUNED), tmp_path / "third", Inline(), first, "plain")
     later = answer(study(**TUNED, measures=["elastic_depth"]), tmp_path / "third", Inline(), "plain")

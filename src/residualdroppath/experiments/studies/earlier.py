@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +84,10 @@ class Earlier:
         return row
 
 
-def restore(row: Row, cache: Cache, measures: Sequence[str]) -> None:
-    """Put results of `row` that `cache` lacks into it, where all `measures` were taken."""
+def restore(row: Row, cache: Cache) -> None:
+    """Put results of `row` that `cache` lacks into it; a measure that one of them lacks is still to be taken."""
     for run in row["runs"]:
-        whole = run["diverged"] is not None or all(name in run["measures"] for name in measures)
-        if whole and cache.result(run["key"]) is None:
+        if cache.result(run["key"]) is None:
             cache.keep_result(run["key"], run)
 
 

@@ -130,7 +130,7 @@ class StudyRun:
             setting = self._setting_of(cell, row)
             same = all(self.keys.run(setting.of_seed(run["seed"])) == run["key"] for run in row["runs"])
             if same and self.costs.keep(cell, setting.config, row["cost"]):
-                restore(row, self.cache, self.study.measures)
+                restore(row, self.cache)
                 rows[cell] = row
         return rows
 
