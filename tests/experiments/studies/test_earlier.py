@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from residualdroppath.experiments.compare.cost import Cost
 from residualdroppath.experiments.studies import costs as costs_module
 from residualdroppath.experiments.studies.cache import Cache
 from residualdroppath.experiments.studies.definition import Study
-from residualdroppath.experiments.studies.earlier import Earlier
+from residualdroppath.experiments.studies.earlier import Earlier, restore
 from residualdroppath.experiments.studies.engines import Engine
 from residualdroppath.experiments.studies.progress import StudyProgress
 from residualdroppath.experiments.studies.run import StudyRun
+from residualdroppath.experiments.studies.trial import run_trial
+from residualdroppath.records.files import read_json
 
 from . import tiny_studies
 from .tiny_studies import Inline, answer, study, written
@@ -138,6 +141,21 @@ def test_a_measure_that_the_record_lacks_trains_again(tmp_path: Path, cost: list
     nothing_run = go_on(study(**TUNED, measures=["elastic_depth"]), tmp_path / "fourth", lambda *_: None, first)
     assert [row["test_accuracy"] for row in nothing_run["rows"]] == [row["test_accuracy"] for row in first["rows"]]
     assert not any("elastic_depth" in run["measures"] for row in nothing_run["rows"] for run in row["runs"])
+
+    # Nor does a network that was stopped on its way take over what a record says of another.
+    runs = tmp_path / "fifth"
+    stopped = dataclasses.replace(engine.trials[0], folder=runs / engine.trials[0].key)
+
+    def stop(epoch: int, epochs: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(stopped, stop)
+    other = {**first["rows"][0]["runs"][0], "test_accuracy": 0.123}
+    restore({"runs": [other]}, Cache(runs))
+    assert run_trial(stopped, lambda *_: None).status == "done"
+    evaluation = read_json(stopped.folder / "evaluation.json", dict[str, Any])
+    assert evaluation["test_accuracy"] == first["rows"][0]["runs"][0]["test_accuracy"]
 
     # Taken over first, and measured later.
     go_on(study(**TUNED), tmp_path / "third", Inline(), first, "plain")

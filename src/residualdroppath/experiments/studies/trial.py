@@ -81,6 +81,8 @@ def run_trial(trial: Trial, on_epoch: OnEpoch) -> Outcome:
 def _train(trial: Trial, on_epoch: OnEpoch) -> None:
     if (trial.folder / "result.json").is_file() and (_has_weights(trial) or not (trial.tested and _missing(trial))):
         return
+    for name in ("result", "evaluation", *MEASURES):  # of a record; a network of ours gives its own
+        (trial.folder / f"{name}.json").unlink(missing_ok=True)
     written = trial.folder / "config.yaml"
     started = written.is_file()
     # A folder of data may have been moved: its content decided the key, its name is that of the first run.
