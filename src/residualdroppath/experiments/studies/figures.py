@@ -101,6 +101,7 @@ def _default(record: Row, option: str) -> Any:
 def without_branches(record: Row) -> list[Picture]:
     """Accuracy over the number of branches that are taken out, by how they are picked; none if it was not measured."""
     rows = [row for row in record["rows"] if "elastic_depth" in row]
+    several = len({row["budget"] for row in record["rows"]}) > 1
     return [
         Picture(
             f"Without branches: {TAKEN_OUT[how]}",
@@ -108,7 +109,7 @@ def without_branches(record: Row) -> list[Picture]:
                 record,
                 "branches taken out",
                 {
-                    row["variant"]: [
+                    row_name(row, budgets=several, chosen=False): [
                         Point({"branches taken out": size}, value["mean"], value["low"], value["high"])
                         for size, value in enumerate([row["test_accuracy"], *row["elastic_depth"][how]])
                     ]
@@ -163,9 +164,11 @@ def _over_options(
 ) -> list[Picture]:
     """One option: curves. Two: a heat map for each variant. More: for each option, the best over the others."""
     shown = {name.replace("_", " "): name for name in options}
+    means = [100 * point.mean for points in groups.values() for point in points]
+    if not means:  # nothing has ended yet, or all diverged
+        return []
     if len(options) == 2:
-        means = [100 * point.mean for points in groups.values() for point in points]
-        limits = (min(means), max(means)) if means else (0.0, 1.0)
+        limits = min(means), max(means)
         return [
             Picture(
                 f"{variant}: {label} over {' and '.join(shown)}{suffix}",
@@ -217,7 +220,8 @@ def _curves(record: Row, option: str, groups: dict[str, list[Point]], label: str
 
 def _colour(colours: dict[str, str], name: str) -> str:
     """That of the variant, which the name of a row begins with."""
-    return colours.get(name) or next(own for variant, own in colours.items() if name.startswith(f"{variant},"))
+    begins = [variant for variant in colours if name.startswith(f"{variant},")]  # "a" and "a, b" may both be there
+    return colours.get(name) or colours[max(begins, key=len)]
 
 
 def _heat_map(points: list[Point], options: Sequence[str], limits: tuple[float, float], salt: str) -> str:
