@@ -125,6 +125,12 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path, changes: dict[str, Any], 
     assert message in refused(tmp_path, **changes)
 
 
+def test_values_received_are_told_once_and_not_at_length(tmp_path: Path) -> None:
+    assert refused(tmp_path, budget={"cost": True}).count("got") == 1
+    many = {str(number): {} for number in range(1000)}
+    assert len(refused(tmp_path, variants={**many, "a": {"speed": 3}})) < 1000
+
+
 def test_names_may_be_numbers_and_a_measure_is_taken_once() -> None:
     found = study(variants={1: {}, "b": {"like": 1}}, measures=["elastic_depth", "elastic_depth"])
     assert found.variants["b"].like == "1" and found.measures == ("elastic_depth",)
