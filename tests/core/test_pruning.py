@@ -473,7 +473,7 @@ def test_errors() -> None:
         prune(model, ["blocks.0", "blocks.7"])
     unhashable: Any = ["blocks.0"]
     with pytest.raises(ValueError, match=r"names of residual branches.*got \['blocks.0'\]"):
-        prune(Stack(), [unhashable])
+        prune(model, [unhashable])
     with pytest.raises(ValueError, match="must be a list of names.*got 'blocks.0'"):
         prune(model, "blocks.0")
     with pytest.raises(NoResidualBranchError):
