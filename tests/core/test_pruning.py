@@ -471,6 +471,9 @@ def test_errors() -> None:
     model = stack(tiny_blocks.OwnAdd)
     with pytest.raises(ValueError, match=r"names of residual branches of the model, blocks\.0, .*got blocks\.7"):
         prune(model, ["blocks.0", "blocks.7"])
+    unhashable: Any = ["blocks.0"]
+    with pytest.raises(ValueError, match=r"names of residual branches.*got \['blocks.0'\]"):
+        prune(model, [unhashable])
     with pytest.raises(ValueError, match="must be a list of names.*got 'blocks.0'"):
         prune(model, "blocks.0")
     with pytest.raises(NoResidualBranchError):

@@ -100,7 +100,11 @@ def _names(branches: Sequence[str | Branch]) -> set[str]:
         raise ValueError(
             f"`branches` must be a list of names or of entries of `rdp.branches`, got {branches!r}; put it in a list."
         )
-    return {branch.name if isinstance(branch, Branch) else branch for branch in branches}
+    # What cannot be a name is refused by how it is written, with the names that there are.
+    return {
+        branch.name if isinstance(branch, Branch) else branch if isinstance(branch, str) else repr(branch)
+        for branch in branches
+    }
 
 
 def _check_names(names: set[str], found: Discovery) -> None:

@@ -28,6 +28,7 @@ from .training_options import (
 C = TypeVar("C", bound=BaseModel)
 Threads = Annotated[int, Field(ge=1, le=1024)]  # so many more than there are cores only take memory
 OF_CHECKPOINTS = ("checkpoint_every", "checkpoint_minutes", "keep_checkpoints")
+LONGEST_SHOWN = 300  # characters of a value that is refused, which may be all variants of a study
 LARGEST_SIDE = 65_535  # of an image that a JPEG file can hold
 MAY_CHANGE = (*OF_CHECKPOINTS, "workers", "log", "shard")  # when a run is resumed
 Method = Literal["plain", "drop_path", "residual_drop_path"]
@@ -226,4 +227,9 @@ def _one_line(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
     if problem["type"] == "extra_forbidden":
         return f"`{option}` is not an option"
-    return f"`{option}`: {message}, got {problem['input']!r}" if option else message
+    if not option:
+        return message
+    if problem["type"] == "value_error" and ", got " in message:
+        return f"`{option}`: {message}"
+    given = repr(problem["input"])
+    return f"`{option}`: {message}, got {given if len(given) <= LONGEST_SHOWN else given[:LONGEST_SHOWN] + ' ...'}"

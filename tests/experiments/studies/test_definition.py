@@ -88,7 +88,7 @@ def test_points_of_the_grid() -> None:
         ({"extra": 1}, "`extra` is not an option"),
         ({"seeds": 0}, "`seeds`"),
         ({"seeds": [1, 1]}, "different seeds"),
-        ({"tune": {"seeds": [7, 1]}, "variants": {"a": {"tries": [{"lr": 1}]}}}, "both have 1"),
+        ({"tune": {"seeds": [7, 1]}, "variants": {"a": {"tries": [{"lr": 1}]}}}, "got 1 in both"),
         ({"budget": "time"}, "one or more of iterations, trunk_updates, cost"),
         ({"budget": {"cost": 0}}, "scale of a budget"),
         ({"variants": {}}, "`variants`"),
@@ -106,10 +106,35 @@ def test_points_of_the_grid() -> None:
         ({"variants": {"a": {"like": "b"}}}, "`like` of variant a"),
         ({"variants": {"a": {"grid": {"lr": [0.1, 0.2]}}, "b": {}}}, "a has 2, b has 0"),
         ({"variants": {"a": {"grid": {"lr": [0.1, 0.2]}}, "b": {"tries": [{"lr": 1}]}}}, "a has 2, b has 1"),
+        ({"seeds": 10_001}, "at most 10,000 seeds"),
+        ({"tune": {"seeds": []}}, "a list of different seeds"),
+        ({"tune": {"seeds": [7, 7]}}, "a list of different seeds"),
+        ({"tune": {"seeds": [1]}, "variants": {"a": {"grid": {"lr": [0.1, 0.2]}}}}, "`tune.seeds` must be other ones"),
+        ({"budget": {"cost": []}}, "cost must have a scale or a list of scales"),
+        ({"budget": {"iterations": 1e30}}, "at most 1,000, got 1e+30"),
+        ({"variants": {"a": {"budget": {"cost": []}}}}, "cost must have a scale"),
+        ({"variants": {1: {}, "1": {}}}, "different names, also written as text"),
+        ({"variants": {"": {}}}, "a variant's name must be a line of text"),
+        ({"variants": {"a\nb": {}}}, "a variant's name must be a line of text"),
+        ({"variants": {"-a": {}}}, "does not begin with -, got '-a'"),  # `--only` would take it for an option
+        ({"variants": {"a": {"data_dir": "/x"}}}, "`data_dir` is the same for all runs of a study"),
+        ({"variants": {"a": {"tries": [{"download": True}]}}}, "`download` is the same for all runs of a study"),
+        ({"grid": {"threads": [1, 2]}}, "`threads` is the same for all runs of a study"),
     ],
 )
 def test_mistakes_are_told_in_one_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     assert message in refused(tmp_path, **changes)
+
+
+def test_values_received_are_told_once_and_not_at_length(tmp_path: Path) -> None:
+    assert refused(tmp_path, budget={"cost": True}).count("got") == 1
+    many = {str(number): {} for number in range(1000)}
+    assert len(refused(tmp_path, variants={**many, "a": {"speed": 3}})) < 1000
+
+
+def test_names_may_be_numbers_and_a_measure_is_taken_once() -> None:
+    found = study(variants={1: {}, "b": {"like": 1}}, measures=["elastic_depth", "elastic_depth"])
+    assert found.variants["b"].like == "1" and found.measures == ("elastic_depth",)
 
 
 def test_files_that_hold_no_study(tmp_path: Path) -> None:

@@ -175,6 +175,10 @@ def test_a_cost_that_was_measured_here_counts(tmp_path: Path, cost: list[float])
 
 def test_a_record_of_another_study_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = tmp_path / "other.json"
+    row = {
+        "variant": "plain", "budget": "iterations", "point": {}, "chosen": {}, "tries": [], "iterations": 4,
+        "cost": None, "runs": [{"seed": 0}],
+    }  # fmt: skip
     other.write_text(
         json.dumps({"study": "another", "environment": {}, "definition": {"tune": {"seeds": []}}, "rows": []})
     )
@@ -187,6 +191,8 @@ def test_a_record_of_another_study_is_refused(tmp_path: Path, capsys: pytest.Cap
         "{",
         json.dumps({"study": "tiny", "rows": [{}]}),
         other.read_text().replace("tune", "t").replace("another", "tiny"),
+        json.dumps({**json.loads(other.read_text()), "study": "tiny", "rows": [row]}),
+        json.dumps({**json.loads(other.read_text()), "study": "tiny", "rows": [{**row, "runs": [], "cost": {}}]}),
     ):
         other.write_text(damaged)
         assert run(["study", str(file), "--out", str(tmp_path / "out"), "--earlier", str(other)]) == 1

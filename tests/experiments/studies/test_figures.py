@@ -6,8 +6,9 @@ import re
 from typing import Any
 
 from residualdroppath.experiments.studies.drawing import style_of
-from residualdroppath.experiments.studies.figures import accuracy_over_cost, without_branches
+from residualdroppath.experiments.studies.figures import accuracy_over_cost, pictures, without_branches
 from residualdroppath.experiments.studies.option_figures import Point, lines, tries_of_all
+from residualdroppath.experiments.studies.table import elastic_head, elastic_rows, reuse_rows
 
 Row = dict[str, Any]
 
@@ -24,6 +25,56 @@ def row(variant: str, cost: float, tries: list[tuple[Row, float]], method: str =
 def record(*rows: Row) -> Row:
     variants = {row["variant"]: {"changes": {"dropped_part_lr": 2}} for row in rows}
     return {"definition": {"base": {"lr": 0.3}, "grid": {}, "variants": variants}, "rows": list(rows)}
+
+
+def colour_of(picture: str, name: str) -> str:
+    """The colour of the marker of a legend's last line, or of one before."""
+    return picture[: picture.index(f">{name}<")].rpartition("stroke: #")[2][:6]
+
+
+def test_a_grid_of_which_nothing_has_ended_has_no_curves() -> None:
+    waiting = {**row("a", 1.0, []), "point": {"lr": 0.1}, "runs": [], "test_accuracy": {"mean": None}}
+    for grid in ({"lr": [0.1]}, {"lr": [0.1], "depth": [8]}, {"lr": [0.1], "depth": [8], "width": [2]}):
+        found = pictures({"definition": {"base": {}, "grid": grid}, "rows": [waiting]})
+        assert [picture.title for picture in found] == ["Accuracy against total cost"]
+
+
+def test_a_cell_of_a_heat_map_may_be_missing() -> None:
+    points: list[Row] = [{"lr": lr, "depth": depth} for lr in (0.1, 0.2) for depth in (8, 14)]
+    rows = [{**row("a", 1.0, []), "point": point} for point in points]
+    rows[1] |= {"runs": [], "test_accuracy": {"mean": None}}
+    found = pictures({"definition": {"base": {}, "grid": {"lr": [0.1, 0.2], "depth": [8, 14]}}, "rows": rows})
+    assert found[1].svg.count(">50.0<") == 3
+
+
+def test_a_row_has_the_colour_of_its_own_variant_not_of_one_whose_name_begins_it() -> None:
+    tries: list[tuple[Row, float]] = [({"lr": 0.1}, 0.5), ({"lr": 0.2}, 0.6)]
+    rows = [{**row(name, 1.0, tries), "budget": budget} for name in ("a", "a, b") for budget in ("cost", "iterations")]
+    svg = tries_of_all(record(*rows))[0].svg
+    assert colour_of(svg, "a, equal cost") == colour_of(svg, "a, equal iterations")
+    assert colour_of(svg, "a, b, equal cost") != colour_of(svg, "a, equal cost")
+
+
+def elastic(branches: int, budget: str = "cost", **point: Any) -> Row:
+    of_sizes = [{"mean": 0.3, "low": 0.2, "high": 0.4, "std": 0.1}] * (branches // 2)
+    accuracy = {"mean": 0.5, "low": 0.4, "high": 0.6, "std": 0.1}
+    depth = {"branches": branches, "half_minus_plain": {}, **dict.fromkeys(("chosen", "random", "worst"), of_sizes)}
+    own = {"budget": budget, "point": point, "elastic_depth": depth, "test_accuracy": accuracy}
+    return {**row("a", 1.0, []), **own, "feature_reuse": {"reuse": {"mean": 0.5}}}
+
+
+def test_budgets_and_points_stand_apart_where_branches_are_taken_out() -> None:
+    rows = [elastic(4, "cost", lr=1), elastic(4, "iterations", lr=1), elastic(6, "cost", lr=2)]
+    names = ["a, equal cost, lr 1", "a, equal iterations, lr 1", "a, equal cost, lr 2"]
+    whole = {**record(*rows), "reuse_and_accuracy": {"reuse": {"rho": None}}}
+    assert all(f">{name}<" in picture.svg for picture in without_branches(whole) for name in names)
+    assert [cells[0] for cells in elastic_rows(whole)] == names == [cells[0] for cells in reuse_rows(whole)[:-1]]
+    assert elastic_head(whole)[2] == "without 2 of 4, 3 of 6, chosen (%); minus plain"
+
+
+def test_of_one_branch_none_is_half() -> None:
+    assert elastic_rows(record(elastic(1))) == [["a", "50.00 ± 10.00", "-", "-", "-"]]
+    assert len(without_branches(record(elastic(1)))) == 3
 
 
 def test_variants_at_one_cost_stand_side_by_side() -> None:

@@ -31,6 +31,7 @@ def test_unit_of_a_budget() -> None:
         (("cost", 0.7), {}, 140),
         (("cost", 1, 0.6), {"schedule": (2, 1), "cycle": "same_batch"}, 168),  # 166.7 to the nearest whole cycle
         (("trunk_updates",), {"method": "plain"}, 100),
+        (("trunk_updates", 0.001), {}, 1),
         (("trunk_updates",), {"method": "drop_path", "schedule": (1, 5)}, 100),
         (("trunk_updates",), {}, 199),  # the last needs no dropped_part iteration after it
         (("trunk_updates",), {"cycle": "same_batch"}, 200),

@@ -57,6 +57,17 @@ def test_signatures(ours: dict[str, Any], expected: list[str]) -> None:
     assert shown(ours) == expected
 
 
+def test_one_pair_below_drop_path_has_no_interval_that_lies_below() -> None:
+    assert shown(row("residual_drop_path", [0.55])) == ["no gain over drop path", "pilot"]
+
+
+def test_updates_of_the_trunk_are_the_mean_over_runs() -> None:
+    ours = row("residual_drop_path", PLAIN)
+    for run, updates in zip(ours["runs"], (100, 100, 100, 100, 50), strict=True):
+        run["trunk_updates"] = updates
+    assert summarise([ours])["rows"][0]["trunk_updates"] == 90
+
+
 def test_diverged_runs_are_counted() -> None:
     ours = row("residual_drop_path", plus(0.05, 0.05, 0.051, 0.05, 0.05))
     ours["runs"][0].update(diverged="no longer finite", test_accuracy=None)

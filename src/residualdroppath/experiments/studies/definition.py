@@ -19,6 +19,11 @@ Measure = Literal["elastic_depth", "feature_reuse"]
 Seeds = tuple[Annotated[int, Field(ge=0)], ...]
 # What a study decides by itself: fields of a recipe that neither base nor variants may set.
 OF_THE_STUDY = ("seed", "test")
+# What all runs of a study have alike: where data lie, and how fast it goes. Elsewhere than in the base they would be
+# passed over.
+OF_THE_BASE = ("data_dir", "download", "threads")
+MOST_SEEDS = 10_000
+LARGEST_SCALE = 1000  # of a budget
 Values = dict[str, Any]
 
 
@@ -37,6 +42,11 @@ class Tune(Bounded):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seeds: Seeds = (1000, 1001, 1002)
+
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, seeds: Seeds) -> Seeds:
+        return require_different(seeds, "a list of different seeds")
 
 
 class Variant(BaseModel):
@@ -72,14 +82,19 @@ class Study(Bounded):
     @field_validator("seeds", mode="before")
     @classmethod
     def _count(cls, seeds: Any) -> Any:
+        if type(seeds) is int and seeds > MOST_SEEDS:
+            raise ValueError(f"must be at most {MOST_SEEDS:,} seeds")
         return tuple(range(seeds)) if type(seeds) is int else seeds
 
     @field_validator("seeds")
     @classmethod
     def _different(cls, seeds: Seeds) -> Seeds:
-        if not seeds or len(set(seeds)) < len(seeds):
-            raise ValueError("must be a count above 0, or a list of different seeds")
-        return seeds
+        return require_different(seeds, "a count above 0, or a list of different seeds")
+
+    @field_validator("measures")
+    @classmethod
+    def _once(cls, measures: tuple[Measure, ...]) -> tuple[Measure, ...]:
+        return tuple(dict.fromkeys(measures))
 
     @field_validator("budgets", mode="before")
     @classmethod
@@ -91,6 +106,10 @@ class Study(Bounded):
     def _variants(cls, variants: Any) -> dict[str, Variant]:
         if not isinstance(variants, dict) or not variants:
             raise ValueError("must be `name: changes of the recipe` lines")
+        for name in variants:
+            require_name(str(name))
+        if len({str(name) for name in variants}) < len(variants):
+            raise ValueError("must have different names, also written as text; quote or change one of them")
         return {str(name): read_variant(str(name), values) for name, values in variants.items()}
 
     @model_validator(mode="after")
@@ -109,8 +128,8 @@ class Study(Bounded):
             )
         if self.tuned and (both := sorted({*self.seeds} & {*self.tune.seeds})):
             raise ValueError(
-                f"`tune.seeds` must be other seeds than `seeds`, for what chooses a try is not to test it, but both "
-                f"have {', '.join(map(str, both))}; change one of them"
+                "`tune.seeds` must be other ones than `seeds`, as runs that tries were chosen by are not tested, got "
+                f"{both[0]} in both; change one of them"
             )
         for name in self.grid:
             if not self.grid[name]:
@@ -122,6 +141,7 @@ class Study(Bounded):
                     )
         for changes in (self.base, *self.points):
             require_options(changes, "base or grid")
+        require_none_of_the_base(self.grid, "grid")
         for point in self.points:
             for name in self.variants:
                 for tried in self.tries_of(name):
@@ -181,9 +201,13 @@ def read_budgets(value: Any) -> tuple[Budget, ...]:
     if not isinstance(value, dict) or not value or not value.keys() <= set(allowed):
         raise ValueError(f"must be one or more of {', '.join(allowed)}, each with a scale if it is not 1")
     scales = {unit: scale if isinstance(scale, list) else [scale] for unit, scale in value.items()}
+    if empty := [unit for unit, own in scales.items() if not own]:
+        raise ValueError(f"{empty[0]} must have a scale or a list of scales, such as `{empty[0]}: 0.7`")
     for scale in itertools.chain(*scales.values()):
-        if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < float("inf"):
-            raise ValueError(f"the scale of a budget must be a number above 0, got {scale!r}")
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale <= LARGEST_SCALE:
+            raise ValueError(
+                f"the scale of a budget must be a number above 0, at most {LARGEST_SCALE:,}, got {scale!r}"
+            )
     return tuple(Budget(unit, float(scale)) for unit, own in scales.items() for scale in own)
 
 
@@ -204,16 +228,35 @@ def read_variant(name: str, values: Any) -> Variant:
     tries = combinations(grid) if grid else tries or []
     for own in (changes, *tries):
         require_options(own, f"variant {name}")
+        require_none_of_the_base(own, f"variant {name}")
     return Variant(
         changes=changes,
         tries=tuple(tries),
-        like=like,
+        like=None if like is None else str(like),  # a name may be a number
         budgets=None if budget is None else read_budgets(budget),
     )
 
 
 def combinations(grid: Mapping[str, list[Any]]) -> list[Values]:
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def require_name(name: str) -> None:
+    """One that a line of a table shows, and `--only` takes."""
+    if not name.strip() or name.startswith("-") or not name.isprintable():
+        raise ValueError(f"a variant's name must be a line of text that does not begin with -, got {name!r}")
+
+
+def require_different(seeds: Seeds, what: str) -> Seeds:
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"must be {what}")
+    return seeds
+
+
+def require_none_of_the_base(changes: Values, where: str) -> None:
+    for name in OF_THE_BASE:
+        if name in changes:
+            raise ValueError(f"`{name}` is the same for all runs of a study; set it in `base` in place of {where}")
 
 
 def require_options(changes: Values, where: str) -> None:

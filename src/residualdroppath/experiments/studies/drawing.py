@@ -48,7 +48,8 @@ def variant_colours(record: Row) -> dict[str, str]:
 def style_of(record: Row, name: str) -> Style:
     """That of the variant, which the name of a row begins with; dashed where another has the colour already."""
     colours = variant_colours(record)
-    variant = name if name in colours else next(each for each in colours if name.startswith(f"{each},"))
+    begins = [each for each in colours if name.startswith(f"{each},")]  # "a" and "a, b" may both be there
+    variant = name if name in colours else max(begins, key=len)
     before = list(colours.values())[: list(colours).index(variant)]
     return Style(colours[variant], ("-", "--", ":")[before.count(colours[variant]) % 3])
 

@@ -20,6 +20,34 @@ Row = dict[str, Any]
 
 
 @with_config(ConfigDict(extra="allow"))
+class _Run(TypedDict):
+    """What is used of a run."""
+
+    seed: int
+    key: str
+    diverged: str | None
+    measures: dict[str, Row]
+    validation_accuracy: float | None
+    trunk_updates: int | None
+    train_seconds: float | None
+    test_accuracy: float | None
+    test_loss: float | None
+    train_accuracy: float | None
+    train_loss: float | None
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Try(TypedDict):
+    values: Values
+    validation_accuracy: float | None
+
+
+class _Cost(TypedDict):
+    per_iteration: float
+    per_cycle: float
+
+
+@with_config(ConfigDict(extra="allow"))
 class _Row(TypedDict):
     """What is used of a row."""
 
@@ -27,10 +55,10 @@ class _Row(TypedDict):
     budget: str
     point: Values
     chosen: Values
-    tries: list[Row]
+    tries: list[_Try]
     iterations: int | None
-    cost: dict[str, float] | None
-    runs: list[Row]
+    cost: _Cost | None
+    runs: list[_Run]
 
 
 class _Tune(TypedDict):

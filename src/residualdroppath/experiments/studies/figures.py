@@ -30,6 +30,7 @@ def pictures(record: Row) -> list[Picture]:
 def without_branches(record: Row) -> list[Picture]:
     """Accuracy over the number of branches that are taken out, by how they are picked; none if it was not measured."""
     rows = [row for row in record["rows"] if "elastic_depth" in row]
+    several = len({row["budget"] for row in record["rows"]}) > 1
     return [
         Picture(
             f"Without branches: {TAKEN_OUT[how]}",
@@ -37,7 +38,7 @@ def without_branches(record: Row) -> list[Picture]:
                 record,
                 "branches taken out",
                 {
-                    row["variant"]: [
+                    row_name(row, budgets=several, chosen=False): [
                         [
                             Point({"branches taken out": size}, value["mean"], value["low"], value["high"])
                             for size, value in enumerate([row["test_accuracy"], *row["elastic_depth"][how]])

@@ -75,9 +75,9 @@ def _over_options(
     record: Row, options: Sequence[str], groups: dict[str, list[Point]], label: str, suffix: str
 ) -> list[Picture]:
     """One option: curves. Two: a heat map for each variant. More: for each option, curves with the others fixed."""
-    if len(options) == 2:
-        means = [100 * point.mean for points in groups.values() for point in points]
-        limits = (min(means), max(means)) if means else (0.0, 1.0)
+    means = [100 * point.mean for points in groups.values() for point in points]
+    if len(options) == 2 and means:
+        limits = min(means), max(means)
         over = " and ".join(name.replace("_", " ") for name in options)
         return [
             Picture(

@@ -40,7 +40,7 @@ def iterations_under(budget: Budget, config: TrainConfig, plain: int, cost: floa
         assert cost is not None
         wanted = budget.scale * plain / cost
     else:
-        wanted = iterations_with(config, round(budget.scale * plain))
+        wanted = iterations_with(config, max(1, round(budget.scale * plain)))
     cycle = iterations_of_cycle(config) if config.cycle == "same_batch" else 1
     return max(1, round(wanted / cycle)) * cycle
 

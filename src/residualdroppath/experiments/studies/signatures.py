@@ -21,7 +21,7 @@ def signatures(row: Row, plain: Row | None) -> list[str]:
     against = row["against"]
     to_drop_path, to_plain = against.get("drop_path"), against.get("plain")
     if row["method"] in ABOVE_DROP_PATH and known(to_drop_path):
-        if to_drop_path["mean"] < 0 and (to_drop_path["high"] is None or to_drop_path["high"] < 0):
+        if to_drop_path["high"] is not None and to_drop_path["high"] < 0:  # one pair has no interval
             found.append("below drop path")
         elif to_drop_path["mean"] <= 0 or (to_drop_path["low"] is not None and to_drop_path["low"] <= 0):
             found.append("no gain over drop path")

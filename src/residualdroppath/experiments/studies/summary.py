@@ -20,7 +20,7 @@ def summarise(rows: list[Row]) -> Row:
     for row in rows:
         for quantity in QUANTITIES:
             row[quantity] = summary([run[quantity] for run in row["runs"] if run[quantity] is not None])
-        updates = {run["trunk_updates"] for run in row["runs"] if run["trunk_updates"] is not None}
+        updates = [run["trunk_updates"] for run in row["runs"] if run["trunk_updates"] is not None]
         row["trunk_updates"] = sum(updates) / len(updates) if updates else None
     comparisons = []
     for row in rows:

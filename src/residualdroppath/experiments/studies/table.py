@@ -19,7 +19,7 @@ def table_rows(record: Row) -> list[list[str]]:
     """One list of texts per row, in the order of `HEAD`."""
     return [
         [
-            row_name(row, budgets=len({row["budget"] for row in record["rows"]}) > 1),
+            row_name(row, budgets=_several_budgets(record)),
             with_deviation(row["test_accuracy"]),
             str(row["test_accuracy"]["n"]),
             interval_text(row["test_accuracy"]),
@@ -34,7 +34,7 @@ def table_rows(record: Row) -> list[list[str]]:
 
 def tries_rows(record: Row) -> list[list[str]]:
     """What each variant was tuned over, in the order of `TRIES_HEAD`; records from before 2026-12 hold means alone."""
-    several = len({row["budget"] for row in record["rows"]}) > 1
+    several = _several_budgets(record)
     rows = []
     for row in record["rows"]:
         for each in row["tries"]:
@@ -55,20 +55,24 @@ def tries_rows(record: Row) -> list[list[str]]:
 
 def elastic_head(record: Row) -> list[str]:
     """Columns of `elastic_rows`; none where elastic depth was not measured."""
-    counts = [row["elastic_depth"]["branches"] for row in record["rows"] if "elastic_depth" in row]
+    counts = {row["elastic_depth"]["branches"] for row in record["rows"] if "elastic_depth" in row}
     if not counts:
         return []
-    out = f"without {counts[0] // 2} of {counts[0]}"
+    out = "without " + ", ".join(f"{count // 2} of {count}" for count in sorted(counts))
     return ["variant", "whole (%)", *(f"{out}, {how} (%); minus plain" for how in SELECTIONS)]
 
 
 def elastic_rows(record: Row) -> list[list[str]]:
     """Test accuracy with half of the branches out, by how they are picked, and its paired difference to plain."""
+    several = _several_budgets(record)
     rows = []
     for row in record["rows"]:
         if elastic := row.get("elastic_depth"):
-            cells = [row_name(row, budgets=False, chosen=False), with_deviation(row["test_accuracy"])]
+            cells = [row_name(row, budgets=several, chosen=False), with_deviation(row["test_accuracy"])]
             for how in SELECTIONS:
+                if not elastic[how]:  # of one branch, none is half
+                    cells.append("-")
+                    continue
                 difference = difference_text(elastic["half_minus_plain"].get(how))
                 cells.append(with_deviation(elastic[how][-1]) + ("" if difference == "-" else f"; {difference}"))
             rows.append(cells)
@@ -84,11 +88,13 @@ def reuse_rows(record: Row) -> list[list[str]]:
     """Each measure of feature reuse with its paired difference to plain training; the last row: the rank correlation
     of its means with those of test accuracy."""
     names = record.get("reuse_and_accuracy") or {}
+    several = _several_budgets(record)
     rows = []
     for row in record["rows"]:
         if found := row.get("feature_reuse"):
             cells = [_number(found[name]) for name in names]
-            rows.append([row["variant"], with_deviation(row["test_accuracy"]), *cells])
+            name = row_name(row, budgets=several, chosen=False)
+            rows.append([name, with_deviation(row["test_accuracy"]), *cells])
     if rows:
         rows.append(["rank correlation with test accuracy, over variants", "", *map(_correlation, names.values())])
     return rows
@@ -96,7 +102,7 @@ def reuse_rows(record: Row) -> list[list[str]]:
 
 def slope_rows(record: Row) -> list[list[str]]:
     """How the gain over plain training changes with what the grid of the study varies, in the order of `SLOPE_HEAD`."""
-    several = len({row["budget"] for row in record["rows"]}) > 1
+    several = _several_budgets(record)
     return [
         [
             each["variant"] + (f", equal {each['budget'].replace('_', ' ')}" if several else ""),
@@ -140,6 +146,10 @@ def _terminal_table(title: str, head: list[str], rows: list[list[str]]) -> Table
     for cells in rows:
         table.add_row(*cells)
     return table
+
+
+def _several_budgets(record: Row) -> bool:
+    return len({row["budget"] for row in record["rows"]}) > 1
 
 
 def budgets_text(record: Row) -> str:
