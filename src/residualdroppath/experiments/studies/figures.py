@@ -12,7 +12,7 @@ from ...reporting.axes import drawn
 from .drawing import SIZE, Picture, Row, as_svg, finish, variant_colours
 from .elastic_depth import SELECTIONS
 from .option_figures import Point, curves, grids, tries_of_all
-from .table import row_name
+from .table import row_name, several_budgets
 
 ALIKE = 0.05  # costs that are equal but for rounding to whole iterations
 LINE = 0.3  # inches for a row of the table
@@ -30,7 +30,7 @@ def pictures(record: Row) -> list[Picture]:
 def without_branches(record: Row) -> list[Picture]:
     """Accuracy over the number of branches that are taken out, by how they are picked; none if it was not measured."""
     rows = [row for row in record["rows"] if "elastic_depth" in row]
-    several = len({row["budget"] for row in record["rows"]}) > 1
+    several = several_budgets(record["rows"])
     return [
         Picture(
             f"Without branches: {TAKEN_OUT[how]}",
@@ -64,12 +64,9 @@ def accuracy_over_cost(record: Row) -> Picture:
 
 def _one_below_the_other(record: Row, rows: list[Row], cost: float) -> str:
     """As in the table, from top to bottom."""
-    figure, colours = (
-        Figure(figsize=(SIZE[0], 0.9 + LINE * max(len(rows), 3)), layout="constrained"),
-        variant_colours(record),
-    )
-    axes = figure.subplots()
-    several = len({row["budget"] for row in rows}) > 1
+    figure = Figure(figsize=(SIZE[0], 0.9 + LINE * max(len(rows), 3)), layout="constrained")
+    axes, colours = figure.subplots(), variant_colours(record)
+    several = several_budgets(rows)
     for place, row in enumerate(rows):
         mean, spread, seeds = _accuracy(row)
         colour = colours[row["variant"]]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ...reporting.axes import INK, drawn
 from ...training.recipe import TrainConfig
 from .drawing import SIZE, Picture, Row, as_svg, finish, style_of
-from .table import row_name
+from .table import row_name, several_budgets
 
 BANDS = 4  # variants whose intervals can be told apart
 
@@ -47,7 +47,7 @@ def grids(record: Row) -> list[Picture]:
 def tries_of_all(record: Row) -> list[Picture]:
     """What was tuned: a picture for each set of options, with the variants that were tuned over it."""
     by_options: dict[tuple[str, ...], dict[str, list[Point]]] = {}
-    several = len({row["budget"] for row in record["rows"]}) > 1
+    several = several_budgets(record["rows"])
     for row in record["rows"]:
         tries = [each for each in row["tries"] if each["validation_accuracy"] is not None]
         options = tuple(dict.fromkeys(name for each in tries for name in each["values"]))

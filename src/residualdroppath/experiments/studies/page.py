@@ -25,6 +25,7 @@ from .table import (
     reuse_head,
     reuse_rows,
     row_name,
+    several_budgets,
     slope_rows,
     tries_rows,
     with_deviation,
@@ -40,7 +41,7 @@ HEAD = [
 
 def write_study_page(record: Row, path: Path) -> Path:
     """Write the page and return its path."""
-    several = len({row["budget"] for row in record["rows"]}) > 1
+    several = several_budgets(record["rows"])
     colours = variant_colours(record)
     html = TEMPLATE.render(
         record=record,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from rich import box
@@ -19,7 +20,7 @@ def table_rows(record: Row) -> list[list[str]]:
     """One list of texts per row, in the order of `HEAD`."""
     return [
         [
-            row_name(row, budgets=_several_budgets(record)),
+            row_name(row, budgets=several_budgets(record["rows"])),
             with_deviation(row["test_accuracy"]),
             str(row["test_accuracy"]["n"]),
             interval_text(row["test_accuracy"]),
@@ -34,7 +35,7 @@ def table_rows(record: Row) -> list[list[str]]:
 
 def tries_rows(record: Row) -> list[list[str]]:
     """What each variant was tuned over, in the order of `TRIES_HEAD`; records from before 2026-12 hold means alone."""
-    several = _several_budgets(record)
+    several = several_budgets(record["rows"])
     rows = []
     for row in record["rows"]:
         for each in row["tries"]:
@@ -64,7 +65,7 @@ def elastic_head(record: Row) -> list[str]:
 
 def elastic_rows(record: Row) -> list[list[str]]:
     """Test accuracy with half of the branches out, by how they are picked, and its paired difference to plain."""
-    several = _several_budgets(record)
+    several = several_budgets(record["rows"])
     rows = []
     for row in record["rows"]:
         if elastic := row.get("elastic_depth"):
@@ -88,7 +89,7 @@ def reuse_rows(record: Row) -> list[list[str]]:
     """Each measure of feature reuse with its paired difference to plain training; the last row: the rank correlation
     of its means with those of test accuracy."""
     names = record.get("reuse_and_accuracy") or {}
-    several = _several_budgets(record)
+    several = several_budgets(record["rows"])
     rows = []
     for row in record["rows"]:
         if found := row.get("feature_reuse"):
@@ -102,7 +103,7 @@ def reuse_rows(record: Row) -> list[list[str]]:
 
 def slope_rows(record: Row) -> list[list[str]]:
     """How the gain over plain training changes with what the grid of the study varies, in the order of `SLOPE_HEAD`."""
-    several = _several_budgets(record)
+    several = several_budgets(record["rows"])
     return [
         [
             each["variant"] + (f", equal {each['budget'].replace('_', ' ')}" if several else ""),
@@ -148,8 +149,9 @@ def _terminal_table(title: str, head: list[str], rows: list[list[str]]) -> Table
     return table
 
 
-def _several_budgets(record: Row) -> bool:
-    return len({row["budget"] for row in record["rows"]}) > 1
+def several_budgets(rows: Iterable[Row]) -> bool:
+    """Whether their names have to tell them apart."""
+    return len({row["budget"] for row in rows}) > 1
 
 
 def budgets_text(record: Row) -> str:
