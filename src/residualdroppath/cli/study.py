@@ -90,6 +90,8 @@ def study(arguments: list[str]) -> None:
             earlier=earlier,
         )
         record = {**run.record(), "file": str(command.file)}
+        if command.seeds is not None:
+            record["seeds"] = command.seeds
     write_record(out / RECORD, record, new=not may_replace(out / RECORD, overwrite=command.overwrite, own=own))
     page = write_study_page(record, out / "index.html")
     console = table_console(160)

@@ -32,4 +32,6 @@ def test_place_of_data_is_left_open() -> None:
 
 
 def test_command_of_a_row() -> None:
-    assert shlex.split(study_command("a b.yaml", "it's")) == ["rdp", "study", "a b.yaml", "--only", "it's"]
+    words = ["rdp", "study", "a b.yaml", "--only", "it's"]
+    assert shlex.split(study_command("a b.yaml", "it's")) == words
+    assert shlex.split(study_command("a b.yaml", "it's", seeds=7)) == [*words, "--seeds", "7"]

@@ -67,8 +67,8 @@ def test_nothing_is_run_that_the_record_holds(tmp_path: Path, cost: list[float])
     assert not engine.trials and third["earlier"] == [again["environment"], first["environment"]]
 
 
-def test_rates_that_fall_cost_what_they_did_over_their_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    timed = iter([0.5, 0.8])  # over plain training's length, then over what that came to
+def test_rates_that_fall_are_timed_once_and_kept_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = iter([0.5])
     monkeypatch.setattr(
         costs_module, "measure_against", lambda *_, **__: {"ours": Cost(cost := next(timed), 2 * cost, 9)}
     )
@@ -76,10 +76,15 @@ def test_rates_that_fall_cost_what_they_did_over_their_length(tmp_path: Path, mo
     definition = study(variants={"plain": {"method": "plain"}, "falls": falls}, budget="cost")
     first = answer(definition, tmp_path / "first", Inline())
     row = first["rows"][1]
-    assert (row["iterations"], row["cost"]["per_iteration"]) == (8, 0.8)
+    assert (row["iterations"], row["cost"]["per_iteration"]) == (8, 0.5) and row["total_cost"] == 1.0
     engine = Inline()
     again = go_on(definition, tmp_path / "second", engine, first)
     assert not engine.trials and without_mark(again["rows"]) == first["rows"]
+
+    row["cost"] = {"per_iteration": 0.8, "per_cycle": 1.6}  # as of a record that has it from a second timing
+    engine = Inline()
+    again = go_on(definition, tmp_path / "third", engine, first)
+    assert not engine.trials and again["rows"][1]["iterations"] == 8
 
 
 def test_seeds_and_variants_are_added_to_a_record(tmp_path: Path, cost: list[float]) -> None:

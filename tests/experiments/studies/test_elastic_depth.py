@@ -11,6 +11,7 @@ import torch
 from residualdroppath import prune
 from residualdroppath.experiments.studies.elastic_depth import elastic_depth
 from residualdroppath.experiments.studies.figures import pictures
+from residualdroppath.experiments.studies.table import elastic_head, elastic_rows
 from residualdroppath.records.files import read_json
 from residualdroppath.training.recipe import TrainConfig
 from residualdroppath.training.run import load_config_data
@@ -58,7 +59,8 @@ def test_branches_are_picked_on_validation_images_alone() -> None:
     assert accuracy[found["worst_branches"][0]] == min(accuracy.values())
 
 
-def test_a_study_measures_each_tested_network_once(tmp_path: Path) -> None:
+def test_a_study_measures_each_tested_network_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{elastic_depth.__module__}.TEST_IMAGES", 100)
     base: dict[str, Any] = {"base": RECIPE}
     answer(study(**base), tmp_path, Inline())
     engine = Inline()
@@ -70,6 +72,11 @@ def test_a_study_measures_each_tested_network_once(tmp_path: Path) -> None:
     own = [read_json(tmp_path / run["key"] / "elastic_depth.json")["random"][-1] for run in ours["runs"]]
     its = [read_json(tmp_path / run["key"] / "elastic_depth.json")["random"][-1] for run in plain["runs"]]
     assert difference["n"] == 2 and difference["mean"] == pytest.approx((sum(own) - sum(its)) / 2)
+    files = [read_json(tmp_path / run["key"] / "elastic_depth.json") for run in plain["runs"]]
+    whole = plain["elastic_depth"]["whole"]["mean"]  # over the images of the rest of the curve
+    assert whole == pytest.approx(sum(each["whole"] for each in files) / 2) != plain["test_accuracy"]["mean"]
+    assert elastic_head(record)[1] == "whole (%), 100 test images"
+    assert elastic_rows(record)[0][1].startswith(f"{100 * whole:.2f} ")
     titles = [picture.title for picture in pictures({**record, "file": "tiny.yaml"})]
     assert len([title for title in titles if title.startswith("Without branches")]) == 3
     again = Inline()

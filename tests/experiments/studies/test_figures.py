@@ -58,7 +58,13 @@ def test_a_row_has_the_colour_of_its_own_variant_not_of_one_whose_name_begins_it
 def elastic(branches: int, budget: str = "cost", **point: Any) -> Row:
     of_sizes = [{"mean": 0.3, "low": 0.2, "high": 0.4, "std": 0.1}] * (branches // 2)
     accuracy = {"mean": 0.5, "low": 0.4, "high": 0.6, "std": 0.1}
-    depth = {"branches": branches, "half_minus_plain": {}, **dict.fromkeys(("chosen", "random", "worst"), of_sizes)}
+    depth = {
+        "branches": branches,
+        "test_images": 100,
+        "half_minus_plain": {},
+        "whole": accuracy,
+        **dict.fromkeys(("chosen", "random", "worst"), of_sizes),
+    }
     own = {"budget": budget, "point": point, "elastic_depth": depth, "test_accuracy": accuracy}
     return {**row("a", 1.0, []), **own, "feature_reuse": {"reuse": {"mean": 0.5}}}
 
@@ -88,7 +94,8 @@ def test_many_variants_have_their_names_beside_the_axes_or_below() -> None:
     names = [f"variant {number}" for number in range(12)]
     rows = [{**row(name, 1.0, []), "elastic_depth": {}} for name in names]
     for each in rows:
-        each["elastic_depth"] = dict.fromkeys(("chosen", "random", "worst"), [each["test_accuracy"]] * 2)
+        sizes = dict.fromkeys(("chosen", "random", "worst"), [each["test_accuracy"]] * 2)
+        each["elastic_depth"] = {"whole": each["test_accuracy"], **sizes}
     drawings = [accuracy_over_cost(record(*rows)), *without_branches(record(*rows))]
     heights = []
     for picture in drawings:

@@ -255,7 +255,8 @@ def test_command_prints_the_table_and_writes_record_and_page(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("residualdroppath.experiments.studies.engines.local_engine", lambda workers, limit: Inline())
     file = written(tmp_path / "study.yaml", **TUNED)
-    assert run(["study", "study.yaml", "--out", "out", "--record", "kept/record.json", "--threads", "1"]) == 0
+    options = ["--out", "out", "--record", "kept/record.json", "--threads", "1", "--seeds", "2"]
+    assert run(["study", "study.yaml", *options]) == 0
     record = json.loads(Path("out/study.json").read_text())
     assert record == json.loads(Path("kept/record.json").read_text())
     printed, page = capsys.readouterr().out, Page(Path("out/index.html").read_text())
@@ -263,7 +264,7 @@ def test_command_prints_the_table_and_writes_record_and_page(
     for cells in table_rows(record):
         assert cells[1] in printed and cells[1] in page.texts
     command = next(text for text in page.texts if text.startswith("rdp study"))
-    assert shlex.split(command) == ["rdp", "study", "study.yaml", "--only", "plain"]
+    assert shlex.split(command) == ["rdp", "study", "study.yaml", "--only", "plain", "--seeds", "2"]
 
     commands = [shlex.split(text) for text in page.texts if text.startswith("rdp train")]
     assert len(commands) == 6 and run([*commands[1][1:], "--out", "single"]) == 0

@@ -89,9 +89,8 @@ def cost_key(config: TrainConfig, plain: TrainConfig, threads: int, fingerprint:
         {name: value for name, value in _deciding(each.model_dump(mode="json")).items() if name not in NOT_OF_THE_COST}
         for each in (config, plain)
     ]
-    for each, own in zip(both, (config, plain), strict=True):
-        each["iterations"] = own.iterations if each["rate_over_time"] != "constant" else None
-        each["data"] = fingerprint
+    for each in both:
+        each |= {"iterations": None, "data": fingerprint}  # None: what is timed is a whole training of its own length
     return _digest({"costs": both, "threads": threads, "device": device_name(pick_device(config.device))})
 
 

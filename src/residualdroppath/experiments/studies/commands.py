@@ -11,8 +11,9 @@ Values = dict[str, Any]
 WITH_THE_PACKAGE = ("digits",)  # sets that need no folder
 
 
-def study_command(file: str, variant: str) -> str:
-    return shlex.join(["rdp", "study", file, "--only", variant])
+def study_command(file: str, variant: str, *, seeds: int | None = None) -> str:
+    """`seeds`: how many, where these are not those of the file."""
+    return shlex.join(["rdp", "study", file, "--only", variant, *([] if seeds is None else ["--seeds", str(seeds)])])
 
 
 def train_command(recipe: Values, *, threads: int | None = None) -> str:

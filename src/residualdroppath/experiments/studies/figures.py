@@ -41,7 +41,7 @@ def without_branches(record: Row) -> list[Picture]:
                     row_name(row, budgets=several, chosen=False): [
                         [
                             Point({"branches taken out": size}, value["mean"], value["low"], value["high"])
-                            for size, value in enumerate([row["test_accuracy"], *row["elastic_depth"][how]])
+                            for size, value in enumerate([row["elastic_depth"]["whole"], *row["elastic_depth"][how]])
                         ]
                     ]
                     for row in rows

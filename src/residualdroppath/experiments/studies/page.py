@@ -101,7 +101,7 @@ def _row(row: Row, record: Row, several: bool, colour: str) -> Row:
         "colour": colour,
         "cells": cells,
         "signatures": "; ".join(row["signatures"]),
-        "command": study_command(record["file"], row["variant"]),
+        "command": study_command(record["file"], row["variant"], seeds=record.get("seeds")),
     }
 
 

@@ -137,7 +137,7 @@ class StudyRun:
     # Recipes
 
     def _setting_of(self, cell: Cell, row: dict[str, Any]) -> Setting:
-        """As it was run: where rates fall, what an iteration costs over the whole run does not tell its length."""
+        """As it was run: its cost may have been timed again after its length was decided."""
         config = self.study.config(cell.point, cell.variant, row["chosen"])
         return Setting(cell, row["chosen"], config.model_copy(update={"iterations": row["iterations"]}))
 

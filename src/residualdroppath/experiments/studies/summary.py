@@ -69,8 +69,10 @@ def _elastic_depth(row: Row, plain: Row | None) -> Row | None:
     measured = _measured(row, "elastic_depth")
     if not measured:
         return None
-    sizes = range(len(next(iter(measured.values()))["chosen"]))
-    found: Row = {"branches": next(iter(measured.values()))["branches"], "half_minus_plain": {}}
+    first = next(iter(measured.values()))
+    sizes = range(len(first["chosen"]))
+    found: Row = {"branches": first["branches"], "test_images": first["test_images"], "half_minus_plain": {}}
+    found["whole"] = summary([own["whole"] for own in measured.values()])  # over the same images as the rest
     for how in SELECTIONS:
         found[how] = [summary([own[how][size] for own in measured.values()]) for size in sizes]
         if len(sizes) and (gained := _minus_plain(row, plain, "elastic_depth", lambda own, how=how: own[how][-1])):

@@ -56,11 +56,13 @@ def tries_rows(record: Row) -> list[list[str]]:
 
 def elastic_head(record: Row) -> list[str]:
     """Columns of `elastic_rows`; none where elastic depth was not measured."""
-    counts = {row["elastic_depth"]["branches"] for row in record["rows"] if "elastic_depth" in row}
-    if not counts:
+    measured = [row["elastic_depth"] for row in record["rows"] if "elastic_depth" in row]
+    if not measured:
         return []
+    counts = {each["branches"] for each in measured}
+    images = ", ".join(f"{count:,}" for count in sorted({each["test_images"] for each in measured}))
     out = "without " + ", ".join(f"{count // 2} of {count}" for count in sorted(counts))
-    return ["variant", "whole (%)", *(f"{out}, {how} (%); minus plain" for how in SELECTIONS)]
+    return ["variant", f"whole (%), {images} test images", *(f"{out}, {how} (%); minus plain" for how in SELECTIONS)]
 
 
 def elastic_rows(record: Row) -> list[list[str]]:
@@ -69,7 +71,7 @@ def elastic_rows(record: Row) -> list[list[str]]:
     rows = []
     for row in record["rows"]:
         if elastic := row.get("elastic_depth"):
-            cells = [row_name(row, budgets=several, chosen=False), with_deviation(row["test_accuracy"])]
+            cells = [row_name(row, budgets=several, chosen=False), with_deviation(elastic["whole"])]
             for how in SELECTIONS:
                 if not elastic[how]:  # of one branch, none is half
                     cells.append("-")
