@@ -5,24 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from cost_page import markdown_table
-from verdicts import FORMS, SIGNIFICANT, text_study
+from verdicts import FORMS, SETTINGS, SIGNIFICANT, text_study
 
 from residualdroppath.experiments.bench.config import OURS
 from residualdroppath.experiments.studies.elastic_depth import SELECTIONS
 from residualdroppath.experiments.studies.table import elastic_head, elastic_rows
 
 Record = dict[str, Any]
-STUDIES = {
-    "overfit_conv": "ResNet20, 2,000 images of CIFAR-10 (JPEG copy, 16x16)",
-    "overfit_vit": "vision transformer, 1,000 images of CIFAR-10 (JPEG copy, 16x16)",
-    "text": "text transformer, 2,000 words of 12 languages",
-    "convnext": "small ConvNeXt, 1,000 images of CIFAR-10 (JPEG copy, 32x32)",
-    "resnext": "ResNeXt's blocks, 1,000 images of CIFAR-10 (JPEG copy, 16x16)",
-    "efficientnet": "small EfficientNet, 1,000 images of CIFAR-10 (JPEG copy, 16x16)",
-    "underfit_conv": "ResNet20, 4,000 images of CIFAR-10 (JPEG copy, 16x16), crops",
-    "underfit_small": "20 layers of 2 to 8 channels, 2,000 images of CIFAR-10 (JPEG copy, 16x16), crops; not tuned",
-    "mnist": "ResNet14, 6,000 MNIST images",
-}
 ELASTIC = (
     "drop path",
     "ResidualDroppath (4, 1) union",
@@ -36,7 +25,7 @@ def chosen_table(records: dict[str, Record]) -> str:
     shown = ("drop path", *FORMS)
     rows = []
     records = {**records, "text": text_study()}
-    for name, title in STUDIES.items():
+    for name, title in SETTINGS.items():
         by_variant = {row["variant"]: row for row in records[name]["rows"]}
         train, test = (100 * by_variant["plain"][f"{part}_accuracy"]["mean"] for part in ("train", "test"))
         rows.append([title, f"{train:.0f} / {test:.0f}"])
