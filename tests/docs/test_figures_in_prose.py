@@ -64,6 +64,16 @@ def test_each_figure_stands_in_a_table() -> None:
     assert not unknown(PAGE.read_text())
 
 
+def test_p_values_and_correlations_are_those_of_a_table() -> None:
+    for section in re.split(r"(?m)^(?=#+ )", PAGE.read_text())[1:]:
+        tables = "".join(re.findall(r"(?s)<!-- \w+ ?\w* -->.*?<!-- end -->", section))
+        prose = re.sub(r"(?s)<!-- \w+ ?\w* -->.*?<!-- end -->", "", section).replace("\n", " ")
+        for p in re.findall(r"\bp (0\.\d+)", prose):
+            assert re.search(rf"p {p}\b", tables), (section.partition("\n")[0], p)
+        for rho in re.findall(r"rank correlation (-?\d\.\d+)", prose):
+            assert f"{float(rho):+.2f} (n" in tables, (section.partition("\n")[0], rho)
+
+
 @pytest.mark.parametrize(("text", "wrong"), [("rises by 3.1 (2.0 to 4.2)", []), ("rises by 3.3, 0.25 a year", ["3.3"])])
 def test_a_stale_figure_is_found(text: str, wrong: list[str]) -> None:
     page = f"# A\n\nIt {text}.\n\n<!-- study none -->\n| +3.14 (+1.96 to +4.2) | 0.249 |\n<!-- end -->\n"
