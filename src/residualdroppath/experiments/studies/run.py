@@ -13,29 +13,18 @@ from ...records.environment import environment
 from ...records.paths import expanded
 from ...training.recipe import TrainConfig
 from ...training.runtime import pick_device
-from .cache import EVALUATED, Cache, canonical
+from .cache import EVALUATED, Cache
 from .costs import Costs
-from .definition import Study, Values
+from .definition import Study
 from .earlier import Earlier, restore
 from .engines import Engine
 from .keys import Keys
-from .plan import Cell, iterations_under, plain_iterations, seed_major
+from .plan import Cell, seed_major
 from .progress import StudyProgress
+from .settings import Setting, Settings
 from .statistics import paired, summary
 from .summary import summarise
 from .trial import Trial
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A cell with one of its tries: a recipe for any seed."""
-
-    cell: Cell
-    tried: Values
-    config: TrainConfig
-
-    def of_seed(self, seed: int) -> TrainConfig:
-        return canonical(self.config.model_copy(update={"seed": seed}))
 
 
 @dataclass
@@ -67,16 +56,17 @@ class StudyRun:
         ]
         self.keys = Keys(self.study)
         self.costs = Costs(self.keys, self.cache, self.threads, self.engine is not None, self.progress)
+        self.settings = Settings(self.study, self.keys, self.costs)
 
     def record(self) -> dict[str, Any]:
         """Run what is missing, and return all that came out."""
-        tuned_as = {cell: self._tuned_as(cell) for cell in self.cells}
+        tuned_as = {cell: self.settings.tuned_as(cell) for cell in self.cells}
         active = [cell for cell in self.cells if not self.only or cell.variant in self.only]
         needed = {*active, *(tuned_as[cell] for cell in active)}
         known = self._take_over()
         choices: dict[Cell, int | None] = dict.fromkeys(tuned_as.values(), 0)
         tries = {
-            cell: self._settings(cell, self.study.tries_of(cell.variant), measure=cell in needed)
+            cell: self.settings.of_tries(cell, self.study.tries_of(cell.variant), measure=cell in needed)
             for cell in choices
             if cell not in known
         }
@@ -92,11 +82,11 @@ class StudyRun:
                 continue
             tried = self.study.tries_of(cell.variant)[choice]
             if cell in known and known[cell]["chosen"] == tried:
-                own = [self._setting_of(cell, known[cell])]
+                own = [self.settings.of_row(cell, known[cell])]
             else:
                 own = tries.get(cell)
             if own is None:  # of what another variant was tuned over, only what was chosen there costs any timing
-                own = self._settings(cell, [tried], measure=cell in active)
+                own = self.settings.of_tries(cell, [tried], measure=cell in active)
             if own:
                 chosen[cell] = own[choice if cell in tries else 0]
         final = [chosen[cell] for cell in active if cell in chosen]
@@ -127,46 +117,14 @@ class StudyRun:
             row = self.earlier.row(cell, self.study) if self.earlier is not None else None
             if row is None:
                 continue
-            setting = self._setting_of(cell, row)
+            setting = self.settings.of_row(cell, row)
             same = all(self.keys.run(setting.of_seed(run["seed"])) == run["key"] for run in row["runs"])
             if same and self.costs.keep(cell, setting.config, row["cost"]):
                 restore(row, self.cache)
                 rows[cell] = row
         return rows
 
-    # Recipes
-
-    def _setting_of(self, cell: Cell, row: dict[str, Any]) -> Setting:
-        """As it was run: its cost may have been timed again after its length was decided."""
-        config = self.study.config(cell.point, cell.variant, row["chosen"])
-        return Setting(cell, row["chosen"], config.model_copy(update={"iterations": row["iterations"]}))
-
-    def _settings(self, cell: Cell, tries: Sequence[Values], *, measure: bool) -> list[Setting]:
-        """One for each of these tries, with the iterations of the cell's budget; none while a cost is not known."""
-        configs = [self.study.config(cell.point, cell.variant, tried) for tried in tries]
-        if cell.budget.unit == "cost":
-            for config in configs:
-                self.costs.of(cell, config, time=measure)
-        settings = []
-        for tried, config in zip(tries, configs, strict=True):
-            cost = self.costs.of(cell, config)
-            if cell.budget.unit == "cost" and cost is None:
-                return []
-            plain = self.study.plain(cell.point)
-            unit = plain_iterations(plain, len(self.keys.data(plain).train))
-            iterations = iterations_under(cell.budget, config, unit, cost.per_iteration if cost else None)
-            settings.append(Setting(cell, tried, config.model_copy(update={"iterations": iterations})))
-        return settings
-
-    def _tuned_as(self, cell: Cell) -> Cell:
-        """The cell whose tries decide: of the variant that this one is like, under the budget nearest to its own."""
-        like = self.study.variants[cell.variant].like
-        if like is None:
-            return cell
-        budgets = self.study.budgets_of(like)
-        same_unit = [budget for budget in budgets if budget.unit == cell.budget.unit]
-        nearest = cell.budget if cell.budget in budgets else (same_unit or budgets)[0]
-        return Cell(like, nearest, cell.point)
+    # Choices
 
     def _choose(self, settings: list[Setting]) -> int | None:
         """Which try has the best mean validation accuracy, the first of equals; None while some are missing."""
@@ -228,8 +186,7 @@ class StudyRun:
     def _row(self, setting: Setting) -> dict[str, Any]:
         cell, config = setting.cell, setting.config
         cost = self.costs.of(cell, config)
-        plain = self.study.plain(cell.point)
-        unit = plain_iterations(plain, len(self.keys.data(plain).train))
+        length = (config.iterations or math.nan) / self.settings.unit(cell)
         runs = []
         for seed in self.study.seeds:
             canonical_config = setting.of_seed(seed)
@@ -248,7 +205,7 @@ class StudyRun:
             "chosen": setting.tried,
             "iterations": config.iterations,
             "cost": None if cost is None else {"per_iteration": cost.per_iteration, "per_cycle": cost.per_cycle},
-            "total_cost": None if cost is None else cost.per_iteration * (config.iterations or math.nan) / unit,
+            "total_cost": None if cost is None else cost.per_iteration * length,
             "runs": runs,
         }
 
