@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import pkgutil
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,14 @@ def tidy_signature(
     return signature and alias.sub(r"\1", signature), returned and alias.sub(r"\1", returned)
 
 
+def copy_study_pages(app: Sphinx, exception: Exception | None) -> None:
+    """To the place that evidence.md links to; they are whole pages, not sources of any."""
+    if exception is None:
+        shutil.copytree(Path(app.srcdir, "evidence"), Path(app.outdir, "evidence"), dirs_exist_ok=True)
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("build-finished", copy_study_pages)
     app.connect("autodoc-process-docstring", escape_docstring, priority=100)  # before napoleon
     app.connect("autodoc-process-signature", tidy_signature)
     app.add_directive("options-table", OptionsTable)

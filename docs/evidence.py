@@ -1,6 +1,7 @@
-"""Write the tables of docs/evidence.md, and pictures of each study, from the records in `results/studies/`.
+"""Write the tables of docs/evidence.md, pictures and a page of each study, from the records in `results/studies/`.
 
-python docs/evidence.py            # rewrites docs/evidence.md between its markers, and docs/figures/study_*.svg
+python docs/evidence.py            # rewrites docs/evidence.md between its markers, docs/figures/study_*.svg and
+                                   # docs/evidence/*.html
 python docs/evidence.py --check    # exit code 1 if a table is not what the records say
 """
 
@@ -16,12 +17,14 @@ from cost_page import markdown_table
 from markers import filled
 from pruned import pruned, pruned_picture, pruned_table
 from scipy.stats import chi2
-from verdicts import ROOT, TEXT, paper_table, studies, verdict_table
+from verdicts import RECORDS, ROOT, TEXT, paper_table, studies, verdict_table
 
 from residualdroppath.experiments.compare.table import HEAD as PILOT_HEAD
 from residualdroppath.experiments.compare.table import table_rows as pilot_rows
 from residualdroppath.experiments.studies.elastic_depth import SELECTIONS
 from residualdroppath.experiments.studies.figures import accuracy_over_cost, without_branches
+from residualdroppath.experiments.studies.page import write_study_page
+from residualdroppath.experiments.studies.recorded import shown_record
 from residualdroppath.experiments.studies.reuse_names import QUANTITIES
 from residualdroppath.experiments.studies.table import (
     HEAD,
@@ -39,6 +42,7 @@ from residualdroppath.experiments.studies.table import (
 
 PILOTS = ("fashion_mnist_overfit", "mnist")
 PAGE, FIGURES = Path(__file__).with_name("evidence.md"), Path(__file__).with_name("figures")
+PAGES = Path(__file__).with_name("evidence")  # of one study each, copied to the site as they are
 
 
 def study_table(record: dict[str, Any]) -> str:
@@ -146,8 +150,10 @@ def tables(text: str) -> dict[str, str]:
         }
         if (timed := pruned(name)) is not None:
             found[f"pruned {name}"] = pruned_table(timed)
-        if not {f"{kind} {name}" for kind in ("study", "spread", "tries")} & found.keys():
+        first = next((f"{kind} {name}" for kind in ("study", "spread", "tries") if f"{kind} {name}" in found), None)
+        if first is None:
             raise SystemExit(f"docs/evidence.md has no marker `<!-- study {name} -->`.")
+        found[first] += f'\n\n<a href="{PAGES.name}/{name}.html">Page of this study</a>: all pictures, tries and runs.'
     return found
 
 
@@ -166,9 +172,10 @@ def main() -> int:
         drawings = {kind: picture.svg + "\n" for kind, picture in pictures.items()}
         if (timed := pruned(name)) is not None:
             drawings["pruned"] = pruned_picture(timed, record)
+        write_study_page(shown_record(RECORDS / f"{name}.json"), PAGES / f"{name}.html")
         for kind, svg in drawings.items():
             path = FIGURES / f"study_{name}_{kind}.svg"
-            if path.name in text:  # others are on the page that `rdp study` writes
+            if path.name in text:  # all are on the page
                 path.write_text(svg)
     return 0
 

@@ -12,6 +12,7 @@ from cost_page import markdown_table
 from residualdroppath.experiments.studies.table import difference_text
 
 ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "results" / "studies"
 Record = dict[str, Any]
 # In the order of docs/evidence.md; a study that is not among them has a question of its own.
 SETTINGS = {
@@ -35,7 +36,7 @@ HEAD = ["set-up", "form", "n", "minus plain", "minus drop path", "verdict"]
 
 def studies() -> dict[str, Record]:
     """Records by the name of their file."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "results" / "studies").glob("*.json"))}
+    return {path.stem: json.loads(path.read_text()) for path in sorted(RECORDS.glob("*.json"))}
 
 
 def text_study() -> Record:

@@ -14,7 +14,7 @@ from pydantic import Field
 from ..errors import UserError
 from ..experiments.studies.definition import Study, read_study
 from ..records.files import LOCK, write_record
-from ..records.outputs import may_replace, require_folder, require_place, require_record
+from ..records.outputs import may_replace, require_file, require_folder, require_place, require_record
 from ..training.recipe import Threads, checked
 from .record_option import RecordOption
 from .terminal import table_console
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..experiments.studies.engines import Engine
 
 RECORD = "study.json"
+PAGE = "index.html"
 OF_RUNS = re.compile(r"[0-9a-f]{16}|costs|locks")  # in a folder of runs (`Cache`)
 OF_A_KILL = re.compile(r"study\.json\.\d+\.partial")
 
@@ -33,7 +34,9 @@ class StudyCommand(RecordOption):
     Runs that have ended are kept and never repeated: start the same command again to go on.
     """
 
-    file: Annotated[Path, tyro.conf.Positional] = Field(description="the study, a YAML file (docs/studies.md)")
+    file: Annotated[Path, tyro.conf.Positional] = Field(
+        description="the study, a YAML file (docs/studies.md); or a record (.json), to be shown, with --out as a page"
+    )
     out: Path | None = Field(default=None, description="folder of table and page; default: runs/study-NAME")
     runs: Path | None = Field(
         default=None, description="folder of the runs, which studies may share; default: OUT/runs"
@@ -56,6 +59,8 @@ class StudyCommand(RecordOption):
 def study(arguments: list[str]) -> None:
     """Parse the command line, run what is missing, and show table, record and page."""
     command = checked(lambda: tyro.cli(StudyCommand, prog="rdp study", args=arguments), "the command line")
+    if command.file.suffix == ".json":
+        return _show(command)
     changes: dict[str, Any] = {} if command.seeds is None else {"seeds": command.seeds}
     if command.data_dir is not None:
         changes["base"] = {"data_dir": str(command.data_dir)}
@@ -75,7 +80,6 @@ def study(arguments: list[str]) -> None:
     from ..experiments.studies.page import write_study_page
     from ..experiments.studies.progress import StudyProgress
     from ..experiments.studies.run import StudyRun
-    from ..experiments.studies.table import terminal_tables
 
     earlier = None if command.earlier is None else Earlier.read(command.earlier, found)
     workers, threads = _shares(command, found)
@@ -93,15 +97,40 @@ def study(arguments: list[str]) -> None:
         if command.seeds is not None:
             record["seeds"] = command.seeds
     write_record(out / RECORD, record, new=not may_replace(out / RECORD, overwrite=command.overwrite, own=own))
-    page = write_study_page(record, out / "index.html")
-    console = table_console(160)
-    for table in terminal_tables(record):
-        console.print(table)
-    console.print(f"page: {page}", soft_wrap=True)
+    _print(record, write_study_page(record, out / PAGE))
     keep(record)
     if record["failures"]:
         label, error = next(iter(record["failures"].items()))
         raise UserError(f"{len(record['failures'])} trials failed; the first, {label}: {error}")
+
+
+def _show(command: StudyCommand) -> None:
+    """Tables of a record, and its page where a folder is named; neither runs nor data are needed."""
+    unused = command.model_dump(exclude={"file", "out", "overwrite", "report"}, exclude_defaults=True)
+    if unused:
+        raise UserError(
+            f"`{next(iter(unused))}` is an option of a study that runs, and {command.file} is a record, which is only "
+            "shown; leave it out, or name the YAML file."
+        )
+    if command.out is not None:
+        require_file(command.out / PAGE, ".html", overwrite=command.overwrite)
+    from ..experiments.studies.page import write_study_page
+    from ..experiments.studies.recorded import shown_record
+
+    record = shown_record(command.file)
+    if command.out is not None:
+        command.out.mkdir(parents=True, exist_ok=True)
+    _print(record, None if command.out is None else write_study_page(record, command.out / PAGE))
+
+
+def _print(record: dict[str, Any], page: Path | None) -> None:
+    from ..experiments.studies.table import terminal_tables
+
+    console = table_console(160)
+    for table in terminal_tables(record):
+        console.print(table)
+    if page is not None:
+        console.print(f"page: {page}", soft_wrap=True)
 
 
 def _require_out(out: Path) -> None:

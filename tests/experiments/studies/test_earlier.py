@@ -181,11 +181,23 @@ def test_a_cost_that_was_measured_here_counts(tmp_path: Path, cost: list[float])
 def test_a_record_of_another_study_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = tmp_path / "other.json"
     row = {
-        "variant": "plain", "budget": "iterations", "point": {}, "chosen": {}, "tries": [], "iterations": 4,
-        "cost": None, "runs": [{"seed": 0}],
+        "variant": "plain", "method": "plain", "budget": "iterations", "unit": "iterations", "scale": 1, "point": {},
+        "chosen": {}, "tries": [], "iterations": 4, "cost": None, "total_cost": None, "runs": [{"seed": 0}],
     }  # fmt: skip
     other.write_text(
-        json.dumps({"study": "another", "environment": {}, "definition": {"tune": {"seeds": []}}, "rows": []})
+        json.dumps(
+            {
+                "study": "another",
+                "question": "?",
+                "file": "another.yaml",
+                "environment": {},
+                "threads_of_a_run": 1,
+                "definition": {"base": {}, "grid": {}, "seeds": [], "tune": {"seeds": []}, "variants": {}},
+                "failures": {},
+                "pending": [],
+                "rows": [],
+            }
+        )  # fmt: skip
     )
     file = written(tmp_path / "tiny.yaml")
     assert run(["study", str(file), "--out", str(tmp_path / "out"), "--earlier", str(other)]) == 1

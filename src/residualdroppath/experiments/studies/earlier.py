@@ -7,77 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, with_config
-from typing_extensions import TypedDict
-
 from ...errors import UserError
-from ...records.files import read_json
 from .cache import Cache
 from .definition import Study, Values
 from .plan import Cell
+from .recorded import read_record
 
 Row = dict[str, Any]
-
-
-@with_config(ConfigDict(extra="allow"))
-class _Run(TypedDict):
-    """What is used of a run."""
-
-    seed: int
-    key: str
-    diverged: str | None
-    measures: dict[str, Row]
-    validation_accuracy: float | None
-    trunk_updates: int | None
-    train_seconds: float | None
-    test_accuracy: float | None
-    test_loss: float | None
-    train_accuracy: float | None
-    train_loss: float | None
-
-
-@with_config(ConfigDict(extra="allow"))
-class _Try(TypedDict):
-    values: Values
-    validation_accuracy: float | None
-
-
-class _Cost(TypedDict):
-    per_iteration: float
-    per_cycle: float
-
-
-@with_config(ConfigDict(extra="allow"))
-class _Row(TypedDict):
-    """What is used of a row."""
-
-    variant: str
-    budget: str
-    point: Values
-    chosen: Values
-    tries: list[_Try]
-    iterations: int | None
-    cost: _Cost | None
-    runs: list[_Run]
-
-
-class _Tune(TypedDict):
-    seeds: list[int]
-
-
-@with_config(ConfigDict(extra="allow"))
-class _Definition(TypedDict):
-    tune: _Tune
-
-
-@with_config(ConfigDict(extra="allow"))
-class _Record(TypedDict):
-    """What is used of a record."""
-
-    study: str
-    environment: Row
-    definition: _Definition
-    rows: list[_Row]
 
 
 class Earlier:
@@ -91,7 +27,7 @@ class Earlier:
     @classmethod
     def read(cls, path: Path, study: Study) -> Earlier:
         """Raises `UserError` for a file that is not a record of this study."""
-        record = read_json(path, _Record)
+        record = read_record(path)
         if record["study"] != study.name:
             raise UserError(
                 f"`earlier` must be a record of the study {study.name}, got {path} of {record['study']!r}; name a "
