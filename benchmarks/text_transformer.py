@@ -33,9 +33,9 @@ LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "sv", "pl", "fi", "tr", "
 LENGTH, BATCH, ITERATIONS = 16, 100, 800
 SIZES = {"train": 2000, "validation": 2000, "test": 6000}
 SEEDS, TUNING_SEEDS = range(5), range(1000, 1003)
-FORMS = [{"rate": 0.2}, {"rate": 0.5}]
+FORMS = [{"rate": rate, "lr": lr} for rate in (0.2, 0.5) for lr in (0.001, 0.003)]
 METHODS: dict[str, tuple[dict[str, Any] | None, list[dict[str, float]]]] = {
-    "plain": (None, [{"lr": 0.001}, {"lr": 0.003}]),
+    "plain": (None, [{"lr": lr} for lr in (0.0003, 0.0005, 0.001, 0.003)]),
     "drop path": ({"schedule": (1, 0)}, FORMS),
     "ResidualDroppath (4, 1) union": ({"schedule": (4, 1), "trains": "union"}, FORMS),
 }
@@ -150,8 +150,11 @@ def cost_of(words: dict[str, Words], options: dict[str, Any] | None, rate: float
 
 def study(words: dict[str, Words]) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {}
+    wanted = {(name, each.get("rate", 0.0)) for name, (_, tries) in METHODS.items() for each in tries}
+    measured = {(name, rate): cost_of(words, METHODS[name][0], rate) for name, rate in sorted(wanted)}
+    print("timed", measured, flush=True)
     for name, (options, tries) in METHODS.items():
-        costs = [cost_of(words, options, each.get("rate", 0.0)) for each in tries]
+        costs = [measured[name, each.get("rate", 0.0)] for each in tries]
         lengths = [round(ITERATIONS / cost) for cost in costs]
         means = []
         for each, length in zip(tries, lengths, strict=True):

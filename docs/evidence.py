@@ -50,7 +50,7 @@ def study_table(record: dict[str, Any]) -> str:
     seeds = ", ".join(map(str, record["definition"]["seeds"]))
     return (
         markdown_table(HEAD, table_rows(record))
-        + f"\n\n`{environment['command']}`, seeds {seeds}, {environment['device']}, "
+        + f"\n\n`rdp study {record['file']}`, seeds {seeds}, {environment['device']}, "
         + f"torch {environment['versions']['torch']}; {record['comparisons']} comparisons corrected together."
     )
 
@@ -115,7 +115,7 @@ def text_table(record: dict[str, Any]) -> str:
     seeds = ", ".join(map(str, record["seeds"]))
     head = ["variant", "test accuracy (%)", "n", "minus plain", "minus drop path", "reuse; minus plain"]
     return markdown_table(head, rows) + (
-        f"\n\n`{environment['command']}`, seeds {seeds}, {environment['device']}, torch "
+        f"\n\n`python benchmarks/{environment['command']}`, seeds {seeds}, {environment['device']}, torch "
         f"{environment['versions']['torch']}; {record['comparisons']} comparisons corrected together."
     )
 

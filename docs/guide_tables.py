@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from cost_page import markdown_table
-from verdicts import FORMS, SETTINGS, SIGNIFICANT, text_study
+from verdicts import FORMS, SETTINGS, text_study
 
 from residualdroppath.experiments.bench.config import OURS
 from residualdroppath.experiments.studies.elastic_depth import SELECTIONS
+from residualdroppath.experiments.studies.signatures import SIGNIFICANT
 from residualdroppath.experiments.studies.table import elastic_head, elastic_rows
 
 Record = dict[str, Any]

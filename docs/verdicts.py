@@ -9,6 +9,7 @@ from typing import Any
 
 from cost_page import markdown_table
 
+from residualdroppath.experiments.studies.signatures import SIGNIFICANT
 from residualdroppath.experiments.studies.table import difference_text
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +31,6 @@ SETTINGS = {
 TEXT = ROOT / "results" / "text" / "words.json"
 FORMS = ("ResidualDroppath (4, 1) union", "ResidualDroppath (1, 1)", "the paper's form")
 FURTHER = ("balanced draws",)  # of (4, 1) union, where it was studied
-SIGNIFICANT = 0.05
 HEAD = ["set-up", "form", "n", "minus plain", "minus drop path", "verdict"]
 
 

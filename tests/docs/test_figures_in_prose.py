@@ -17,12 +17,12 @@ MARKER = re.compile(r"<!-- (\w+) ?(\w*) -->")
 
 
 def figures(text: str) -> list[str]:
-    """Numbers with a decimal point, without their sign."""
-    return FIGURE.findall(text)
+    """Numbers with a decimal point, without their sign; not those of papers."""
+    return [found for found in FIGURE.findall(text) if not re.fullmatch(r"\d{4}\.\d{5}", found)]
 
 
 def sections(page: str) -> Iterator[tuple[str, str, set[float]]]:
-    """Heading, prose, and the figures of its tables, of their records' costs and definitions."""
+    """Heading, prose, and the figures of its tables, of their records' costs, definitions and training accuracies."""
     for section in re.split(r"(?m)^(?=#+ )", page)[1:]:
         tables = re.findall(r"(?s)<!-- \w+ ?\w* -->.*?<!-- end -->", section)
         prose = re.sub(r"(?s)<!-- \w+ ?\w* -->.*?<!-- end -->", "", section)
@@ -32,6 +32,7 @@ def sections(page: str) -> Iterator[tuple[str, str, set[float]]]:
             if path.is_file():
                 record = json.loads(path.read_text())
                 known |= set(numbers([record["definition"], [row["cost"] for row in record["rows"]]]))
+                known |= {100 * row["train_accuracy"]["mean"] for row in record["rows"]}
         yield section.partition("\n")[0], prose, known
 
 

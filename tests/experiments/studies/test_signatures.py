@@ -57,6 +57,21 @@ def test_signatures(ours: dict[str, Any], expected: list[str]) -> None:
     assert shown(ours) == expected
 
 
+def test_an_interval_below_drop_path_may_be_the_chance_of_many_comparisons() -> None:
+    ours = row("residual_drop_path", plus(-0.001, -0.02, -0.015, -0.003, -0.012))
+    alone = summarise([row("drop_path", PLAIN), ours])["rows"][1]
+    assert alone["against"]["drop_path"]["high"] < 0 and alone["signatures"] == ["below drop path"]
+    others = [{**row("drop_path", plus(0.1, -0.1, 0.1, -0.1, 0)), "variant": name} for name in "abc"]
+    among = summarise([row("drop_path", PLAIN), *others, ours])["rows"][4]
+    assert among["against"]["drop_path"]["high"] < 0 and among["signatures"] == ["no gain over drop path"]
+
+
+def test_further_drop_path_may_be_below_the_first_and_promises_nothing() -> None:
+    further = [row("drop_path", plus(*gains)) for gains in ([-0.05, -0.05, -0.05, -0.05, -0.051], [0, 0.1, -0.1, 0, 0])]
+    rows = summarise([row("drop_path", PLAIN), *further])["rows"]
+    assert [each["signatures"] for each in rows] == [[], ["below drop path"], []]
+
+
 def test_one_pair_below_drop_path_has_no_interval_that_lies_below() -> None:
     assert shown(row("residual_drop_path", [0.55])) == ["no gain over drop path", "pilot"]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 Row = dict[str, Any]
 FEWEST_PAIRS = 5
+SIGNIFICANT = 0.05  # p values below it, after correction
 UNDERFIT = 0.02  # of training accuracy
 CLEARLY_FEWER = 0.9  # of updates: budgets of cost are never met exactly
 # Methods that claim to be more than drop path.
@@ -20,10 +21,10 @@ def signatures(row: Row, plain: Row | None) -> list[str]:
         found.append(f"diverged: {diverged} of {len(row['runs'])}")
     against = row["against"]
     to_drop_path, to_plain = against.get("drop_path"), against.get("plain")
-    if row["method"] in ABOVE_DROP_PATH and known(to_drop_path):
-        if to_drop_path["high"] is not None and to_drop_path["high"] < 0:  # one pair has no interval
+    if known(to_drop_path):
+        if to_drop_path["mean"] < 0 and significant(to_drop_path):
             found.append("below drop path")
-        elif to_drop_path["mean"] <= 0 or (to_drop_path["low"] is not None and to_drop_path["low"] <= 0):
+        elif row["method"] in ABOVE_DROP_PATH and not gains(to_drop_path):
             found.append("no gain over drop path")
     if known(to_plain) and to_plain["mean"] > 0 and row["test_accuracy"]["std"] is not None:
         if row["test_accuracy"]["std"] > to_plain["mean"]:
@@ -42,6 +43,16 @@ def underfits(row: Row, plain: Row) -> bool:
     if None in (ours, theirs, row["trunk_updates"], plain["trunk_updates"]):
         return False
     return row["trunk_updates"] < CLEARLY_FEWER * plain["trunk_updates"] and ours < theirs - UNDERFIT
+
+
+def significant(difference: Row) -> bool:
+    """After correction over the comparisons of the study; of one pair nothing is."""
+    return difference.get("p_holm") is not None and difference["p_holm"] < SIGNIFICANT
+
+
+def gains(difference: Row) -> bool:
+    """Above 0, and significantly so where there is more than one pair."""
+    return difference["mean"] > 0 and (difference.get("p_holm") is None or significant(difference))
 
 
 def known(difference: Row | None) -> bool:
