@@ -28,8 +28,8 @@ BREAK_EVEN = """
 ## Where skipping pays
 
 Time per iteration relative to plain training. At small batches Python and the optimizer count, and they do not shrink
-with what is dropped. These are single iterations of (1, 1), at uniform rates; below 1 skipping pays: so in {paying} of {cells} cells.
-An update of the trunk takes two of them, one of each kind."""
+with what is dropped. These are single iterations of (1, 1), at uniform rates; an update of the trunk takes two of them,
+one of each kind. Below 1 skipping pays: so in {paying} of {cells} cells."""
 MEMORY = """
 ## What does not get better
 

@@ -35,7 +35,8 @@ def pruned_table(record: Record) -> str:
     versions, command = record["environment"]["versions"], record["environment"]["command"]
     return (
         markdown_table(head, rows)
-        + f"\n\n`python benchmarks/{command}`, after the study and with its runs, one thread, {record['environment']['device']}, torch {versions['torch']}; "
+        + f"\n\n`python benchmarks/{command}`, after the study and with its runs, one thread, "
+        + f"{record['environment']['device']}, torch {versions['torch']}; "
         + f"batches of {record['batch_size']}."
     )
 
