@@ -92,7 +92,7 @@ def tables() -> dict[str, str]:
         "table cost": readme_table(cost_records()),
         "table memory": memory_table(record("memory/worst_plan")),
         "table coverage": coverage_table(record("coverage")),
-        "table evidence": verdict_table(studies()),
+        "table evidence": verdict_table(studies(), "docs/evidence.md"),
     }
 
 

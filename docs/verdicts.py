@@ -28,6 +28,18 @@ SETTINGS = {
     "efficientnet": "small EfficientNet, 1,000 CIFAR-10 images (JPEG copy, 16x16)",
     "text": "overfits: text transformer, 2,000 words of 12 languages",
 }
+# Sections of docs/evidence.md.
+SECTIONS = {
+    "overfit_conv": "a-convolutional-network-that-overfits",
+    "overfit_vit": "a-vision-transformer-that-overfits",
+    "underfit_conv": "a-convolutional-network-that-underfits",
+    "underfit_small": "a-network-too-small-for-its-data",
+    "mnist": "mnist",
+    "convnext": "a-small-convnext",
+    "resnext": "blocks-of-resnext",
+    "efficientnet": "blocks-of-efficientnet",
+    "text": "a-text-transformer",
+}
 TEXT = ROOT / "results" / "text" / "words.json"
 FORMS = ("ResidualDroppath (4, 1) union", "ResidualDroppath (1, 1)", "the paper's form")
 FURTHER = ("balanced draws",)  # of (4, 1) union, where it was studied
@@ -51,10 +63,12 @@ def text_study() -> Record:
     }
 
 
-def verdict_table(records: dict[str, Record]) -> str:
+def verdict_table(records: dict[str, Record], page: str = "") -> str:
+    """Set-ups are links to the sections of `page`, docs/evidence.md as seen from where the table is."""
     rows = []
     records = {**records, "text": text_study()}
-    for name, setting in SETTINGS.items():
+    for name, text in SETTINGS.items():
+        setting = f"[{text}]({page}#{SECTIONS[name]})"
         for row in records.get(name, {"rows": []})["rows"]:
             if row["variant"] in ("drop path", *FORMS, *FURTHER):
                 against = {other: row["against"].get(other) for other in ("plain", "drop_path")}

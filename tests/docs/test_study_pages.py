@@ -14,6 +14,7 @@ from residualdroppath.experiments.studies.table import with_deviation
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "evidence"
+WITH_MARKS = {"digits-as-make-demo-shows-them", "pilots-not-tuned-three-seeds"}  # of headings
 RECORDS = sorted((ROOT / "results" / "studies").glob("*.json"))
 
 
@@ -21,6 +22,14 @@ def test_each_record_has_a_page_and_each_page_a_link() -> None:
     linked = re.findall(r'href="evidence/(\w+)\.html"', (ROOT / "docs" / "evidence.md").read_text())
     names = [path.stem for path in RECORDS]
     assert sorted(linked) == names == sorted(path.stem for path in PAGES.glob("*"))
+
+
+def test_links_of_the_tables_of_verdicts_lead_to_sections() -> None:
+    page = (ROOT / "docs" / "evidence.md").read_text()
+    sections = {heading.lower().replace(" ", "-") for heading in re.findall(r"(?m)^#+ (.*)$", page)}
+    for text, link in ((page, r"\]\(#([\w-]+)\)"), ((ROOT / "README.md").read_text(), r"docs/evidence\.md#([\w-]+)")):
+        linked = re.findall(link, text)
+        assert len(set(linked)) > 8 and {each for each in linked if each not in sections} <= WITH_MARKS
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
