@@ -9,7 +9,7 @@ from verdicts import FORMS, SETTINGS, text_study
 
 from residualdroppath.experiments.bench.config import OURS
 from residualdroppath.experiments.studies.elastic_depth import SELECTIONS
-from residualdroppath.experiments.studies.signatures import SIGNIFICANT
+from residualdroppath.experiments.studies.signatures import significant
 from residualdroppath.experiments.studies.table import elastic_head, elastic_rows
 
 Record = dict[str, Any]
@@ -37,8 +37,7 @@ def chosen_table(records: dict[str, Record]) -> str:
 def _gain(row: Record) -> str:
     against = row["against"]["plain"]
     gain = f"{100 * against['mean']:+.1f}"
-    holds = against["p_holm"] is not None and against["p_holm"] < SIGNIFICANT
-    return f"{_rate(row):g}: {f'**{gain}**' if holds else gain}"
+    return f"{_rate(row):g}: {f'**{gain}**' if significant(against) else gain}"
 
 
 def _rate(row: Record) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cost_page import markdown_table
 
-from residualdroppath.experiments.studies.signatures import SIGNIFICANT
+from residualdroppath.experiments.studies.signatures import significant
 from residualdroppath.experiments.studies.table import difference_text
 
 ROOT = Path(__file__).parents[1]
@@ -110,6 +110,6 @@ def verdict(difference: Record, other: str) -> str:
     """In words, by the p value after Holm's correction."""
     if difference.get("p_holm") is None:
         return f"not compared to {other}"
-    if difference["p_holm"] >= SIGNIFICANT:
+    if not significant(difference):
         return f"no difference to {other} shown"
     return f"{'above' if difference['mean'] > 0 else 'below'} {other}"

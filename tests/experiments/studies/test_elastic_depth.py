@@ -70,9 +70,9 @@ def test_a_study_measures_each_tested_network_once(tmp_path: Path, monkeypatch: 
     assert plain["elastic_depth"]["half_minus_plain"] == {}
     difference = ours["elastic_depth"]["half_minus_plain"]["random"]
     own = [read_json(tmp_path / run["key"] / "elastic_depth.json")["random"][-1] for run in ours["runs"]]
-    its = [read_json(tmp_path / run["key"] / "elastic_depth.json")["random"][-1] for run in plain["runs"]]
-    assert difference["n"] == 2 and difference["mean"] == pytest.approx((sum(own) - sum(its)) / 2)
     files = [read_json(tmp_path / run["key"] / "elastic_depth.json") for run in plain["runs"]]
+    its = [each["random"][-1] for each in files]
+    assert difference["n"] == 2 and difference["mean"] == pytest.approx((sum(own) - sum(its)) / 2)
     whole = plain["elastic_depth"]["whole"]["mean"]  # over the images of the rest of the curve
     assert whole == pytest.approx(sum(each["whole"] for each in files) / 2) != plain["test_accuracy"]["mean"]
     assert elastic_head(record)[1] == "whole (%), 100 test images"
